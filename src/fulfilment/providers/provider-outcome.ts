@@ -5,7 +5,7 @@
 export type CallOutcome<Result> =
   | Readonly<{ outcome: 'ok'; result: Result }>
   /** The provider said no, for good: this key never has an effect. The only reason to compensate. */
-  | Readonly<{ outcome: 'refused'; code: string; reason: string }>
+  | Readonly<{ outcome: 'refused'; reason: string }>
   /** This call had no effect, and says nothing of earlier calls with the key. Try again later. */
   | Readonly<{ outcome: 'not_applied'; reason: string; retryAfterMs?: number }>
   | UnknownOutcome<Result>;
