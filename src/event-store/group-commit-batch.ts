@@ -1,0 +1,119 @@
+import { WriteFailed } from './event-store.ts';
+import type { KeyRef, Loaded, Unit, UnitStore, Verdict } from './event-store.ts';
+import { CommandUncertain, StoreUnavailable, VersionConflict } from './group-commit-errors.ts';
+import type { GroupCommitEvents } from './group-commit.ts';
+
+/** A command in the queue of the group commit. */
+export type Task<Rows> = {
+  readonly loads: readonly string[];
+  readonly key: KeyRef | undefined;
+  readonly queuedAt: number;
+  readonly decide: (
+    loaded: Loaded,
+  ) => Readonly<{ unit: Unit<Rows> | undefined; settle: () => void }>;
+  readonly reject: (error: unknown) => void;
+  looksUpKey: boolean;
+  attemptsLeft: number;
+};
+
+type Member<Rows> = Readonly<{ task: Task<Rows>; unit: Unit<Rows>; settle: () => void }>;
+
+const NOTHING_LOADED: Loaded = { stream: () => [], answer: () => null };
+
+/** Loads, decides and writes one batch; settles its tasks, and returns those that lost a race. */
+export async function runBatch<Rows>(
+  store: UnitStore<Rows>,
+  tasks: readonly Task<Rows>[],
+  events: GroupCommitEvents<Rows>,
+): Promise<Task<Rows>[]> {
+  const loaded = await load(store, tasks).catch((error: unknown) => {
+    if (error instanceof WriteFailed) events.failed(error, tasks.length);
+    for (const { reject } of tasks) reject(new StoreUnavailable(error));
+  });
+  if (!loaded) return [];
+  const members = tasks.flatMap((task) => decideOn(task, loaded));
+  return members.length > 0 ? writeBatch(store, members, events) : [];
+}
+
+function load<Rows>(store: UnitStore<Rows>, tasks: readonly Task<Rows>[]): Promise<Loaded> {
+  const streamIds = [...new Set(tasks.flatMap(({ loads }) => loads))];
+  const keys = tasks.flatMap(({ key, looksUpKey }) => (key && looksUpKey ? [key] : []));
+  if (streamIds.length === 0 && keys.length === 0) return Promise.resolve(NOTHING_LOADED);
+  return store.load(streamIds, keys);
+}
+
+function decideOn<Rows>(task: Task<Rows>, loaded: Loaded): Member<Rows>[] {
+  try {
+    const { unit, settle } = task.decide(loaded);
+    if (unit) return [{ task, unit, settle }];
+    settle();
+  } catch (error) {
+    task.reject(error);
+  }
+  return [];
+}
+
+async function writeBatch<Rows>(
+  store: UnitStore<Rows>,
+  members: readonly Member<Rows>[],
+  events: GroupCommitEvents<Rows>,
+): Promise<Task<Rows>[]> {
+  const startedAt = performance.now();
+  const units = members.map(({ unit }) => unit);
+  const verdicts = await store.write(units).catch((error: unknown) => failureOf(error));
+  if (verdicts instanceof WriteFailed) {
+    events.failed(verdicts, members.length);
+    return afterFailure(store, members, verdicts, events);
+  }
+  const written = members.filter((_, index) => verdicts[index] === 'ok');
+  if (written.length > 0) {
+    events.committed(
+      written.map(({ unit }) => unit),
+      performance.now() - startedAt,
+    );
+  }
+  return members.flatMap((member, index) => settle(member, verdicts[index]));
+}
+
+function settle<Rows>(member: Member<Rows>, verdict: Verdict | undefined): Task<Rows>[] {
+  const { task } = member;
+  if (verdict === 'ok') {
+    member.settle();
+    return [];
+  }
+  task.attemptsLeft -= 1;
+  task.looksUpKey = true;
+  if (task.attemptsLeft > 0) return [task];
+  task.reject(new VersionConflict());
+  return [];
+}
+
+/**
+ * Only a batch that was surely rolled back may be sent again, and only because of one of its members is
+ * it taken apart: a batch whose outcome is unknown may still land, and would then land twice.
+ */
+async function afterFailure<Rows>(
+  store: UnitStore<Rows>,
+  members: readonly Member<Rows>[],
+  error: WriteFailed,
+  events: GroupCommitEvents<Rows>,
+): Promise<Task<Rows>[]> {
+  const blamesMember = error.failure === 'refused' || error.failure === 'contended';
+  if (blamesMember && members.length > 1) {
+    const again: Task<Rows>[] = [];
+    for (const member of members) again.push(...(await writeBatch(store, [member], events)));
+    return again;
+  }
+  for (const { task } of members) task.reject(answerTo(error));
+  return [];
+}
+
+function answerTo(error: WriteFailed): Error {
+  if (error.failure === 'unknown') return new CommandUncertain(error);
+  return error.failure === 'refused' ? error : new StoreUnavailable(error);
+}
+
+/** An error that is no WriteFailed came from nowhere near the database's answer. */
+function failureOf(error: unknown): WriteFailed {
+  return error instanceof WriteFailed ? error : new WriteFailed('unknown', error);
+}

@@ -1,0 +1,31 @@
+/** The queue is full, or the command waited too long in it. Nothing was written. */
+export class CommandOverloaded extends Error {
+  constructor() {
+    super('too many commands are waiting to be committed');
+    this.name = 'CommandOverloaded';
+  }
+}
+
+/** The database did not take the command. Nothing was written. */
+export class StoreUnavailable extends Error {
+  constructor(cause: unknown) {
+    super('the database did not take the command', { cause });
+    this.name = 'StoreUnavailable';
+  }
+}
+
+/** The database did not answer: the command may have been written, now or a little later. */
+export class CommandUncertain extends Error {
+  constructor(cause: unknown) {
+    super('the outcome of the command is unknown', { cause });
+    this.name = 'CommandUncertain';
+  }
+}
+
+/** Somebody else changed the stream at every attempt. Nothing was written. */
+export class VersionConflict extends Error {
+  constructor() {
+    super('the stream was changed by others at every attempt');
+    this.name = 'VersionConflict';
+  }
+}

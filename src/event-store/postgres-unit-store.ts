@@ -1,0 +1,176 @@
+import type { Pool, PoolClient } from 'pg';
+import { WriteFailed } from './event-store.ts';
+import type { KeyRef, StoredAnswer, StoredEvent, Unit, UnitStore, Verdict } from './event-store.ts';
+import { EVENT_COLUMNS, toStoredEvent } from './postgres-event-store.ts';
+import type { EventRow } from './postgres-event-store.ts';
+import { writeFailureOf } from './write-failure.ts';
+
+/**
+ * The SQL function that writes a batch, and how to make the arguments that only its owner knows. It is
+ * called as `select unit, verdict from <name>(streams, events, answers, ...arguments)`, each a JSON
+ * array; it returns a row for each unit that it did not write.
+ */
+export type WriteFunction<Rows> = Readonly<{
+  name: string;
+  arguments(units: readonly Unit<Rows>[]): readonly unknown[][];
+}>;
+
+type KeyRow = Readonly<{
+  principal: string;
+  key: string;
+  request_hash: Uint8Array;
+  status: number;
+  etag: string | null;
+  location: string | null;
+  body: string;
+}>;
+
+/** Loads and writes batches of units over a pool that nobody else uses. */
+export function createPostgresUnitStore<Rows>(
+  pool: Pool,
+  writeFunction: WriteFunction<Rows>,
+): UnitStore<Rows> {
+  const call = callOf(writeFunction.name, 3 + writeFunction.arguments([]).length);
+  return {
+    load: async (streamIds, keys) =>
+      withClient(pool, async (client) => {
+        const events = streamIds.length > 0 ? await loadStreams(client, streamIds) : new Map();
+        const answers = keys.length > 0 ? await loadAnswers(client, keys) : new Map();
+        return {
+          stream: (streamId) => events.get(streamId) ?? [],
+          answer: (ref) => answers.get(keyOf(ref)) ?? null,
+        };
+      }),
+    write: async (units) =>
+      withClient(pool, async (client) => {
+        const values = [
+          streamsOf(units),
+          eventsOf(units),
+          answersOf(units),
+          ...writeFunction.arguments(units),
+        ].map((rows) => JSON.stringify(rows));
+        const { rows } = await client.query<{ unit: number; verdict: Verdict }>({
+          name: writeFunction.name,
+          text: call,
+          values,
+        });
+        const verdicts: Verdict[] = units.map(() => 'ok');
+        for (const { unit, verdict } of rows) verdicts[unit] = verdict;
+        return verdicts;
+      }),
+  };
+}
+
+function callOf(name: string, count: number): string {
+  const parameters = Array.from({ length: count }, (_, index) => `$${index + 1}`);
+  return `select unit, verdict from ${name}(${parameters.join(', ')})`;
+}
+
+/** A connection that failed is closed, never used again: its late answers would be read as others'. */
+async function withClient<Result>(
+  pool: Pool,
+  use: (client: PoolClient) => Promise<Result>,
+): Promise<Result> {
+  const client = await pool.connect().catch((error: unknown) => {
+    throw new WriteFailed('not_applied', error);
+  });
+  try {
+    const result = await use(client);
+    client.release();
+    return result;
+  } catch (error) {
+    const failure = writeFailureOf(error);
+    client.release(failure === 'unknown');
+    throw new WriteFailed(failure, error);
+  }
+}
+
+async function loadStreams(client: PoolClient, streamIds: readonly string[]) {
+  const { rows } = await client.query<EventRow>({
+    name: 'load_streams',
+    text: `select ${EVENT_COLUMNS} from events where stream_id = any($1::uuid[])
+           order by stream_id, version`,
+    values: [streamIds],
+  });
+  const streams = new Map<string, StoredEvent[]>();
+  for (const row of rows) {
+    const event = toStoredEvent(row);
+    const stream = streams.get(event.streamId);
+    if (stream) stream.push(event);
+    else streams.set(event.streamId, [event]);
+  }
+  return streams;
+}
+
+async function loadAnswers(client: PoolClient, keys: readonly KeyRef[]) {
+  const { rows } = await client.query<KeyRow>({
+    name: 'load_answers',
+    text: `select principal, key, request_hash, status, etag, location, body from idempotency_keys
+           where (principal, key) in (select * from unnest($1::text[], $2::text[]))`,
+    values: [keys.map(({ principal }) => principal), keys.map(({ key }) => key)],
+  });
+  return new Map<string, StoredAnswer>(
+    rows.map((row) => [
+      keyOf(row),
+      {
+        requestHash: row.request_hash,
+        status: row.status,
+        etag: row.etag,
+        location: row.location,
+        body: row.body,
+      },
+    ]),
+  );
+}
+
+function keyOf({ principal, key }: KeyRef): string {
+  return JSON.stringify([principal, key]);
+}
+
+function streamsOf(units: readonly Unit<unknown>[]) {
+  return units.flatMap(({ appends }, unit) =>
+    appends.map(({ streamId, category, expectedVersion, events }) => ({
+      unit,
+      id: streamId,
+      category,
+      expected: expectedVersion,
+      next: expectedVersion + events.length,
+    })),
+  );
+}
+
+function eventsOf(units: readonly Unit<unknown>[]) {
+  return units.flatMap(({ appends }, unit) =>
+    appends.flatMap(({ streamId, expectedVersion, events }) =>
+      events.map((event, index) => ({
+        unit,
+        stream_id: streamId,
+        version: expectedVersion + index + 1,
+        type: event.type,
+        schema_version: event.schemaVersion,
+        data: event.data,
+        metadata: event.metadata,
+        recorded_at: event.recordedAt,
+      })),
+    ),
+  );
+}
+
+function answersOf(units: readonly Unit<unknown>[]) {
+  return units.flatMap(({ answer }, unit) =>
+    answer
+      ? [
+          {
+            unit,
+            ...answer.ref,
+            command_id: answer.commandId,
+            request_hash: Buffer.from(answer.stored.requestHash).toString('hex'),
+            status: answer.stored.status,
+            etag: answer.stored.etag,
+            location: answer.stored.location,
+            body: answer.stored.body,
+          },
+        ]
+      : [],
+  );
+}

@@ -1,0 +1,29 @@
+import { DatabaseError } from 'pg';
+import type { WriteFailure } from './event-store.ts';
+
+/**
+ * SQLSTATEs (whole, or a class of two) after which the transaction has surely been rolled back and the
+ * cause is outside the batch: disk or memory full, a time-out, a server that does not take writes.
+ */
+const OUTAGES = new Set(['25', '42', '53', '54', '57014', '58', 'F0', 'XX']);
+
+/** After these the server may have committed before it went away: the connection is lost with them. */
+const UNKNOWNS = new Set(['08', '57P01', '57P02', '57P03', '57P04', '57P05', '40003']);
+
+/** Rolled back because of somebody else's lock: only one member of the batch need be concerned. */
+const CONTENTIONS = new Set(['40', '55']);
+
+/**
+ * What an error says about the transaction that it ended. Without an SQLSTATE (a client-side time-out,
+ * a lost connection) nothing is known: the commit may still land.
+ */
+export function writeFailureOf(error: unknown): WriteFailure {
+  if (!(error instanceof DatabaseError) || !error.code) return 'unknown';
+  if (isOneOf(UNKNOWNS, error.code)) return 'unknown';
+  if (isOneOf(CONTENTIONS, error.code)) return 'contended';
+  return isOneOf(OUTAGES, error.code) ? 'not_applied' : 'refused';
+}
+
+function isOneOf(codes: ReadonlySet<string>, code: string): boolean {
+  return codes.has(code) || codes.has(code.slice(0, 2));
+}

@@ -1,0 +1,117 @@
+import { z } from 'zod';
+import { instant, queryInteger, safeText, uuid } from '#src/http/fields.ts';
+
+const ITEMS_MAX = 200;
+const QUANTITY_MAX = 100_000;
+const PRICE_CENTS_MAX = 1_000_000_000_000;
+const PAGE_MAX = 100;
+const PAGE_DEFAULT = 25;
+
+const reference = safeText(1, 100);
+const status = z.enum(['pending', 'paid', 'shipped', 'cancelled']);
+const version = z.int().min(1);
+const cents = (min: number) => z.int().min(min).max(Number.MAX_SAFE_INTEGER);
+
+const orderItem = z.strictObject({
+  sku: safeText(1, 64),
+  quantity: z.int().min(1).max(QUANTITY_MAX),
+  priceCents: z.int().min(0).max(PRICE_CENTS_MAX),
+});
+
+export const placeOrderBody = z.strictObject({
+  customerId: safeText(1, 64),
+  currency: z.string().regex(/^[A-Z]{3}$/, 'must be an ISO 4217 code: three capital letters'),
+  items: z.array(orderItem).min(1).max(ITEMS_MAX),
+});
+export const payOrderBody = z.strictObject({ paymentId: reference, amountCents: cents(0) });
+export const shipOrderBody = z.strictObject({ trackingNumber: reference, carrier: reference });
+export const cancelOrderBody = z.strictObject({ reason: safeText(1, 500) });
+export const refundOrderBody = z.strictObject({ refundId: reference, amountCents: cents(1) });
+
+export const orderParams = z.strictObject({ orderId: uuid });
+
+export const getOrderQuery = z
+  .strictObject({
+    version: queryInteger(1, 2_147_483_647).optional(),
+    at: instant.optional(),
+  })
+  .refine(({ version, at }) => version === undefined || at === undefined, {
+    error: 'version and at exclude each other',
+    path: ['at'],
+  });
+
+export const listOrdersQuery = z.strictObject({
+  customerId: safeText(1, 64).optional(),
+  status: status.optional(),
+  placedFrom: instant.optional(),
+  placedTo: instant.optional(),
+  limit: queryInteger(1, PAGE_MAX).default(PAGE_DEFAULT),
+  cursor: z.string().min(1).max(1000).optional(),
+});
+
+/** An order as it is answered: `OrderView`. */
+export const orderAnswer = z.object({
+  orderId: uuid,
+  customerId: z.string(),
+  status,
+  currency: z.string(),
+  items: z.array(z.object({ sku: z.string(), quantity: z.int(), priceCents: z.int() })),
+  itemCount: z.int(),
+  totalCents: z.int(),
+  version,
+  placedAt: instant,
+  paidAt: instant.optional(),
+  paymentId: z.string().optional(),
+  shippedAt: instant.optional(),
+  trackingNumber: z.string().optional(),
+  carrier: z.string().optional(),
+  cancelledAt: instant.optional(),
+  reason: z.string().optional(),
+  refundAmountCents: z.int().optional(),
+  capturedCents: z.int(),
+  refundedCents: z.int(),
+  fulfilment: z.enum(['running', 'compensating', 'completed', 'compensated', 'stuck']).optional(),
+  cancellationRequestedAt: instant.optional(),
+});
+
+/** A row of a list: an order without its items. */
+export const orderSummary = orderAnswer.pick({
+  orderId: true,
+  customerId: true,
+  status: true,
+  currency: true,
+  itemCount: true,
+  totalCents: true,
+  capturedCents: true,
+  refundedCents: true,
+  version: true,
+  placedAt: true,
+  paidAt: true,
+  shippedAt: true,
+  trackingNumber: true,
+  cancelledAt: true,
+});
+
+export const orderPage = z.object({
+  data: z.array(orderSummary),
+  nextCursor: z.string().nullable(),
+});
+
+export const orderEvents = z.object({
+  data: z.array(
+    z.object({
+      version,
+      position: z.int(),
+      type: z.string(),
+      schemaVersion: z.int(),
+      data: z.record(z.string(), z.unknown()),
+      metadata: z.object({
+        correlationId: z.string(),
+        causationId: z.string().optional(),
+        actor: z.string(),
+        traceparent: z.string().optional(),
+      }),
+      recordedAt: instant,
+    }),
+  ),
+});

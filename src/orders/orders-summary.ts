@@ -1,0 +1,39 @@
+import type { OrderView } from './order-view.ts';
+
+/** A row of `orders_summary`, as its columns are named. Instants are ISO 8601 in UTC. */
+export type OrdersSummaryRow = Readonly<{
+  order_id: string;
+  customer_id: string;
+  status: OrderView['status'];
+  currency: string;
+  item_count: number;
+  total_cents: number;
+  captured_cents: number;
+  refunded_cents: number;
+  placed_at: string;
+  paid_at: string | null;
+  shipped_at: string | null;
+  tracking_number: string | null;
+  cancelled_at: string | null;
+  version: number;
+}>;
+
+/** The row that stands for an order. A command and a rebuild both write this one. */
+export function toOrdersSummaryRow(view: OrderView): OrdersSummaryRow {
+  return {
+    order_id: view.orderId,
+    customer_id: view.customerId,
+    status: view.status,
+    currency: view.currency,
+    item_count: view.itemCount,
+    total_cents: view.totalCents,
+    captured_cents: view.capturedCents,
+    refunded_cents: view.refundedCents,
+    placed_at: view.placedAt,
+    paid_at: view.paidAt ?? null,
+    shipped_at: view.shippedAt ?? null,
+    tracking_number: view.trackingNumber ?? null,
+    cancelled_at: view.cancelledAt ?? null,
+    version: view.version,
+  };
+}
