@@ -1,0 +1,56 @@
+import { z } from 'zod';
+
+const ENTITY_TAG = /(W\/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,[ \t]*|$)/y;
+
+/** What If-Match or If-None-Match said. Tags keep their quotes: `"v7"`. */
+export type EntityTags = Readonly<{
+  /** The header as it came. */
+  text: string;
+  /** It was `*`: any version will do. */
+  any: boolean;
+  strong: readonly string[];
+  weak: readonly string[];
+}>;
+
+/** The ETag of an order at a version. */
+export function versionETag(version: number): string {
+  return `"v${version}"`;
+}
+
+/** Whether If-Match lets the request through: strong comparison; a weak tag never matches. */
+export function ifMatchHolds(ifMatch: EntityTags, etag: string): boolean {
+  return ifMatch.any || ifMatch.strong.includes(etag);
+}
+
+/** Whether If-None-Match says that the caller has this already, so 304: weak comparison. */
+export function ifNoneMatchHits(ifNoneMatch: EntityTags, etag: string): boolean {
+  return ifNoneMatch.any || ifNoneMatch.strong.includes(etag) || ifNoneMatch.weak.includes(etag);
+}
+
+/** The schema of an If-Match or If-None-Match header: `*`, or a list of quoted tags. */
+export const entityTags = z
+  .string()
+  .meta({ example: '"v1"' })
+  .transform((text, context): EntityTags => {
+    const parsed = parseEntityTags(text);
+    if (parsed !== undefined) return parsed;
+    context.addIssue({
+      code: 'custom',
+      message: 'must be * or a list of quoted tags such as "v1"',
+    });
+    return z.NEVER;
+  });
+
+function parseEntityTags(text: string): EntityTags | undefined {
+  if (text === '*') return { text, any: true, strong: [], weak: [] };
+  const strong: string[] = [];
+  const weak: string[] = [];
+  ENTITY_TAG.lastIndex = 0;
+  while (ENTITY_TAG.lastIndex < text.length) {
+    const match = ENTITY_TAG.exec(text);
+    if (match?.[2] === undefined) return undefined;
+    (match[1] === undefined ? strong : weak).push(match[2]);
+  }
+  if (strong.length + weak.length === 0) return undefined;
+  return { text, any: false, strong, weak };
+}

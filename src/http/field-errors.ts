@@ -1,0 +1,100 @@
+import type { z } from 'zod';
+
+import type { FieldError } from './problem.ts';
+
+/** An answer that lists more helps nobody, and 200 items can break several rules each. */
+const ERRORS_MAX = 50;
+const KEY_LENGTH_MAX = 64;
+
+/** Part of a request, and how its fields are pointed at. */
+export type RequestPart = 'body' | 'path' | 'query' | 'header';
+
+const PREFIX: Readonly<Record<RequestPart, string>> = {
+  body: '',
+  path: 'path',
+  query: 'query',
+  header: 'header',
+};
+
+/** Everything that a value breaks in its schema, in words that never repeat the value itself. */
+export function fieldErrors(schema: z.ZodType, value: unknown, part: RequestPart): FieldError[] {
+  const result = schema.safeParse(value, { error: (issue) => describe(issue, part) });
+  if (result.success) return [];
+  return result.error.issues.flatMap((issue) => {
+    if (issue.code !== 'unrecognized_keys') {
+      return [{ pointer: pointerTo(part, issue.path), message: issue.message }];
+    }
+    const message = part === 'query' ? 'is not a known parameter' : 'is not a known field';
+    return issue.keys.map((key) => ({ pointer: pointerTo(part, [...issue.path, key]), message }));
+  });
+}
+
+/** One sentence that names the first errors, and the list, bounded. */
+export function summarise(errors: readonly FieldError[]): {
+  detail: string;
+  errors: readonly FieldError[];
+} {
+  const [first] = errors;
+  if (first === undefined) return { detail: 'The request is not valid.', errors };
+  const place = first.pointer === '' ? 'The body' : first.pointer;
+  const others = errors.length > 1 ? ` ${errors.length - 1} more: see errors.` : '';
+  return { detail: `${place} ${first.message}.${others}`, errors: errors.slice(0, ERRORS_MAX) };
+}
+
+/** A JSON pointer (RFC 6901), with the part in front where it is not the body. */
+export function pointerTo(part: RequestPart, path: readonly PropertyKey[]): string {
+  const segments = path.map((key) => {
+    const name = part === 'header' ? canonicalHeader(String(key)) : String(key);
+    return `/${name.slice(0, KEY_LENGTH_MAX).replaceAll('~', '~0').replaceAll('/', '~1')}`;
+  });
+  return PREFIX[part] + segments.join('');
+}
+
+/** `idempotency-key` as people write it: `Idempotency-Key`. */
+export function canonicalHeader(name: string): string {
+  return name.replaceAll(/(^|-)[a-z]/g, (start) => start.toUpperCase());
+}
+
+type RawIssue = Parameters<z.core.$ZodErrorMap>[0];
+
+function describe(issue: RawIssue, part: RequestPart): string | undefined {
+  if (issue.input === undefined) return 'is required';
+  if (part !== 'body' && Array.isArray(issue.input)) return 'must be given once only';
+  switch (issue.code) {
+    case 'invalid_type':
+      return `must be ${TYPE_NAMES[issue.expected] ?? issue.expected}`;
+    case 'too_small':
+      return `must ${sizeVerb(issue.origin)} at least ${issue.minimum}${sizeUnit(issue.origin)}`;
+    case 'too_big':
+      return `must ${sizeVerb(issue.origin)} at most ${issue.maximum}${sizeUnit(issue.origin)}`;
+    case 'invalid_value':
+      return `must be one of ${issue.values.map(String).join(', ')}`;
+    case 'invalid_format':
+      return `must have the format ${issue.format}`;
+    case 'not_multiple_of':
+    case 'unrecognized_keys':
+    case 'invalid_union':
+    case 'invalid_key':
+    case 'invalid_element':
+    case 'custom':
+      return 'is not valid';
+  }
+}
+
+const TYPE_NAMES: Readonly<Record<string, string>> = {
+  string: 'a string',
+  number: 'a number',
+  int: 'a whole number',
+  boolean: 'true or false',
+  array: 'a list',
+  object: 'an object',
+};
+
+function sizeVerb(origin: string): string {
+  return origin === 'string' || origin === 'array' ? 'have' : 'be';
+}
+
+function sizeUnit(origin: string): string {
+  if (origin === 'string') return ' characters';
+  return origin === 'array' ? ' items' : '';
+}

@@ -1,0 +1,79 @@
+import type { ProblemKind } from './problem.ts';
+
+/** What can go wrong with any request, before or outside the rules of a route. */
+export const problemKinds = {
+  malformedRequest: {
+    code: 'malformed_request',
+    status: 400,
+    title: 'Malformed request',
+    advice: 'The request is not HTTP/1.1, or its address is not a valid one. Send it correctly.',
+  },
+  malformedJson: {
+    code: 'malformed_json',
+    status: 400,
+    title: 'Malformed JSON',
+    advice: 'The body is empty, is not UTF-8 or is not JSON. Send one JSON object.',
+  },
+  invalidRequest: {
+    code: 'invalid_request',
+    status: 400,
+    title: 'Invalid request',
+    advice: 'Each member of `errors` names a field and the rule that it breaks. Correct them all.',
+  },
+  routeNotFound: {
+    code: 'route_not_found',
+    status: 404,
+    title: 'No such address',
+    advice: 'Nothing answers at this path. /openapi.json lists what does.',
+  },
+  methodNotAllowed: {
+    code: 'method_not_allowed',
+    status: 405,
+    title: 'Method not allowed',
+    advice: 'The path exists, the method does not. The Allow header lists those that do.',
+  },
+  requestTimeout: {
+    code: 'request_timeout',
+    status: 408,
+    title: 'Request took too long to arrive',
+    advice: 'Send the whole request within the time limit; repeat it on a new connection.',
+  },
+  bodyTooLarge: {
+    code: 'body_too_large',
+    status: 413,
+    title: 'Body too large',
+    advice: 'The body is above the limit. Send a smaller one.',
+  },
+  uriTooLong: {
+    code: 'uri_too_long',
+    status: 414,
+    title: 'Address too long',
+    advice: 'A part of the path is longer than any identifier here.',
+  },
+  unsupportedMediaType: {
+    code: 'unsupported_media_type',
+    status: 415,
+    title: 'Unsupported media type',
+    advice: 'Send the body as application/json in UTF-8, without a content encoding.',
+  },
+  idempotencyKeyInUse: {
+    code: 'idempotency_key_in_use',
+    status: 409,
+    title: 'Idempotency-Key in use',
+    advice: 'A request with this key is under way. Repeat it after Retry-After seconds.',
+  },
+  headersTooLarge: {
+    code: 'headers_too_large',
+    status: 431,
+    title: 'Header fields too large',
+    advice: 'Send fewer or shorter headers.',
+  },
+  internal: {
+    code: 'internal',
+    status: 500,
+    title: 'Internal error',
+    advice:
+      'A fault of the service; the log has it under the requestId. The request may have taken ' +
+      'effect: repeat it with the same Idempotency-Key.',
+  },
+} as const satisfies Record<string, ProblemKind>;

@@ -1,0 +1,87 @@
+/** A sort of failure that callers can act on: one for each `code`, listed at /docs/problems. */
+export type ProblemKind = Readonly<{
+  /** snake_case, stable for ever. */
+  code: string;
+  status: number;
+  title: string;
+  /** What a caller should do about it, for the documentation. */
+  advice: string;
+}>;
+
+/**
+ * One thing wrong with a request. `pointer` is a JSON pointer into the body (`/items/0/quantity`),
+ * or `query/limit`, `path/orderId`, `header/If-Match`.
+ */
+export type FieldError = Readonly<{ pointer: string; message: string }>;
+
+/** How the resource stands, told with a 409 or 412. */
+export type CurrentState = Readonly<{
+  status: string;
+  version: number;
+  allowed: readonly string[];
+}>;
+
+export type ProblemDetails = Readonly<{
+  /** What went wrong this time and what to do about it; never SQL, a stack or a value from the body. */
+  detail: string;
+  errors?: readonly FieldError[] | undefined;
+  current?: CurrentState | undefined;
+  /** Further members of the answer, such as the `orderId` of a place whose outcome is unknown. */
+  extra?: Readonly<Record<string, unknown>> | undefined;
+  retryAfterSeconds?: number | undefined;
+  headers?: Readonly<Record<string, string>> | undefined;
+  /** What it was caused by: for the log only. */
+  cause?: unknown;
+}>;
+
+/** A failure with an answer: thrown anywhere below a route, sent as RFC 9457 problem details. */
+export class Problem extends Error {
+  readonly kind: ProblemKind;
+  readonly details: ProblemDetails;
+
+  constructor(kind: ProblemKind, details: ProblemDetails) {
+    super(details.detail, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = 'Problem';
+    this.kind = kind;
+    this.details = details;
+  }
+
+  get code(): string {
+    return this.kind.code;
+  }
+
+  get status(): number {
+    return this.kind.status;
+  }
+}
+
+export const PROBLEM_MEDIA_TYPE = 'application/problem+json; charset=utf-8';
+
+/** Where a code is explained: a reference that resolves against the service's own address. */
+export function problemType(code: string): string {
+  return `/docs/problems#${code}`;
+}
+
+/** The body of the answer, as JSON text. */
+export function problemBody({ kind, details }: Problem, requestId: string): string {
+  return JSON.stringify({
+    ...details.extra,
+    type: problemType(kind.code),
+    title: kind.title,
+    status: kind.status,
+    detail: details.detail,
+    code: kind.code,
+    requestId,
+    errors: details.errors,
+    current: details.current,
+  });
+}
+
+/** The headers of the answer, without its content type. */
+export function problemHeaders({ details }: Problem): Record<string, string> {
+  const headers: Record<string, string> = { 'cache-control': 'no-store', ...details.headers };
+  if (details.retryAfterSeconds !== undefined) {
+    headers['retry-after'] = String(Math.max(1, Math.ceil(details.retryAfterSeconds)));
+  }
+  return headers;
+}

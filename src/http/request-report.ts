@@ -1,0 +1,43 @@
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { Logger } from 'pino';
+
+import { pathOf } from './request-parts.ts';
+import type { Route } from './route.ts';
+
+const PATH_LENGTH_MAX = 200;
+
+/** Where the time of a request is counted. `route` is empty when nothing matched. */
+export type RequestMetrics = Readonly<{
+  observeRequest(method: string, route: string, status: number, seconds: number): void;
+}>;
+
+/**
+ * Makes the function that follows a request to its end, whoever ends it: one log line, one
+ * observation. Neither holds a body, a header or the value of a query parameter.
+ */
+export function createRequestReport(
+  log: Logger,
+  metrics: RequestMetrics | undefined,
+  routeOf: (fastifyUrl: string | undefined) => Route | undefined,
+) {
+  return (request: FastifyRequest, reply: FastifyReply): void => {
+    const startedAt = performance.now();
+    reply.raw.once('close', () => {
+      const durationMs = performance.now() - startedAt;
+      const route = routeOf(request.routeOptions.url);
+      const status = reply.raw.statusCode;
+      const fields = {
+        requestId: request.id,
+        method: request.method,
+        route: route?.path,
+        path: pathOf(request.url).slice(0, PATH_LENGTH_MAX),
+        status,
+        durationMs: Math.round(durationMs * 100) / 100,
+        ...(reply.raw.writableEnded ? undefined : { aborted: true }),
+      };
+      if (route?.quiet === true) log.debug(fields, 'request');
+      else log.info(fields, 'request');
+      metrics?.observeRequest(request.method, route?.path ?? '', status, durationMs / 1000);
+    });
+  };
+}

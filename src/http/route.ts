@@ -1,0 +1,140 @@
+import type { FastifyRequest } from 'fastify';
+import type { z } from 'zod';
+
+import type { ProblemKind } from './problem.ts';
+import { createRequestReader } from './request-parts.ts';
+import type { CheckedRequest, RequestSchemas } from './request-parts.ts';
+
+export type Method = 'GET' | 'POST' | 'PUT' | 'DELETE';
+
+export type AnswerHeaders = Readonly<Record<string, string>>;
+
+/** Headers of answers that the OpenAPI document describes. */
+export type DescribedHeader = 'ETag' | 'Location' | 'Idempotency-Replayed';
+
+/** One answer that a route can give, for types and for the OpenAPI document. */
+export type AnswerSpec = Readonly<{
+  description: string;
+  /** Left out when the answer has no body. */
+  schema?: z.ZodType;
+  /** application/json unless said. */
+  contentType?: string;
+  headers?: readonly DescribedHeader[];
+  example?: unknown;
+}>;
+
+type AnswerSpecs = Readonly<Record<number, AnswerSpec>>;
+
+/** An answer whose body is ready-made: JSON text that was stored, a page, a file. */
+export type ReadyAnswer = Readonly<{
+  status: number;
+  text: string | Buffer;
+  contentType?: string;
+  headers?: AnswerHeaders;
+}>;
+
+type DeclaredAnswer<A extends AnswerSpecs> = {
+  [S in keyof A & number]: A[S] extends Readonly<{ schema: infer T extends z.ZodType }>
+    ? Readonly<{ status: S; body: z.output<T>; headers?: AnswerHeaders }>
+    : Readonly<{ status: S; headers?: AnswerHeaders }>;
+}[keyof A & number];
+
+/** An answer as the server sends it. */
+export type Answer = Readonly<{
+  status: number;
+  body?: unknown;
+  text?: string | Buffer;
+  contentType?: string;
+  headers?: AnswerHeaders;
+}>;
+
+/** What a handler gets: the checked parts of a request. */
+export type RouteRequest<P, Q, H, B> = Readonly<{
+  params: P;
+  query: Q;
+  headers: H;
+  body: B;
+  /** The body as it was parsed, before its schema: what a request hash is made of. */
+  rawBody: unknown;
+  method: string;
+  /** Without the query. */
+  path: string;
+  requestId: string;
+  /** A valid W3C traceparent of the caller, if it sent one. */
+  traceparent: string | undefined;
+}>;
+
+type RouteDescription = Readonly<{
+  method: Method;
+  /** With parameters in braces: `/v1/orders/{orderId}`. */
+  path: string;
+  /** camelCase, unique in the service. */
+  operationId: string;
+  tag: string;
+  summary: string;
+  description?: string;
+  /** What it can fail with, beside what any request can. */
+  problems?: readonly ProblemKind[];
+  /** An example body for the documentation. */
+  example?: unknown;
+  /** Logs its requests at debug: probes and scrapes come every few seconds. */
+  quiet?: boolean;
+}>;
+
+/** A route as it is declared. Objects in schemas must be strict; `headers` names in lower case. */
+export type RouteSpec<
+  P extends z.ZodType,
+  Q extends z.ZodType,
+  H extends z.ZodType,
+  B extends z.ZodType,
+  A extends AnswerSpecs,
+> = RouteDescription &
+  Readonly<{
+    params?: P;
+    query?: Q;
+    headers?: H;
+    body?: B;
+    answers: A;
+    /** @throws Problem */
+    handle(
+      request: RouteRequest<z.output<P>, z.output<Q>, z.output<H>, z.output<B>>,
+    ): Promise<DeclaredAnswer<NoInfer<A>> | ReadyAnswer>;
+  }>;
+
+/** A route that the server can serve and the document can describe. */
+export type Route = RouteDescription &
+  Readonly<{
+    schemas: RequestSchemas;
+    answers: AnswerSpecs;
+    /**
+     * Checks the request and answers it.
+     * @throws Problem
+     */
+    answer(request: FastifyRequest): Promise<Answer>;
+  }>;
+
+type ErasedSpec = RouteDescription &
+  RequestSchemas &
+  Readonly<{ answers: AnswerSpecs; handle(request: CheckedRequest): Promise<Answer> }>;
+
+/**
+ * Declares a route: its handler gets what the schemas make of a request, and nothing else gets in.
+ * A part without a schema is typed `undefined`, and must be empty.
+ */
+export function route<
+  A extends AnswerSpecs,
+  P extends z.ZodType = z.ZodUndefined,
+  Q extends z.ZodType = z.ZodUndefined,
+  H extends z.ZodType = z.ZodUndefined,
+  B extends z.ZodType = z.ZodUndefined,
+>(spec: RouteSpec<P, Q, H, B, A>): Route;
+export function route(spec: ErasedSpec): Route {
+  const { params, query, headers, body, handle, ...description } = spec;
+  const schemas = { params, query, headers, body };
+  const read = createRequestReader(schemas);
+  return {
+    ...description,
+    schemas,
+    answer: async (request) => handle(read(request)),
+  };
+}
