@@ -1,0 +1,78 @@
+import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
+
+const POLL_MS = 50;
+
+/** A process of this machine: its id and its whole command line. */
+export type RunningProcess = Readonly<{ pid: number; command: string }>;
+
+/**
+ * A word for the command line of what works on a folder. It outlives the process that started it,
+ * so that the next start can find what a killed one left running, and never takes another's.
+ */
+export function markerOf(folder: string): string {
+  return `order-service-${createHash('sha256').update(folder).digest('hex').slice(0, 12)}`;
+}
+
+/** The running processes whose command line contains the text, without this one. */
+export async function findProcesses(text: string): Promise<RunningProcess[]> {
+  const all = process.platform === 'linux' ? await readProc() : await readPs();
+  return all.filter(({ pid, command }) => pid !== process.pid && command.includes(text));
+}
+
+/** Waits until no process matches the text. Answers whether that came true in time. */
+export async function waitUntilGone(text: string, withinMs: number): Promise<boolean> {
+  const deadline = performance.now() + withinMs;
+  while ((await findProcesses(text)).length > 0) {
+    if (performance.now() > deadline) return false;
+    await delay(POLL_MS);
+  }
+  return true;
+}
+
+/** Sends SIGKILL to all that match, as often as it takes: a dying parent may still have forked. */
+export async function killAll(text: string): Promise<void> {
+  for (;;) {
+    const left = await findProcesses(text);
+    if (left.length === 0) return;
+    for (const { pid } of left) sendSignal(pid, 'SIGKILL');
+    await delay(POLL_MS);
+  }
+}
+
+/** Sends a signal to a process that may be gone already. */
+export function sendSignal(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if (!hasCode(error, 'ESRCH')) throw error;
+  }
+}
+
+/** Whether an error of the system carries this code, as `ENOENT`. */
+export function hasCode(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code;
+}
+
+async function readProc(): Promise<RunningProcess[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const found = await Promise.all(
+    pids.map(async (pid) => {
+      // One that ended meanwhile has no file; one that only waits for its parent has an empty one.
+      const args = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+      return { pid: Number(pid), command: args.replaceAll('\0', ' ').trim() };
+    }),
+  );
+  return found.filter(({ command }) => command !== '');
+}
+
+async function readPs(): Promise<RunningProcess[]> {
+  const { stdout } = await promisify(execFile)('ps', ['-A', '-ww', '-o', 'pid=,stat=,args=']);
+  return stdout.split('\n').flatMap((line) => {
+    const [, pid, state, command] = /^\s*(\d+)\s+(\S+)\s+(.*)$/.exec(line) ?? [];
+    return pid && command && !state?.startsWith('Z') ? [{ pid: Number(pid), command }] : [];
+  });
+}

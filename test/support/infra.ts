@@ -1,0 +1,45 @@
+import { inject } from 'vitest';
+
+/** Where the servers of the tests come from; `none` runs what needs neither. */
+export type InfraMode = 'docker' | 'embedded' | 'none';
+
+/** What global-setup tells the test files. */
+export type Infra = Readonly<{
+  mode: InfraMode;
+  /** Names what this run started, so that all of it is found again. */
+  run: string;
+  /** Why a server cannot be had here; unset where it can. */
+  missing: Readonly<Partial<Record<'postgres' | 'kafka', string>>>;
+  /** Of the server that starts the shared Postgres and Kafka at their first use. */
+  address: string;
+}>;
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    infra: Infra;
+  }
+}
+
+/**
+ * Why tests that need the server cannot run here, as in `describe.skipIf(skipReason('kafka'))(...)`.
+ * global-setup prints the reason.
+ * @throws where a skip must not go unseen: with REQUIRE_ALL_TESTS=1 or CI=true
+ */
+export function skipReason(part: 'postgres' | 'kafka'): string | undefined {
+  const reason = inject('infra').missing[part];
+  const { CI, REQUIRE_ALL_TESTS } = process.env;
+  if (reason !== undefined && (CI === 'true' || REQUIRE_ALL_TESTS === '1')) {
+    throw new Error(`these tests must run here, but there is no ${part}: ${reason}`);
+  }
+  return reason;
+}
+
+/** The shared server of this run, started if this is its first use. */
+export async function sharedServer(part: 'postgres' | 'kafka'): Promise<string> {
+  const { missing, address } = inject('infra');
+  if (missing[part] !== undefined) throw new Error(`there is no ${part}: ${missing[part]}`);
+  const response = await fetch(`${address}/${part}`);
+  const text = await response.text();
+  if (!response.ok) throw new Error(text);
+  return text;
+}
