@@ -1,0 +1,111 @@
+import { z } from 'zod';
+
+import type { Metrics } from './metrics.ts';
+import { route } from './route.ts';
+import type { Route } from './route.ts';
+
+const CHECK_TIMEOUT_MS = 2_000;
+/** Probes of many balancers cost one check a second. */
+const CHECK_KEPT_MS = 1_000;
+
+/** What the service found about itself. `details` are shown as they are: nothing secret in them. */
+export type Health = Readonly<{ ready: boolean; details: Readonly<Record<string, unknown>> }>;
+
+export type HealthDependencies = Readonly<{
+  /** Asks what the service cannot work without; Kafka is not among that. May fail or hang. */
+  check: () => Promise<Health>;
+  isDraining: () => boolean;
+  metrics: Pick<Metrics, 'contentType' | 'text'>;
+}>;
+
+const readiness = z
+  .looseObject({ status: z.enum(['ready', 'unready', 'draining']) })
+  .meta({ id: 'Readiness' });
+
+/** GET /livez, /readyz and /metrics. */
+export function healthRoutes({ check, isDraining, metrics }: HealthDependencies): Route[] {
+  const latest = keepForAMoment(() => inTime(check));
+  return [
+    route({
+      method: 'GET',
+      path: '/livez',
+      operationId: 'livez',
+      tag: 'health',
+      summary: 'Whether the process answers',
+      description: 'Asks nothing else. Restart the process when this fails.',
+      quiet: true,
+      answers: {
+        200: { description: 'It does.', schema: z.strictObject({ status: z.literal('ok') }) },
+      },
+      handle: async () => ({ status: 200, body: { status: 'ok' as const } }),
+    }),
+    route({
+      method: 'GET',
+      path: '/readyz',
+      operationId: 'readyz',
+      tag: 'health',
+      summary: 'Whether to send requests here',
+      description: 'Fails while the database is away or the process is stopping; never for Kafka.',
+      quiet: true,
+      answers: {
+        200: { description: 'Ready.', schema: readiness },
+        503: { description: 'Not ready, or stopping.', schema: readiness },
+      },
+      handle: async () => {
+        if (isDraining()) return { status: 503, body: { status: 'draining' as const } };
+        const { ready, details } = await latest();
+        if (ready) return { status: 200, body: { ...details, status: 'ready' as const } };
+        return { status: 503, body: { ...details, status: 'unready' as const } };
+      },
+    }),
+    route({
+      method: 'GET',
+      path: '/metrics',
+      operationId: 'metrics',
+      tag: 'health',
+      summary: 'Metrics for Prometheus',
+      quiet: true,
+      answers: {
+        200: {
+          description: 'The Prometheus text format.',
+          schema: z.string(),
+          contentType: 'text/plain',
+        },
+      },
+      handle: async () => ({
+        status: 200,
+        text: await metrics.text(),
+        contentType: metrics.contentType,
+      }),
+    }),
+  ];
+}
+
+async function inTime(check: () => Promise<Health>): Promise<Health> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<Health>((resolve) => {
+    timer = setTimeout(resolve, CHECK_TIMEOUT_MS, unready('the check took too long'));
+  });
+  try {
+    return await Promise.race([check(), late]);
+  } catch {
+    return unready('the check failed');
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function unready(reason: string): Health {
+  return { ready: false, details: { reason } };
+}
+
+function keepForAMoment(ask: () => Promise<Health>): () => Promise<Health> {
+  let kept: Readonly<{ until: number; answer: Promise<Health> }> | undefined;
+  return () => {
+    const now = performance.now();
+    if (kept === undefined || now >= kept.until) {
+      kept = { until: now + CHECK_KEPT_MS, answer: ask() };
+    }
+    return kept.answer;
+  };
+}
