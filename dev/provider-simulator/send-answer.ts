@@ -1,0 +1,108 @@
+import type { ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { AnswerKind } from './faults.ts';
+import { otherAmount, otherCurrency } from './other-money.ts';
+import type { ContractAnswer } from './settled-keys.ts';
+
+const HUGE_BYTES = 1024 * 1024;
+const HTML = '<!doctype html><title>502 Bad Gateway</title><h1>502 Bad Gateway</h1>';
+
+/** An answer to send, and how it is spoilt. */
+export type SpoiltAnswer = Readonly<{
+  kind: AnswerKind;
+  key: string;
+  /** What an honest provider would say; nothing where it did nothing. */
+  right: ContractAnswer | undefined;
+  retryAfterSeconds: number;
+}>;
+
+/** Answers that have yet to be sent a second time, by connection. */
+const repeats = new WeakMap<Socket, string>();
+
+/** Sends the answer of the last call on the connection again, where a fault asked for that. */
+export function sendRepeat(socket: Socket): void {
+  const repeat = repeats.get(socket);
+  repeats.delete(socket);
+  if (repeat !== undefined) socket.write(repeat);
+}
+
+/** Sends an answer, spoilt as its kind says. */
+export function sendAnswer(response: ServerResponse, spoilt: SpoiltAnswer): void {
+  const { kind, key, right = { status: 500, body: { code: 'nothing_done', key } } } = spoilt;
+  const { status, body } = right;
+  const retry = { 'retry-after': String(spoilt.retryAfterSeconds) };
+  const notApplied = (code: string) => ({ outcome: 'not_applied', code, key });
+  switch (kind) {
+    case 'right':
+      return sendJson(response, status, body);
+    case 'none':
+      return undefined;
+    case 'reset':
+      return void response.socket?.resetAndDestroy();
+    case 'error':
+      return sendJson(response, 500, { code: 'internal_error', key });
+    case 'too_many':
+      return sendJson(response, 429, notApplied('too_many_requests'), retry);
+    case 'unavailable':
+      return sendJson(response, 503, notApplied('unavailable'), retry);
+    case 'overloaded':
+      return sendText(response, 503, 'text/plain', 'no server is available', retry);
+    case 'garbage':
+      return sendText(response, 200, 'application/json', `\0\u{fffd}{"key":"${key}",`);
+    case 'wrong_shape':
+      return sendJson(response, 200, { key, status: 'success' });
+    case 'html':
+      return sendText(response, 200, 'text/html', HTML);
+    case 'empty':
+      return sendText(response, 200, 'application/json', '');
+    case 'huge':
+      return sendJson(response, status, { ...body, padding: 'x'.repeat(HUGE_BYTES) });
+    case 'cut_short':
+      return cutShort(response, right);
+    case 'redirect':
+      return sendText(response, 307, 'text/plain', '', { location: '/redirected' });
+    case 'duplicate':
+      return sendTwice(response, right);
+    case 'other_key':
+      return sendJson(response, status, { ...body, key: `${key}-other` });
+    case 'misstated_amount':
+      return sendJson(response, status, { ...body, amountCents: otherAmount(body['amountCents']) });
+    case 'misstated_currency':
+      return sendJson(response, status, { ...body, currency: otherCurrency(body['currency']) });
+  }
+}
+
+export function sendJson(
+  response: ServerResponse,
+  status: number,
+  body: unknown,
+  headers: Readonly<Record<string, string>> = {},
+): void {
+  sendText(response, status, 'application/json', JSON.stringify(body), headers);
+}
+
+function sendText(
+  response: ServerResponse,
+  status: number,
+  type: string,
+  text: string,
+  headers: Readonly<Record<string, string>> = {},
+): void {
+  response.writeHead(status, { ...headers, 'content-type': type }).end(text);
+}
+
+/** Promises one byte more than it sends. */
+function cutShort(response: ServerResponse, { status, body }: ContractAnswer): void {
+  const text = JSON.stringify(body);
+  response.writeHead(status, { 'content-length': Buffer.byteLength(text) + 1 });
+  response.write(text, () => response.destroy());
+}
+
+/** The second time comes where it does most harm: as if it were the answer to the next call. */
+function sendTwice(response: ServerResponse, { status, body }: ContractAnswer): void {
+  const text = JSON.stringify(body);
+  const head = `HTTP/1.1 ${status} Again\r\ncontent-type: application/json`;
+  const again = `${head}\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`;
+  if (response.socket) repeats.set(response.socket, again);
+  sendJson(response, status, body);
+}
