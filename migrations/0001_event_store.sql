@@ -37,6 +37,14 @@ create table events (
   unique (stream_id, version)
 );
 
+-- What may be in the log: each version of the service adds what it writes before it writes it, and one
+-- that cannot read all of this does not start.
+create table event_schemas (
+  type text not null,
+  schema_version smallint not null,
+  primary key (type, schema_version)
+);
+
 create function refuse_history_change() returns trigger language plpgsql as $$
 begin
   raise exception 'events are append-only: % refused', tg_op using errcode = 'insufficient_privilege';
@@ -48,3 +56,4 @@ create trigger events_append_only before update or delete or truncate on events
 grant select, insert, update on streams to orders_app;
 grant delete on streams to orders_app; -- append_units takes back the row of a stream that lost its first append
 grant select, insert on events to orders_app;
+grant select, insert on event_schemas to orders_app;

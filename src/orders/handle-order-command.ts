@@ -61,24 +61,36 @@ export class IdempotencyKeyReused extends Error {
   }
 }
 
+/** Too many events wait for Kafka to take in more. Nothing was written. */
+export class OutboxFull extends Error {
+  constructor() {
+    super('the outbox is full');
+    this.name = 'OutboxFull';
+  }
+}
+
 export type HandleOrderCommand = (request: OrderRequest) => Promise<OrderAnswer>;
 
 export type OrderCommandDependencies = Readonly<{
   commit: GroupCommit<OrderRows>;
   now: () => Date;
   topic: string;
+  /** Whether commands must wait until Kafka has taken some of what is there. */
+  outboxIsFull: () => boolean;
 }>;
 
 /**
  * Runs commands on orders: replay by key, then repeat, then If-Match, then the rules, in this order.
- * @returns a function that throws OrderRequestRefused, IdempotencyKeyReused, or what `submit` throws
+ * @returns a function that throws OrderRequestRefused, IdempotencyKeyReused, OutboxFull, or what `submit` throws
  */
 export function createOrderCommandHandler({
   commit,
   now,
   topic,
+  outboxIsFull,
 }: OrderCommandDependencies): HandleOrderCommand {
-  return (request) => {
+  return async (request) => {
+    if (outboxIsFull()) throw new OutboxFull();
     const commandId = uuidv7();
     const isNew = request.command.type === 'PlaceOrder';
     return commit.submit({

@@ -1,0 +1,132 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { checkHealth } from './app-health.ts';
+import { countAppends, relayMetrics, watchGauges } from './app-metrics.ts';
+import type { Config } from './config.ts';
+import { createDatabase } from './database/database.ts';
+import type { Database } from './database/database.ts';
+import { agreeOnEventSchemas } from './event-store/event-schemas.ts';
+import type { Unit } from './event-store/event-store.ts';
+import { createGroupCommit } from './event-store/group-commit.ts';
+import type { GroupCommit } from './event-store/group-commit.ts';
+import { createPostgresEventStore } from './event-store/postgres-event-store.ts';
+import { createPostgresUnitStore } from './event-store/postgres-unit-store.ts';
+import { healthRoutes } from './http/health-routes.ts';
+import { createIdempotencyKeyPruner } from './http/idempotency-key-pruner.ts';
+import { createInFlight } from './http/idempotency.ts';
+import { createMetrics } from './http/metrics.ts';
+import { createServer } from './http/server.ts';
+import { createOrderCommandHandler } from './orders/handle-order-command.ts';
+import { orderCommandRoutes } from './orders/order-command-routes.ts';
+import { orderEventCodec } from './orders/order-event-codec.ts';
+import { orderQueryRoutes } from './orders/order-query-routes.ts';
+import { appendUnits } from './orders/order-units.ts';
+import type { OrderRows } from './orders/order-units.ts';
+import { createRunOrderCommand } from './orders/run-order-command.ts';
+import { createKafkaPublisher } from './outbox/kafka-publisher.ts';
+import { createOutboxMonitor } from './outbox/outbox-monitor.ts';
+import type { Publisher } from './outbox/outbox.ts';
+import { createRelay } from './outbox/relay.ts';
+
+/** Transactions of the write path under way at once; more only make batches smaller. */
+const COMMIT_SLOTS = 2;
+/** How long a command may wait for its transaction to start. */
+const COMMAND_WAIT_MS_MAX = 5_000;
+
+/** The whole service, built and not yet started. */
+export type App = Readonly<{
+  /** Starts everything; returns the address that it listens on. The schema must be in place. */
+  start(): Promise<string>;
+  /** Answers what is under way, hands the lease over and closes; takes less than 10 s. */
+  stop(): Promise<void>;
+}>;
+
+/** Builds every part by hand and passes each what it needs: nothing else connects parts. */
+export function createApp(config: Config, log: Logger, now = () => new Date()): App {
+  let draining = false;
+  const isDraining = () => draining;
+  const metrics = createMetrics();
+  const database = createDatabase(
+    config.DATABASE_URL,
+    { writersMax: COMMIT_SLOTS, poolMax: config.DATABASE_POOL_MAX },
+    (error) => log.warn({ err: error }, 'lost an idle database connection'),
+  );
+  const { pool, knex } = database;
+  const outboxMonitor = createOutboxMonitor({ pool, rowsMax: config.OUTBOX_MAX_ROWS, log });
+  const relay = createRelay({
+    pool,
+    topic: config.KAFKA_TOPIC,
+    publisher: createPublisher(config, log),
+    monitor: outboxMonitor,
+    metrics: relayMetrics(metrics),
+    log,
+  });
+  const keyPruner = createIdempotencyKeyPruner(pool, log);
+  const commit = createCommit(config, database, log, (units, durationMs) => {
+    relay.wake();
+    countAppends(metrics, units, durationMs);
+  });
+  const handle = createOrderCommandHandler({
+    commit,
+    now,
+    topic: config.KAFKA_TOPIC,
+    outboxIsFull: outboxMonitor.isFull,
+  });
+  const { countCommand } = metrics;
+  const run = createRunOrderCommand({ handle, inFlight: createInFlight(), countCommand });
+  const routes = [
+    ...orderCommandRoutes(run),
+    ...orderQueryRoutes({ eventStore: createPostgresEventStore(pool), knex }),
+    ...healthRoutes({ check: () => checkHealth(pool, relay), isDraining, metrics }),
+  ];
+  const server = createServer({ log, metrics, isDraining, routes });
+  watchGauges(metrics, { commit, relay, database });
+
+  return {
+    async start() {
+      await agreeOnEventSchemas(pool, orderEventCodec.readable);
+      await outboxMonitor.refresh();
+      for (const part of [outboxMonitor, relay, keyPruner]) part.start();
+      return server.listen({ host: config.HOST, port: config.PORT });
+    },
+    async stop() {
+      draining = true;
+      await delay(config.SHUTDOWN_DELAY_MS);
+      await server.close();
+      await commit.idle();
+      await Promise.all([relay, outboxMonitor, keyPruner].map((part) => part.stop()));
+      await database.close();
+    },
+  };
+}
+
+function createCommit(
+  config: Config,
+  database: Database,
+  log: Logger,
+  committed: (units: readonly Unit<OrderRows>[], durationMs: number) => void,
+): GroupCommit<OrderRows> {
+  const limits = {
+    batchMax: config.COMMAND_BATCH_MAX,
+    slots: COMMIT_SLOTS,
+    queueMax: config.COMMAND_QUEUE_MAX,
+    waitMaxMs: COMMAND_WAIT_MS_MAX,
+  };
+  return createGroupCommit(createPostgresUnitStore(database.writer, appendUnits), limits, {
+    committed,
+    failed: (error, size) => log.error({ err: error, size }, 'commit failed'),
+  });
+}
+
+/** None where the relay is off, or where there is no Kafka to publish to. */
+function createPublisher(config: Config, log: Logger): Publisher | undefined {
+  if (!config.RELAY || config.KAFKA_BROKERS.length === 0) return undefined;
+  return createKafkaPublisher({
+    brokers: config.KAFKA_BROKERS,
+    newTopic: {
+      partitions: config.KAFKA_TOPIC_PARTITIONS,
+      replication: config.KAFKA_TOPIC_REPLICATION,
+    },
+    log,
+  });
+}

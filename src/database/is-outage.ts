@@ -1,0 +1,20 @@
+import knex from 'knex';
+import { DatabaseError } from 'pg';
+
+/** SQLSTATE classes that speak of the server, not of the statement: connection, resources, shutdown. */
+const OUTAGE_CLASSES = new Set(['08', '25', '40', '53', '55', '57', '58']);
+/** What pg says, without a code, of a connection that it lost or could not get in time. */
+const LOST_CONNECTION = /connection terminated|timeout exceeded|read timeout|not queryable/i;
+
+/** Whether an error of a read means that Postgres is away or too slow, so that trying again may help. */
+export function isOutage(error: unknown): boolean {
+  if (error instanceof DatabaseError) return OUTAGE_CLASSES.has(error.code?.slice(0, 2) ?? '');
+  if (error instanceof knex.KnexTimeoutError) return true;
+  if (!(error instanceof Error)) return false;
+  return isSystemError(error) || LOST_CONNECTION.test(error.message);
+}
+
+/** ECONNREFUSED, ETIMEDOUT and the like. */
+function isSystemError(error: Error): boolean {
+  return 'code' in error && typeof error.code === 'string' && /^E[A-Z]+$/.test(error.code);
+}

@@ -1,0 +1,97 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { pino } from 'pino';
+import type { Logger } from 'pino';
+import pretty from 'pino-pretty';
+import { createApp } from './app.ts';
+import type { App } from './app.ts';
+import { ConfigInvalid, describeConfig, readConfig } from './config.ts';
+import type { Config } from './config.ts';
+import { isOutage } from './database/is-outage.ts';
+import { migrate } from './database/migrate.ts';
+
+const MIGRATE_ATTEMPTS_MAX = 30;
+const MIGRATE_RETRY_MS = 1_000;
+/** A stop that takes longer, SHUTDOWN_DELAY_MS apart, is cut short: what is left is settled by leases. */
+const STOP_MS_MAX = 9_500;
+
+const [command = 'serve'] = process.argv.slice(2);
+switch (command) {
+  case 'serve':
+    await serve(configOrExit());
+    break;
+  case 'config':
+    print(describeConfig());
+    break;
+  default:
+    print(`unknown command ${command}; there are: serve, config, outbox`);
+    process.exitCode = 2;
+}
+
+function configOrExit(): Config {
+  try {
+    return readConfig(process.env);
+  } catch (error) {
+    if (!(error instanceof ConfigInvalid)) throw error;
+    process.stderr.write(`${error.message}\nnpm run config lists every setting.\n`);
+    return process.exit(2);
+  }
+}
+
+async function serve(config: Config): Promise<void> {
+  const log = createLog(config);
+  process.on('uncaughtException', (error) => {
+    log.fatal({ err: error }, 'a fault of the service itself');
+    process.exit(1);
+  });
+  const app = createApp(config, log);
+  stopOnSignal(app, config, log);
+  try {
+    const applied = await migrateWhenReachable(config, log);
+    if (applied.length > 0) log.info({ migrations: applied }, 'schema brought up to date');
+    log.info({ address: await app.start() }, 'ready');
+  } catch (error) {
+    log.fatal({ err: error }, 'cannot start');
+    process.exit(1);
+  }
+}
+
+/** Postgres may come up after the service does. */
+async function migrateWhenReachable(config: Config, log: Logger): Promise<string[]> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await migrate(config.DATABASE_URL);
+    } catch (error) {
+      if (!isOutage(error) || attempt === MIGRATE_ATTEMPTS_MAX) throw error;
+      if (attempt === 1) log.warn({ err: error }, 'waiting for Postgres');
+      await delay(MIGRATE_RETRY_MS);
+    }
+  }
+}
+
+function stopOnSignal(app: App, config: Config, log: Logger): void {
+  let stopping = false;
+  const stop = async (signal: string) => {
+    if (stopping) process.exit(1);
+    stopping = true;
+    log.info({ signal }, 'stopping');
+    setTimeout(() => {
+      log.error('did not stop in time');
+      process.exit(1);
+    }, STOP_MS_MAX + config.SHUTDOWN_DELAY_MS).unref();
+    await app.stop();
+    log.info('stopped');
+    process.exit(0);
+  };
+  for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => void stop(signal));
+}
+
+/** JSON lines; on a terminal, lines for people. */
+function createLog(config: Config): Logger {
+  const options = { level: config.LOG_LEVEL, base: null };
+  if (!process.stdout.isTTY) return pino(options);
+  return pino(options, pretty({ ignore: 'pid,hostname', translateTime: 'HH:MM:ss.l', sync: true }));
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}

@@ -1,0 +1,167 @@
+import { v7 as uuidv7 } from 'uuid';
+import { z } from 'zod';
+import { entityTags } from '#src/http/entity-tags.ts';
+import { idempotencyKey } from '#src/http/idempotency.ts';
+import { problemKinds } from '#src/http/problem-kinds.ts';
+import { route } from '#src/http/route.ts';
+import type { AnswerSpec, DescribedHeader, Route } from '#src/http/route.ts';
+import type { RejectionCode } from './domain/order-rejected.ts';
+import { orderProblemKinds, refusalKind } from './order-problems.ts';
+import {
+  cancelOrderBody,
+  orderAnswer,
+  orderParams,
+  payOrderBody,
+  placeOrderBody,
+  refundOrderBody,
+  shipOrderBody,
+} from './order-schemas.ts';
+import type { RunOrderCommand } from './run-order-command.ts';
+
+/** The commands of an order over HTTP. */
+export function orderCommandRoutes(run: RunOrderCommand): Route[] {
+  return [placeRoute(run), payRoute(run), shipRoute(run), cancelRoute(run), refundRoute(run)];
+}
+
+const placeHeaders = z.object({ 'idempotency-key': idempotencyKey.optional() });
+const commandHeaders = placeHeaders.extend({ 'if-match': entityTags.optional() });
+const common = { params: orderParams, headers: commandHeaders, tag: 'Orders' } as const;
+
+function placeRoute(run: RunOrderCommand): Route {
+  return route({
+    method: 'POST',
+    path: '/v1/orders',
+    operationId: 'placeOrder',
+    tag: 'Orders',
+    summary: 'Place an order',
+    description: 'The server computes the total. Prices are in the minor unit of the currency.',
+    headers: placeHeaders,
+    body: placeOrderBody,
+    example: {
+      customerId: 'c-1',
+      currency: 'EUR',
+      items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+    },
+    answers: { 201: orderAnswered('The order, placed.', 'Location') },
+    problems: problems('total_too_large'),
+    handle: ({ body, ...request }) => {
+      const orderId = uuidv7();
+      return run(request, orderId, { type: 'PlaceOrder', orderId, ...body });
+    },
+  });
+}
+
+function payRoute(run: RunOrderCommand): Route {
+  return route({
+    ...common,
+    method: 'POST',
+    path: '/v1/orders/{orderId}/pay',
+    operationId: 'payOrder',
+    summary: 'Record the payment of an order',
+    description:
+      'amountCents must be the total. The same payment again changes nothing. That a paymentId is ' +
+      'used for one order only is not checked.',
+    body: payOrderBody,
+    example: { paymentId: 'pay-1', amountCents: 2500 },
+    answers: { 200: orderAnswered('The order, paid.') },
+    problems: problems(
+      'order_not_found',
+      'order_already_paid',
+      'order_already_shipped',
+      'order_cancelled',
+      'fulfilment_running',
+      'payment_amount_mismatch',
+    ),
+    handle: ({ body, params, ...request }) =>
+      run(request, params.orderId, { type: 'PayOrder', ...body }),
+  });
+}
+
+function shipRoute(run: RunOrderCommand): Route {
+  return route({
+    ...common,
+    method: 'POST',
+    path: '/v1/orders/{orderId}/ship',
+    operationId: 'shipOrder',
+    summary: 'Record the shipment of a paid order',
+    description: 'The same trackingNumber again changes nothing.',
+    body: shipOrderBody,
+    example: { trackingNumber: 'T-1', carrier: 'post' },
+    answers: { 200: orderAnswered('The order, shipped.') },
+    problems: problems(
+      'order_not_found',
+      'order_not_paid',
+      'order_already_shipped',
+      'order_cancelled',
+      'fulfilment_running',
+    ),
+    handle: ({ body, params, ...request }) =>
+      run(request, params.orderId, { type: 'ShipOrder', ...body }),
+  });
+}
+
+function cancelRoute(run: RunOrderCommand): Route {
+  return route({
+    ...common,
+    method: 'POST',
+    path: '/v1/orders/{orderId}/cancel',
+    operationId: 'cancelOrder',
+    summary: 'Cancel an order that has not left',
+    description:
+      'refundAmountCents of the answer is what is owed to the customer. While a fulfilment runs the ' +
+      'answer is 202: the order is cancelled when everything has been undone.',
+    body: cancelOrderBody,
+    example: { reason: 'changed my mind' },
+    answers: {
+      200: orderAnswered('The order, cancelled.'),
+      202: orderAnswered('The order; its fulfilment is being undone.'),
+    },
+    problems: problems('order_not_found', 'order_already_shipped', 'shipment_requested'),
+    handle: ({ body, params, ...request }) =>
+      run(request, params.orderId, { type: 'CancelOrder', ...body }),
+  });
+}
+
+function refundRoute(run: RunOrderCommand): Route {
+  return route({
+    ...common,
+    method: 'POST',
+    path: '/v1/orders/{orderId}/refund',
+    operationId: 'refundOrder',
+    summary: 'Record a refund of a cancelled order',
+    description: 'In parts if need be, up to what is owed. The same refund again changes nothing.',
+    body: refundOrderBody,
+    example: { refundId: 'ref-1', amountCents: 2500 },
+    answers: { 200: orderAnswered('The order, with what it has given back.') },
+    problems: problems(
+      'order_not_found',
+      'order_not_cancelled',
+      'refund_id_taken',
+      'refund_exceeds_owed',
+      'fulfilment_running',
+    ),
+    handle: ({ body, params, ...request }) =>
+      run(request, params.orderId, { type: 'RefundOrder', ...body }),
+  });
+}
+
+/** An answer that shows an order. */
+export function orderAnswered(description: string, ...more: readonly DescribedHeader[]) {
+  const headers: readonly DescribedHeader[] = ['ETag', 'Idempotency-Replayed', ...more];
+  return { description, schema: orderAnswer, headers } satisfies AnswerSpec;
+}
+
+/** What a command can fail with: the refusals named, and what any command can. */
+function problems(...codes: readonly RejectionCode[]) {
+  return [
+    ...codes.map(refusalKind),
+    refusalKind('version_mismatch'),
+    problemKinds.idempotencyKeyInUse,
+    orderProblemKinds.idempotencyKeyReused,
+    orderProblemKinds.versionConflict,
+    orderProblemKinds.overloaded,
+    orderProblemKinds.outboxFull,
+    orderProblemKinds.databaseUnavailable,
+    orderProblemKinds.outcomeUnknown,
+  ];
+}

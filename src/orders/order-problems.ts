@@ -1,0 +1,190 @@
+import { isOutage } from '#src/database/is-outage.ts';
+import {
+  CommandOverloaded,
+  CommandUncertain,
+  StoreUnavailable,
+  VersionConflict,
+} from '#src/event-store/group-commit-errors.ts';
+import { Problem } from '#src/http/problem.ts';
+import type { ProblemDetails, ProblemKind } from '#src/http/problem.ts';
+import { IdempotencyKeyReused, OrderRequestRefused, OutboxFull } from './handle-order-command.ts';
+import { CursorInvalid } from './orders-summary-queries.ts';
+
+/** The status of each refusal: a code without one does not compile. */
+const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, 'code'>>> = {
+  order_not_found: {
+    status: 404,
+    title: 'No such order',
+    advice: 'Check the order id: nothing was ever placed under it.',
+  },
+  order_already_placed: {
+    status: 409,
+    title: 'Order already placed',
+    advice: 'There is an order under this id. Read it.',
+  },
+  order_already_paid: {
+    status: 409,
+    title: 'Order already paid',
+    advice: 'Another payment was captured. Do not charge again; read the order for its payment.',
+  },
+  order_not_paid: {
+    status: 409,
+    title: 'Order not paid',
+    advice: 'Pay the order first.',
+  },
+  order_already_shipped: {
+    status: 409,
+    title: 'Order already shipped',
+    advice: 'The parcel has left: nothing about the order can be changed any more.',
+  },
+  order_cancelled: {
+    status: 409,
+    title: 'Order cancelled',
+    advice: 'A cancelled order stays so. Place a new one.',
+  },
+  order_not_cancelled: {
+    status: 409,
+    title: 'Order not cancelled',
+    advice: 'Only what a cancelled order owes is refunded. Cancel it first.',
+  },
+  total_too_large: {
+    status: 400,
+    title: 'Total too large',
+    advice: 'The sum of quantity times price is above 2^53-1. Split the order.',
+  },
+  payment_amount_mismatch: {
+    status: 422,
+    title: 'Amount is not the total',
+    advice: 'Pay exactly the totalCents of the order.',
+  },
+  refund_exceeds_owed: {
+    status: 422,
+    title: 'Refund above what is owed',
+    advice: 'Refund at most capturedCents less refundedCents.',
+  },
+  refund_id_taken: {
+    status: 409,
+    title: 'Refund id taken',
+    advice: 'This refundId stands for another amount already. Choose a new one.',
+  },
+  fulfilment_running: {
+    status: 409,
+    title: 'Fulfilment running',
+    advice: 'The saga of this order pays, ships and refunds. Follow its fulfilment, or cancel.',
+  },
+  cancellation_requested: {
+    status: 409,
+    title: 'Cancellation requested',
+    advice: 'The order is being undone. Wait until it is cancelled.',
+  },
+  shipment_requested: {
+    status: 409,
+    title: 'Shipment requested',
+    advice: 'The carrier has been asked: the order can no longer be cancelled.',
+  },
+  version_mismatch: {
+    status: 412,
+    title: 'Order has changed',
+    advice:
+      'The order is not at the version of If-Match. Read it, decide again, send its new ETag.',
+  },
+};
+
+/** The problem that a refusal is answered with. */
+export function refusalKind(code: OrderRequestRefused['code']): ProblemKind {
+  return { code, ...refusals[code] };
+}
+
+/** What else a route of orders can answer. */
+export const orderProblemKinds = {
+  versionNotFound: {
+    code: 'order_version_not_found',
+    status: 404,
+    title: 'No such version of the order',
+    advice: 'The order exists, but not at this version or instant. Leave the parameter out.',
+  },
+  cursorInvalid: {
+    code: 'cursor_invalid',
+    status: 400,
+    title: 'Cursor not valid',
+    advice: 'Send nextCursor as it was answered, with the same filters; or start without a cursor.',
+  },
+  idempotencyKeyReused: {
+    code: 'idempotency_key_reused',
+    status: 422,
+    title: 'Idempotency-Key used for another request',
+    advice: 'A key stands for one request for 72 hours. Choose a new key for a new request.',
+  },
+  versionConflict: {
+    code: 'version_conflict',
+    status: 409,
+    title: 'Too many writers at once',
+    advice: 'Others changed the order at every attempt. Nothing was written; try again.',
+  },
+  overloaded: {
+    code: 'overloaded',
+    status: 503,
+    title: 'Too many commands at once',
+    advice: 'Nothing was written. Try again after Retry-After seconds.',
+  },
+  outboxFull: {
+    code: 'outbox_full',
+    status: 503,
+    title: 'Outbox full',
+    advice:
+      'Events wait for Kafka up to OUTBOX_MAX_ROWS. Nothing was written. Try again after ' +
+      'Retry-After seconds; an operator should look at the relay.',
+  },
+  databaseUnavailable: {
+    code: 'database_unavailable',
+    status: 503,
+    title: 'Database unavailable',
+    advice: 'Nothing was written. Try again after Retry-After seconds.',
+  },
+  outcomeUnknown: {
+    code: 'outcome_unknown',
+    status: 503,
+    title: 'Outcome unknown',
+    advice:
+      'The database did not answer in time: the command may have taken effect. Repeat it with the ' +
+      'same Idempotency-Key, or read the order before you try again.',
+  },
+} as const satisfies Record<string, ProblemKind>;
+
+const RETRY_AFTER_SECONDS = 1;
+
+/** Answers with `kind` in the words of its own advice. */
+export function orderProblem(
+  kind: ProblemKind,
+  details: Omit<ProblemDetails, 'detail'> = {},
+): Problem {
+  const retryAfterSeconds = kind.status === 503 ? RETRY_AFTER_SECONDS : undefined;
+  return new Problem(kind, { detail: kind.advice, retryAfterSeconds, ...details });
+}
+
+/**
+ * What an error of the write path or of a read is answered with; what is not one of theirs is returned
+ * as it is. `orderId` is told where the caller cannot know it otherwise.
+ */
+export function toOrderProblem(error: unknown, orderId?: string): unknown {
+  const kinds = orderProblemKinds;
+  const extra = orderId === undefined ? undefined : { orderId };
+  if (error instanceof OrderRequestRefused) {
+    return orderProblem(refusalKind(error.code), { current: error.current });
+  }
+  if (error instanceof IdempotencyKeyReused) return orderProblem(kinds.idempotencyKeyReused);
+  if (error instanceof CursorInvalid) {
+    const errors = [{ pointer: 'query/cursor', message: error.message }];
+    return orderProblem(kinds.cursorInvalid, { errors });
+  }
+  if (error instanceof VersionConflict) return orderProblem(kinds.versionConflict);
+  if (error instanceof CommandOverloaded) return orderProblem(kinds.overloaded);
+  if (error instanceof OutboxFull) return orderProblem(kinds.outboxFull);
+  if (error instanceof CommandUncertain) {
+    return orderProblem(kinds.outcomeUnknown, { extra, cause: error });
+  }
+  if (error instanceof StoreUnavailable || isOutage(error)) {
+    return orderProblem(kinds.databaseUnavailable, { cause: error });
+  }
+  return error;
+}

@@ -1,0 +1,122 @@
+import type { Knex } from 'knex';
+import { z } from 'zod';
+import type { EventStore, ReadUntil, StoredEvent } from '#src/event-store/event-store.ts';
+import { entityTags, ifNoneMatchHits, versionETag } from '#src/http/entity-tags.ts';
+import { route } from '#src/http/route.ts';
+import type { Route } from '#src/http/route.ts';
+import { foldOrder } from './order-history.ts';
+import { orderProblem, orderProblemKinds, refusalKind, toOrderProblem } from './order-problems.ts';
+import {
+  getOrderQuery,
+  listOrdersQuery,
+  orderAnswer,
+  orderEvents,
+  orderPage,
+  orderParams,
+} from './order-schemas.ts';
+import type { OrderView } from './order-view.ts';
+import { listOrders } from './orders-summary-queries.ts';
+
+export type OrderReadDependencies = Readonly<{ eventStore: EventStore; knex: Knex }>;
+
+const { databaseUnavailable, versionNotFound, cursorInvalid } = orderProblemKinds;
+
+/** What is known of orders over HTTP. */
+export function orderQueryRoutes({ eventStore, knex }: OrderReadDependencies): Route[] {
+  return [getOrderRoute(eventStore), listOrdersRoute(knex), orderEventsRoute(eventStore)];
+}
+
+function getOrderRoute(eventStore: EventStore): Route {
+  return route({
+    method: 'GET',
+    path: '/v1/orders/{orderId}',
+    operationId: 'getOrder',
+    tag: 'Orders',
+    summary: 'Read an order, as it is or as it was',
+    description: 'version or at (both included) ask for an earlier state of the order.',
+    params: orderParams,
+    query: getOrderQuery,
+    headers: z.object({ 'if-none-match': entityTags.optional() }),
+    answers: {
+      200: { description: 'The order.', schema: orderAnswer, headers: ['ETag'] },
+      304: { description: 'The caller has this version already.', headers: ['ETag'] },
+    },
+    problems: [refusalKind('order_not_found'), versionNotFound, databaseUnavailable],
+    handle: async ({ params, query, headers }) => {
+      const view = await readOrder(eventStore, params.orderId, {
+        ...(query.version !== undefined && { version: query.version }),
+        ...(query.at !== undefined && { instant: query.at }),
+      });
+      const etag = versionETag(view.version);
+      const ifNoneMatch = headers['if-none-match'];
+      if (ifNoneMatch && ifNoneMatchHits(ifNoneMatch, etag)) {
+        return { status: 304, headers: { etag } };
+      }
+      return { status: 200, text: JSON.stringify(view), headers: { etag } };
+    },
+  });
+}
+
+function listOrdersRoute(knex: Knex): Route {
+  return route({
+    method: 'GET',
+    path: '/v1/orders',
+    operationId: 'listOrders',
+    tag: 'Orders',
+    summary: 'List orders, newest first',
+    description: 'placedFrom and placedTo are included. nextCursor is null on the last page.',
+    query: listOrdersQuery,
+    answers: { 200: { description: 'A page of orders, without their items.', schema: orderPage } },
+    problems: [cursorInvalid, databaseUnavailable],
+    handle: async ({ query: { limit, cursor, ...filter } }) => {
+      const page = await attempt(listOrders(knex, filter, limit, cursor));
+      return { status: 200, body: page };
+    },
+  });
+}
+
+function orderEventsRoute(eventStore: EventStore): Route {
+  return route({
+    method: 'GET',
+    path: '/v1/orders/{orderId}/events',
+    operationId: 'listOrderEvents',
+    tag: 'Orders',
+    summary: 'Read the history of an order',
+    description: 'Every event of the order, first to last, as it is stored.',
+    params: orderParams,
+    answers: { 200: { description: 'The events.', schema: orderEvents } },
+    problems: [refusalKind('order_not_found'), databaseUnavailable],
+    handle: async ({ params }) => {
+      const events = await attempt(eventStore.readStream(params.orderId));
+      if (events.length === 0) throw orderProblem(refusalKind('order_not_found'));
+      return { status: 200, text: JSON.stringify({ data: events.map(toHistoryEntry) }) };
+    },
+  });
+}
+
+function toHistoryEntry(event: StoredEvent) {
+  const { version, position, type, schemaVersion, data, metadata, recordedAt } = event;
+  return { version, position, type, schemaVersion, data, metadata, recordedAt };
+}
+
+async function readOrder(
+  eventStore: EventStore,
+  orderId: string,
+  until: ReadUntil,
+): Promise<OrderView> {
+  const stream = await attempt(eventStore.readStream(orderId, until));
+  const { view } = foldOrder(stream);
+  const reached = until.version === undefined || view?.version === until.version;
+  if (view && reached) return view;
+  const isKnown =
+    view ?? (await attempt(eventStore.readStream(orderId, { version: 1 }))).length > 0;
+  throw orderProblem(isKnown ? versionNotFound : refusalKind('order_not_found'));
+}
+
+async function attempt<Result>(read: Promise<Result>): Promise<Result> {
+  try {
+    return await read;
+  } catch (error) {
+    throw toOrderProblem(error);
+  }
+}

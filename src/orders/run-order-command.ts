@@ -1,0 +1,91 @@
+import { ifMatchHolds, versionETag } from '#src/http/entity-tags.ts';
+import type { EntityTags } from '#src/http/entity-tags.ts';
+import { hashRequest } from '#src/http/idempotency.ts';
+import type { InFlight } from '#src/http/idempotency.ts';
+import type { CommandOutcome } from '#src/http/metrics.ts';
+import { Problem } from '#src/http/problem.ts';
+import type { ReadyAnswer, RouteRequest } from '#src/http/route.ts';
+import type { OrderCommand } from './domain/order-commands.ts';
+import type { HandleOrderCommand, OrderAnswer } from './handle-order-command.ts';
+import { orderProblemKinds, toOrderProblem } from './order-problems.ts';
+
+/** Nobody signs in yet: every caller shares one space of idempotency keys. */
+const PRINCIPAL = 'anonymous';
+
+export type OrderCommandDependencies = Readonly<{
+  handle: HandleOrderCommand;
+  inFlight: InFlight;
+  countCommand: (command: string, outcome: CommandOutcome) => void;
+}>;
+
+type CommandHeaders = Readonly<{
+  'idempotency-key'?: string | undefined;
+  'if-match'?: EntityTags | undefined;
+}>;
+
+export type OrderCommandRequest = Omit<
+  RouteRequest<unknown, unknown, CommandHeaders, unknown>,
+  'params' | 'query' | 'body'
+>;
+
+/** Runs one command for its route. @throws Problem */
+export type RunOrderCommand = (
+  request: OrderCommandRequest,
+  orderId: string,
+  command: OrderCommand,
+) => Promise<ReadyAnswer>;
+
+/** From HTTP to the command and back: headers in, answer or problem out, everything counted. */
+export function createRunOrderCommand(dependencies: OrderCommandDependencies): RunOrderCommand {
+  const { handle, inFlight, countCommand } = dependencies;
+  return async (request, orderId, command) => {
+    const key = request.headers['idempotency-key'];
+    const ifMatch = request.headers['if-match'];
+    const run = () =>
+      handle({
+        orderId,
+        command,
+        metadata: {
+          correlationId: request.requestId,
+          actor: PRINCIPAL,
+          ...(request.traceparent !== undefined && { traceparent: request.traceparent }),
+        },
+        ...(ifMatch && { matches: (version) => ifMatchHolds(ifMatch, versionETag(version)) }),
+        ...(key !== undefined && {
+          idempotency: {
+            ref: { principal: PRINCIPAL, key },
+            requestHash: hashRequest({ ...request, ifMatch: ifMatch?.text }),
+          },
+        }),
+      });
+    try {
+      const answer = await (key === undefined ? run() : inFlight.run(PRINCIPAL, key, run));
+      countCommand(command.type, answer.replayed ? 'replayed' : 'ok');
+      return toReadyAnswer(answer);
+    } catch (error) {
+      const problem = toOrderProblem(error, orderId);
+      countCommand(command.type, outcomeOf(problem));
+      throw problem;
+    }
+  };
+}
+
+function toReadyAnswer({ status, body, etag, location, replayed }: OrderAnswer): ReadyAnswer {
+  return {
+    status,
+    text: body,
+    headers: {
+      ...(etag !== null && { etag }),
+      ...(location !== null && { location }),
+      ...(replayed && { 'idempotency-replayed': 'true' }),
+    },
+  };
+}
+
+function outcomeOf(problem: unknown): CommandOutcome {
+  if (!(problem instanceof Problem)) return 'unknown';
+  const { outcomeUnknown, versionConflict } = orderProblemKinds;
+  if (problem.code === outcomeUnknown.code) return 'unknown';
+  if (problem.code === versionConflict.code || problem.status === 412) return 'conflict';
+  return problem.status === 503 ? 'shed' : 'rejected';
+}

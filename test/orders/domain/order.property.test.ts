@@ -1,0 +1,195 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import type { FulfilmentCommand, OrderCommand } from '#src/orders/domain/order-commands.ts';
+import type { OrderEvent } from '#src/orders/domain/order-events.ts';
+import { OrderRejected } from '#src/orders/domain/order-rejected.ts';
+import { decide, evolve, initialOrder, isRepeat } from '#src/orders/domain/order.ts';
+import type { Order } from '#src/orders/domain/order.ts';
+import { evolveView } from '#src/orders/order-view.ts';
+import type { OrderView } from '#src/orders/order-view.ts';
+import { orderId } from '#test/support/orders.ts';
+
+type Command = OrderCommand | FulfilmentCommand;
+
+const id = fc.constantFrom('a', 'b', 'c');
+const cents = fc.constantFrom(0, 1, 2, 1250, 2500, 2501);
+const item = fc.record({
+  sku: id,
+  quantity: fc.constantFrom(1, 2, 100_000),
+  priceCents: fc.constantFrom(0, 1250, 1_000_000_000_000),
+});
+
+const command: fc.Arbitrary<Command> = fc.oneof(
+  fc.record({
+    type: fc.constant('PlaceOrder' as const),
+    orderId: fc.constant(orderId),
+    customerId: id,
+    currency: fc.constant('EUR'),
+    items: fc.array(item, { minLength: 1, maxLength: 200 }),
+  }),
+  fc.record({ type: fc.constant('PayOrder' as const), paymentId: id, amountCents: cents }),
+  fc.record({ type: fc.constant('ShipOrder' as const), trackingNumber: id, carrier: id }),
+  fc.record({ type: fc.constant('CancelOrder' as const), reason: id }),
+  fc.record({ type: fc.constant('RefundOrder' as const), refundId: id, amountCents: cents }),
+  fc.record({ type: fc.constant('FulfilOrder' as const), sagaId: id }),
+  fc.record({ type: fc.constant('RecordPayment' as const), paymentId: id, amountCents: cents }),
+  fc.record({ type: fc.constant('RequestShipment' as const) }),
+  fc.record({ type: fc.constant('RecordShipment' as const), trackingNumber: id, carrier: id }),
+  fc.record({
+    type: fc.constant('RecordRefund' as const),
+    refundId: id,
+    amountCents: cents,
+    paymentId: id,
+  }),
+  fc.record({ type: fc.constant('FinishCancellation' as const), reason: id }),
+);
+const smallOrder: Command = {
+  type: 'PlaceOrder',
+  orderId,
+  customerId: 'c',
+  currency: 'EUR',
+  items: [{ sku: 's', quantity: 2, priceCents: 1250 }],
+};
+const life = fc
+  .array(command, { maxLength: 12 })
+  .chain((commands) => fc.constantFrom(commands, [smallOrder, ...commands]));
+
+type Step = Readonly<{ command: Command; before: Order; events: OrderEvent[]; after: Order }>;
+
+/** Runs commands one after another; those that the rules refuse leave no step. */
+function run(commands: readonly Command[]): Step[] {
+  let order = initialOrder;
+  return commands.flatMap((command) => {
+    const events = accepted(command, order);
+    if (!events) return [];
+    const step = { command, before: order, events, after: events.reduce(evolve, order) };
+    order = step.after;
+    return [step];
+  });
+}
+
+function accepted(command: Command, order: Order): OrderEvent[] | undefined {
+  try {
+    return decide(command, order);
+  } catch (error) {
+    if (!(error instanceof OrderRejected)) throw error;
+    return undefined;
+  }
+}
+
+describe('whatever is asked of an order', () => {
+  test('folding its stored events gives the state that it had', () => {
+    fc.assert(
+      fc.property(life, (commands) => {
+        const steps = run(commands);
+        const replayed = steps.flatMap(({ events }) => events).reduce(evolve, initialOrder);
+        expect(replayed).toEqual(steps.at(-1)?.after ?? initialOrder);
+      }),
+    );
+  });
+
+  test('a command that took effect is silent when it is repeated at once', () => {
+    fc.assert(
+      fc.property(life, (commands) => {
+        for (const { command, after } of run(commands)) {
+          if (command.type === 'PlaceOrder') continue;
+          expect(isRepeat(command, after)).toBe(true);
+          expect(decide(command, after)).toEqual([]);
+        }
+      }),
+    );
+  });
+
+  test('its end is final', () => {
+    fc.assert(
+      fc.property(life, (commands) => {
+        for (const { before, after } of run(commands)) {
+          if (before.status === 'shipped' || before.status === 'cancelled') {
+            expect(after.status).toBe(before.status);
+          }
+        }
+      }),
+    );
+  });
+
+  test('money stays a safe integer, and by hand never more is given back than was captured', () => {
+    fc.assert(
+      fc.property(life, (commands) => {
+        for (const { command, after } of run(commands)) {
+          expect(Number.isSafeInteger(after.totalCents)).toBe(true);
+          expect(Number.isSafeInteger(after.capturedCents)).toBe(true);
+          if (command.type === 'RefundOrder') {
+            expect(after.refundedCents).toBeLessThanOrEqual(after.capturedCents);
+          }
+        }
+      }),
+    );
+  });
+
+  test('the view agrees with the state that decides', () => {
+    fc.assert(
+      fc.property(life, (commands) => {
+        const steps = run(commands);
+        const events = steps.flatMap((step) => step.events);
+        const view = events.reduce<OrderView | null>(
+          (sofar, event, index) =>
+            evolveView(sofar, { ...event, version: index + 1, recordedAt: '2026-01-01T00:00:00Z' }),
+          null,
+        );
+        const order = steps.at(-1)?.after ?? initialOrder;
+        expect(view?.status ?? 'unplaced').toBe(order.status);
+        expect(view?.capturedCents ?? 0).toBe(order.capturedCents);
+        expect(view?.refundedCents ?? 0).toBe(order.refundedCents);
+        expect(view?.version ?? 0).toBe(events.length);
+      }),
+    );
+  });
+});
+
+describe('the fold', () => {
+  const event: fc.Arbitrary<OrderEvent> = fc.oneof(
+    fc.record({
+      type: fc.constant('OrderPlaced' as const),
+      data: fc.record({
+        orderId: fc.constant(orderId),
+        customerId: id,
+        currency: fc.constant('EUR'),
+        items: fc.constant([]),
+        totalCents: cents,
+      }),
+    }),
+    fc.record({
+      type: fc.constant('PaymentCaptured' as const),
+      data: fc.record({ amountCents: cents, paymentId: id }),
+    }),
+    fc.record({
+      type: fc.constant('OrderShipped' as const),
+      data: fc.record({ trackingNumber: id, carrier: id }),
+    }),
+    fc.record({
+      type: fc.constant('OrderCancelled' as const),
+      data: fc.record({ reason: id, refundAmountCents: cents }),
+    }),
+    fc.record({
+      type: fc.constant('PaymentRefunded' as const),
+      data: fc.record({ refundId: id, amountCents: cents, paymentId: id }),
+    }),
+    fc.record({
+      type: fc.constant('FulfilmentStarted' as const),
+      data: fc.record({ sagaId: id }),
+    }),
+    fc.record({
+      type: fc.constant('CancellationRequested' as const),
+      data: fc.record({ reason: id }),
+    }),
+    fc.record({ type: fc.constant('ShipmentRequested' as const), data: fc.constant({}) }),
+  );
+
+  test('never throws, in whatever order events come', () => {
+    fc.assert(
+      fc.property(fc.array(event), (events) => {
+        expect(() => events.reduce(evolve, initialOrder)).not.toThrow();
+      }),
+    );
+  });
+});

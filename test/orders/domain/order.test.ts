@@ -1,0 +1,212 @@
+import { describe, expect, test } from 'vitest';
+import type { OrderEvent } from '#src/orders/domain/order-events.ts';
+import { allowedCommands, decide, evolve, initialOrder } from '#src/orders/domain/order.ts';
+import * as a from '#test/support/orders.ts';
+import { specFor } from '#test/support/spec.ts';
+
+const given = specFor({ decide, evolve, initial: initialOrder });
+const fold = (...events: OrderEvent[]) => events.reduce(evolve, initialOrder);
+
+describe('placing an order', () => {
+  test('computes the total of its lines', () => given().when(a.place).emits(a.placed));
+
+  test('cannot happen twice under one id', () =>
+    given(a.placed).when(a.place).rejects('order_already_placed'));
+
+  const lines = (quantity: number, priceCents: number, more = 0) => ({
+    type: 'PlaceOrder' as const,
+    orderId: a.orderId,
+    customerId: 'c-1',
+    currency: 'EUR',
+    items: [
+      { sku: 's', quantity, priceCents },
+      { sku: 's', quantity: 1, priceCents: more },
+    ],
+  });
+
+  test('takes a total of 2^53-1 and no more', () => {
+    // 9,007 * 10^12 + 199,254,740,991 = 2^53 - 1
+    expect(decide(lines(9007, 1e12, 199_254_740_991), initialOrder)[0]).toMatchObject({
+      data: { totalCents: Number.MAX_SAFE_INTEGER },
+    });
+    given().when(lines(9007, 1e12, 199_254_740_992)).rejects('total_too_large');
+  });
+});
+
+describe('every command but place', () => {
+  test.each([a.pay, a.ship, a.cancel, a.refund, a.fulfil])('$type needs an order', (command) =>
+    given().when(command).rejects('order_not_found'));
+});
+
+describe('paying an order', () => {
+  test('captures its total', () => given(a.placed).when(a.pay).emits(a.paid));
+
+  test.each([a.totalCents - 1, a.totalCents + 1])('refuses %i cents of 2500', (amountCents) =>
+    given(a.placed)
+      .when({ type: 'PayOrder', paymentId: 'pay-1', amountCents })
+      .rejects('payment_amount_mismatch'));
+
+  test('again with the same payment changes nothing, whatever came after', () => {
+    given(a.placed, a.paid).when(a.pay).emitsNothing();
+    given(a.placed, a.paid, a.shipped).when(a.pay).emitsNothing();
+  });
+
+  test('with another payment is refused', () =>
+    given(a.placed, a.paid)
+      .when({ type: 'PayOrder', paymentId: 'pay-2', amountCents: a.totalCents })
+      .rejects('order_already_paid'));
+
+  test('is too late once cancelled', () =>
+    given(a.placed, a.cancelled(0)).when(a.pay).rejects('order_cancelled'));
+
+  test('is left to the saga once it runs', () =>
+    given(a.placed, a.fulfilmentStarted).when(a.pay).rejects('fulfilment_running'));
+});
+
+describe('shipping an order', () => {
+  test('works once paid', () => given(a.placed, a.paid).when(a.ship).emits(a.shipped));
+  test('needs a payment', () => given(a.placed).when(a.ship).rejects('order_not_paid'));
+
+  test('again with the same tracking number changes nothing', () =>
+    given(a.placed, a.paid, a.shipped).when(a.ship).emitsNothing());
+
+  test('again with another tracking number is refused', () =>
+    given(a.placed, a.paid, a.shipped)
+      .when({ type: 'ShipOrder', trackingNumber: 'T-2', carrier: 'post' })
+      .rejects('order_already_shipped'));
+
+  test('is too late once cancelled', () =>
+    given(a.placed, a.paid, a.cancelled(a.totalCents)).when(a.ship).rejects('order_cancelled'));
+
+  test('is left to the saga once it runs', () =>
+    given(a.placed, a.fulfilmentStarted).when(a.ship).rejects('fulfilment_running'));
+});
+
+describe('cancelling an order', () => {
+  test('owes nothing before it is paid', () =>
+    given(a.placed).when(a.cancel).emits(a.cancelled(0)));
+
+  test('owes what was captured once it is paid', () =>
+    given(a.placed, a.paid).when(a.cancel).emits(a.cancelled(a.totalCents)));
+
+  test('is too late once shipped', () =>
+    given(a.placed, a.paid, a.shipped).when(a.cancel).rejects('order_already_shipped'));
+
+  test('twice changes nothing', () =>
+    given(a.placed, a.cancelled(0)).when(a.cancel).emitsNothing());
+
+  test('asks the saga while it runs, once', () => {
+    given(a.placed, a.fulfilmentStarted).when(a.cancel).emits(a.cancellationRequested);
+    given(a.placed, a.fulfilmentStarted, a.cancellationRequested).when(a.cancel).emitsNothing();
+  });
+
+  test('is too late once the saga asks the carrier', () =>
+    given(a.placed, a.fulfilmentStarted, a.paid, a.shipmentRequested)
+      .when(a.cancel)
+      .rejects('shipment_requested'));
+});
+
+describe('refunding an order', () => {
+  const owed = [a.placed, a.paid, a.cancelled(a.totalCents)];
+  const part = (refundId: string, amountCents: number) => ({
+    type: 'RefundOrder' as const,
+    refundId,
+    amountCents,
+  });
+
+  test('gives back what is owed', () => given(...owed).when(a.refund).emits(a.refunded));
+
+  test('works in parts, up to the last cent', () => {
+    const first: OrderEvent = {
+      type: 'PaymentRefunded',
+      data: { refundId: 'r1', amountCents: 2499, paymentId: 'pay-1' },
+    };
+    given(...owed, first).when(part('r2', 1)).emits({
+      type: 'PaymentRefunded',
+      data: { refundId: 'r2', amountCents: 1, paymentId: 'pay-1' },
+    });
+    given(...owed, first).when(part('r2', 2)).rejects('refund_exceeds_owed');
+  });
+
+  test('needs a cancelled order', () =>
+    given(a.placed, a.paid).when(a.refund).rejects('order_not_cancelled'));
+
+  test('has nothing to give back where nothing was paid', () =>
+    given(a.placed, a.cancelled(0)).when(a.refund).rejects('refund_exceeds_owed'));
+
+  test('again under the same id changes nothing', () =>
+    given(...owed, a.refunded).when(a.refund).emitsNothing());
+
+  test('of another amount under the same id is refused, not passed over', () =>
+    given(...owed, a.refunded).when(part('ref-1', 1)).rejects('refund_id_taken'));
+});
+
+describe('fulfilling an order', () => {
+  test('starts the saga', () => given(a.placed).when(a.fulfil).emits(a.fulfilmentStarted));
+
+  test('twice starts nothing more', () =>
+    given(a.placed, a.fulfilmentStarted)
+      .when({ type: 'FulfilOrder', sagaId: 'saga-2' })
+      .emitsNothing());
+
+  test('needs a pending order', () => {
+    given(a.placed, a.paid).when(a.fulfil).rejects('order_already_paid');
+    given(a.placed, a.paid, a.shipped).when(a.fulfil).rejects('order_already_shipped');
+    given(a.placed, a.cancelled(0)).when(a.fulfil).rejects('order_cancelled');
+  });
+});
+
+describe('what the saga reports', () => {
+  const capture = { type: 'RecordPayment', paymentId: 'pay-1', amountCents: 2500 } as const;
+  const running = [a.placed, a.fulfilmentStarted];
+
+  test('pays the order, once', () => {
+    given(...running).when(capture).emits(a.paid);
+    given(...running, a.paid).when(capture).emitsNothing();
+  });
+
+  test('is taken on a cancelled order too, and changes its money only', () => {
+    const late = [...running, a.cancelled(0)];
+    given(...late).when(capture).emits(a.paid);
+    expect(fold(...late, a.paid)).toMatchObject({ status: 'cancelled', capturedCents: 2500 });
+  });
+
+  test('asks for a shipment unless somebody asked to cancel', () => {
+    given(...running, a.paid).when({ type: 'RequestShipment' }).emits(a.shipmentRequested);
+    given(...running, a.paid, a.cancellationRequested)
+      .when({ type: 'RequestShipment' })
+      .rejects('cancellation_requested');
+    given(...running, a.paid, a.shipmentRequested)
+      .when({ type: 'RequestShipment' })
+      .emitsNothing();
+  });
+
+  test('ships, refunds and cancels', () => {
+    given(...running, a.paid, a.shipmentRequested)
+      .when({ type: 'RecordShipment', trackingNumber: 'T-1', carrier: 'post' })
+      .emits(a.shipped);
+    given(...running, a.paid)
+      .when({ type: 'RecordRefund', refundId: 'ref-1', amountCents: 2500, paymentId: 'pay-1' })
+      .emits(a.refunded);
+    given(...running, a.paid, a.refunded)
+      .when({ type: 'FinishCancellation', reason: 'changed my mind' })
+      .emits(a.cancelled(a.totalCents));
+    given(...running, a.paid, a.shipped)
+      .when({ type: 'FinishCancellation', reason: 'changed my mind' })
+      .rejects('order_already_shipped');
+  });
+});
+
+describe('what is allowed now', () => {
+  test.each<[string, OrderEvent[], string[]]>([
+    ['pending', [a.placed], ['pay', 'fulfil', 'cancel']],
+    ['paid', [a.placed, a.paid], ['ship', 'cancel']],
+    ['shipped', [a.placed, a.paid, a.shipped], []],
+    ['cancelled and owing', [a.placed, a.paid, a.cancelled(2500)], ['refund']],
+    ['cancelled and settled', [a.placed, a.paid, a.cancelled(2500), a.refunded], []],
+    ['run by its saga', [a.placed, a.fulfilmentStarted], ['cancel']],
+    ['being undone', [a.placed, a.fulfilmentStarted, a.cancellationRequested], []],
+  ])('for an order that is %s', (_, events, allowed) => {
+    expect(allowedCommands(fold(...events))).toEqual(allowed);
+  });
+});
