@@ -46,15 +46,13 @@ export function createProviderBooks(ledger: Ledger): ProviderBooks {
       : statement(404, 'absent', 'not_found', call.key);
   };
 
-  const refund = (call: SimulatedCall, paymentId: string, money: Money): Decision => {
+  const checkRefund = (paymentId: string, asked: Money): string | undefined => {
     const capture = keys.findCapture(paymentId);
-    if (!capture) return refusal(422, 'payment_not_found', call.key);
-    if (money.currency !== capture.currency)
-      return refusal(422, 'refund_in_other_currency', call.key);
-    if (money.amountCents > keys.remainingCents(paymentId))
-      return refusal(422, 'refund_exceeds_capture', call.key);
-    const answer = created(call, { refundId: `ref_${randomUUID()}`, paymentId, ...money });
-    return { effect: 'refund', paymentId, ...money, answer };
+    if (!capture) return 'payment_not_found';
+    if (asked.currency !== capture.currency) return 'refund_in_other_currency';
+    return asked.amountCents > keys.remainingCents(paymentId)
+      ? 'refund_exceeds_capture'
+      : undefined;
   };
 
   const decide = (call: SimulatedCall, request: Acting, { refuse, alter }: Twist): Decision => {
@@ -63,7 +61,10 @@ export function createProviderBooks(ledger: Ledger): ProviderBooks {
     if (operation === 'ship') return ship(call);
     const asked = { amountCents: body.amountCents, currency: body.currency };
     const money = alter ? alter(asked) : asked;
-    return operation === 'refund' ? refund(call, body.paymentId, money) : capture(call, money);
+    if (operation === 'capture') return capture(call, money);
+    const objection = checkRefund(body.paymentId, asked);
+    if (objection !== undefined) return refusal(422, objection, call.key);
+    return refund(call, body.paymentId, money);
   };
 
   return {
@@ -88,6 +89,11 @@ export function createProviderBooks(ledger: Ledger): ProviderBooks {
 function capture(call: SimulatedCall, money: Money): Decision {
   const paymentId = `pay_${randomUUID()}`;
   return { effect: 'capture', paymentId, ...money, answer: created(call, { paymentId, ...money }) };
+}
+
+function refund(call: SimulatedCall, paymentId: string, money: Money): Decision {
+  const answer = created(call, { refundId: `ref_${randomUUID()}`, paymentId, ...money });
+  return { effect: 'refund', paymentId, ...money, answer };
 }
 
 function ship(call: SimulatedCall): Decision {

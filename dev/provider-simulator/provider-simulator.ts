@@ -70,13 +70,13 @@ export function createProviderSimulator(
 function createAnswering(parts: SimulatorParts, books: ProviderBooks) {
   const control = controlRoutes(parts);
   return async (request: IncomingMessage, response: ServerResponse) => {
-    sendRepeat(request.socket);
     const { method = '', url: target = '/' } = request;
     const url = new URL(target, 'http://simulator');
     const body = await readBody(request);
     const steer = control.get(`${method} ${url.pathname}`);
     const route = readRoute(method, url.pathname);
     if (route) {
+      sendRepeat(request.socket);
       const key = route.key ?? request.headers['idempotency-key'];
       const asked = contractRequest.safeParse({ ...route, key, body });
       if (asked.success) return await answerContractCall(parts, books, asked.data, response);

@@ -19,7 +19,7 @@ export type SpoiltAnswer = Readonly<{
 /** Answers that have yet to be sent a second time, by connection. */
 const repeats = new WeakMap<Socket, string>();
 
-/** Sends the answer of the last call on the connection again, where a fault asked for that. */
+/** Sends the answer to the last call on the connection again, where a fault asked for that. */
 export function sendRepeat(socket: Socket): void {
   const repeat = repeats.get(socket);
   repeats.delete(socket);
