@@ -30,7 +30,7 @@ export function ifNoneMatchHits(ifNoneMatch: EntityTags, etag: string): boolean 
 /** The schema of an If-Match or If-None-Match header: `*`, or a list of quoted tags. */
 export const entityTags = z
   .string()
-  .meta({ example: '"v1"' })
+  .meta({ examples: ['"v1"'] })
   .transform((text, context): EntityTags => {
     const parsed = parseEntityTags(text);
     if (parsed !== undefined) return parsed;

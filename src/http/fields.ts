@@ -6,13 +6,16 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const WHOLE_NUMBER = /^(0|[1-9]\d{0,15})$/;
 
 /**
- * Text of `min` to `max` UTF-16 code units that Postgres can store: no U+0000, no unpaired
- * surrogate.
+ * Text of `min` to `max` characters (code points, as Postgres and JSON Schema count them) that
+ * Postgres can store: no U+0000, no unpaired surrogate.
  */
 export function safeText(min: number, max: number) {
-  return z.string().min(min).max(max).refine(isStorable, {
-    error: 'must not contain U+0000 or an unpaired surrogate',
-  });
+  return z
+    .string()
+    .min(min)
+    .refine((text) => isAtMost(text, max), { error: `must have at most ${max} characters` })
+    .refine(isStorable, { error: 'must not contain U+0000 or an unpaired surrogate' })
+    .meta({ maxLength: max });
 }
 
 /** A UUID of any version; taken in either case, handed on in lower case. */
@@ -20,13 +23,13 @@ export const uuid = z
   .string()
   .toLowerCase()
   .refine((text) => UUID.test(text), { error: 'must be a UUID' })
-  .meta({ format: 'uuid', example: '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11' });
+  .meta({ format: 'uuid', examples: ['01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11'] });
 
 /** An instant in UTC, ISO 8601 with `Z`, at most milliseconds. */
 export const instant = z
   .string()
   .refine(isInstant, { error: 'must be an instant in UTC such as 2026-01-31T12:00:00.000Z' })
-  .meta({ format: 'date-time', example: '2026-01-31T12:00:00.000Z' });
+  .meta({ format: 'date-time', examples: ['2026-01-31T12:00:00.000Z'] });
 
 /** A whole number in a query string, written in decimal digits only. */
 export function queryInteger(min: number, max: number) {
@@ -38,6 +41,11 @@ export function queryInteger(min: number, max: number) {
     })
     .transform(Number)
     .meta({ type: 'integer', minimum: min, maximum: max });
+}
+
+function isAtMost(text: string, max: number): boolean {
+  if (text.length <= max) return true;
+  return text.length <= 2 * max && Array.from(text).length <= max;
 }
 
 function isStorable(text: string): boolean {

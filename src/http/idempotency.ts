@@ -16,7 +16,7 @@ const RETRY_AFTER_SECONDS = 1;
  */
 export const idempotencyKey = z
   .string()
-  .meta({ example: '8e03978e-40d5-43e8-bc93-6894a57f9324' })
+  .meta({ examples: ['8e03978e-40d5-43e8-bc93-6894a57f9324'] })
   .transform((text, context): string => {
     const key = parseIdempotencyKey(text);
     if (key !== undefined) return key;

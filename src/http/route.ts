@@ -1,6 +1,7 @@
 import type { FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 
+import { isStrict, toJsonSchema } from './json-schema.ts';
 import type { ProblemKind } from './problem.ts';
 import { createRequestReader } from './request-parts.ts';
 import type { CheckedRequest, RequestSchemas } from './request-parts.ts';
@@ -23,7 +24,7 @@ export type AnswerSpec = Readonly<{
   example?: unknown;
 }>;
 
-type AnswerSpecs = Readonly<Record<number, AnswerSpec>>;
+export type AnswerSpecs = Readonly<Record<number, AnswerSpec>>;
 
 /** An answer whose body is ready-made: JSON text that was stored, a page, a file. */
 export type ReadyAnswer = Readonly<{
@@ -79,6 +80,8 @@ type RouteDescription = Readonly<{
   example?: unknown;
   /** Logs its requests at debug: probes and scrapes come every few seconds. */
   quiet?: boolean;
+  /** Left out of the OpenAPI document: a page for people. */
+  hidden?: boolean;
 }>;
 
 /** A route as it is declared. Objects in schemas must be strict; `headers` names in lower case. */
@@ -131,10 +134,20 @@ export function route<
 export function route(spec: ErasedSpec): Route {
   const { params, query, headers, body, handle, ...description } = spec;
   const schemas = { params, query, headers, body };
+  refuseLooseObjects(spec.operationId, schemas);
   const read = createRequestReader(schemas);
   return {
     ...description,
     schemas,
     answer: async (request) => handle(read(request)),
   };
+}
+
+/** An object that takes unknown members would let a misspelt field pass in silence. */
+function refuseLooseObjects(operationId: string, { params, query, body }: RequestSchemas): void {
+  for (const [part, schema] of Object.entries({ params, query, body })) {
+    if (schema !== undefined && !isStrict(toJsonSchema(schema, 'input'))) {
+      throw new Error(`${operationId}: every object in ${part} must be a z.strictObject`);
+    }
+  }
 }

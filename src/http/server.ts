@@ -5,8 +5,8 @@ import fastify from 'fastify';
 import type { FastifyBaseLogger, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
+import { acceptJsonOnly } from './accept-json.ts';
 import { answerExpectations, createConnectionCloser, discardBody } from './connections.ts';
-import { parseJsonBody } from './json-body.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { PROBLEM_MEDIA_TYPE, Problem, problemBody, problemHeaders } from './problem.ts';
 import { pathOf } from './request-parts.ts';
@@ -110,21 +110,6 @@ function createFastify(
     frameworkErrors: onBadPath,
     clientErrorHandler: answerClientError,
   });
-}
-
-function acceptJsonOnly(app: FastifyInstance): void {
-  app.removeAllContentTypeParsers();
-  app.addContentTypeParser<Buffer>(
-    'application/json',
-    { parseAs: 'buffer' },
-    (request, body, done) => {
-      try {
-        done(null, request.is404 ? undefined : parseJsonBody(body));
-      } catch (error) {
-        done(error instanceof Error ? error : new Error(String(error)));
-      }
-    },
-  );
 }
 
 function serve(app: FastifyInstance, route: Route): void {

@@ -1,0 +1,101 @@
+import { readFile } from 'node:fs/promises';
+
+import { z } from 'zod';
+
+import { documentationPage, problemsPage, startScript } from './documentation-pages.ts';
+import { allProblemKinds, buildOpenApi } from './openapi.ts';
+import { route } from './route.ts';
+import type { AnswerHeaders, Route } from './route.ts';
+
+const HTML = 'text/html; charset=utf-8';
+const SCRIPT = 'text/javascript; charset=utf-8';
+const STYLE = 'text/css; charset=utf-8';
+
+/** A page may load what this server gives, and nothing else; no script or style stands inline. */
+const PAGE_HEADERS: AnswerHeaders = {
+  'cache-control': 'no-cache',
+  'content-security-policy': [
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src 'self' data:",
+    "connect-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+  ].join('; '),
+  'referrer-policy': 'no-referrer',
+};
+
+/**
+ * GET /openapi.json, which describes `routes` and itself; for people, /docs and /docs/problems.
+ * Swagger UI comes from its package, so nothing is loaded from elsewhere.
+ */
+export function documentationRoutes(routes: readonly Route[]): Route[] {
+  const openApi: Route = openApiRoute(() => document);
+  const described = [...routes, openApi];
+  const document = JSON.stringify(buildOpenApi(described));
+  return [
+    openApi,
+    page('/docs', 'docs', documentationPage()),
+    page('/docs/problems', 'docsProblems', problemsPage(allProblemKinds(described))),
+    file('start.js', 'docsStart', SCRIPT, async () => startScript()),
+    file('swagger-ui-bundle.js', 'docsScript', SCRIPT, fromPackage('swagger-ui-bundle.js')),
+    file('swagger-ui.css', 'docsStyle', STYLE, fromPackage('swagger-ui.css')),
+  ];
+}
+
+function openApiRoute(document: () => string): Route {
+  return route({
+    method: 'GET',
+    path: '/openapi.json',
+    operationId: 'openapi',
+    tag: 'Documentation',
+    summary: 'This document',
+    answers: { 200: { description: 'OpenAPI 3.1.', schema: z.looseObject({}) } },
+    handle: async () => ({ status: 200, text: document() }),
+  });
+}
+
+function page(path: string, operationId: string, html: string): Route {
+  return hiddenRoute(path, operationId, HTML, async () => html);
+}
+
+function file(
+  name: string,
+  operationId: string,
+  contentType: string,
+  content: () => Promise<string | Buffer>,
+): Route {
+  return hiddenRoute(`/docs/${name}`, operationId, contentType, content);
+}
+
+function hiddenRoute(
+  path: string,
+  operationId: string,
+  contentType: string,
+  content: () => Promise<string | Buffer>,
+): Route {
+  return route({
+    method: 'GET',
+    path,
+    operationId,
+    tag: 'Documentation',
+    summary: 'A page for people',
+    quiet: true,
+    hidden: true,
+    answers: { 200: { description: 'A page, or what it needs.', schema: z.string(), contentType } },
+    handle: async () => ({
+      status: 200,
+      text: await content(),
+      contentType,
+      headers: PAGE_HEADERS,
+    }),
+  });
+}
+
+/** Reads a file of Swagger UI when it is first asked for, and keeps it. */
+function fromPackage(name: string): () => Promise<Buffer> {
+  let read: Promise<Buffer> | undefined;
+  return () => (read ??= readFile(new URL(import.meta.resolve(`swagger-ui-dist/${name}`))));
+}

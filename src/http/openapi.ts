@@ -1,0 +1,167 @@
+import type { z } from 'zod';
+
+import { canonicalHeader } from './field-errors.ts';
+import { hoist, readProperties, toJsonSchema } from './json-schema.ts';
+import { answerHeaders, problemSchema } from './openapi-components.ts';
+import { problemKinds } from './problem-kinds.ts';
+import type { ProblemKind } from './problem.ts';
+import type { AnswerSpec, DescribedHeader, Route } from './route.ts';
+
+/** Version of the API, not of the program. */
+const API_VERSION = '1.0.0';
+
+export type OpenApiDocument = Readonly<{
+  openapi: '3.1.0';
+  info: Readonly<Record<string, unknown>>;
+  servers: readonly Readonly<{ url: string }>[];
+  tags: readonly Readonly<{ name: string }>[];
+  paths: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+  components: Readonly<{ schemas: Schemas; headers: Readonly<Record<string, unknown>> }>;
+}>;
+
+type Schemas = Record<string, unknown>;
+
+/** Describes the routes as OpenAPI 3.1, from the very schemas that check their requests. */
+export function buildOpenApi(routes: readonly Route[]): OpenApiDocument {
+  const shown = routes.filter(({ hidden }) => hidden !== true);
+  const schemas: Schemas = {};
+  const paths: Record<string, Record<string, unknown>> = {};
+  for (const route of shown) {
+    const operations = (paths[route.path] ??= {});
+    operations[route.method.toLowerCase()] = describeRoute(route, schemas);
+  }
+  return {
+    openapi: '3.1.0',
+    info: {
+      title: 'Order service',
+      version: API_VERSION,
+      description:
+        'Money is in integer minor units of its currency; instants are ISO 8601 in UTC. Every ' +
+        'failure is `application/problem+json` with a stable `code`: see ' +
+        '[the list](/docs/problems). Send an `Idempotency-Key` with each command: repeated, it ' +
+        'takes effect once.',
+      license: { name: 'MIT', identifier: 'MIT' },
+    },
+    servers: [{ url: '/' }],
+    tags: [...new Set(shown.map(({ tag }) => tag))].map((name) => ({ name })),
+    paths,
+    components: { schemas, headers: answerHeaders },
+  };
+}
+
+/** Every kind of problem that the routes can answer with, and those that any request can. */
+export function allProblemKinds(routes: readonly Route[]): ProblemKind[] {
+  const kinds: ProblemKind[] = Object.values(problemKinds);
+  for (const { problems } of routes) kinds.push(...(problems ?? []));
+  const byCode = new Map(kinds.map((kind) => [kind.code, kind]));
+  return [...byCode.values()].toSorted((a, b) => a.status - b.status || (a.code < b.code ? -1 : 1));
+}
+
+function describeRoute(route: Route, schemas: Schemas) {
+  const { params, query, headers, body } = route.schemas;
+  return {
+    operationId: route.operationId,
+    tags: [route.tag],
+    summary: route.summary,
+    ...(route.description !== undefined && { description: route.description }),
+    parameters: [
+      ...describeParameters(params, 'path', schemas),
+      ...describeParameters(query, 'query', schemas),
+      ...describeParameters(headers, 'header', schemas),
+    ],
+    ...(body !== undefined && {
+      requestBody: {
+        required: !body.safeParse(undefined).success,
+        content: {
+          'application/json': {
+            schema: hoist(toJsonSchema(body, 'input'), schemas),
+            ...(route.example !== undefined && { example: route.example }),
+          },
+        },
+      },
+    }),
+    responses: describeAnswers(route, schemas),
+  };
+}
+
+function describeParameters(
+  schema: z.ZodType | undefined,
+  place: 'path' | 'query' | 'header',
+  schemas: Schemas,
+) {
+  if (schema === undefined) return [];
+  return readProperties(toJsonSchema(schema, 'input')).map(({ name, required, property }) => ({
+    name: place === 'header' ? canonicalHeader(name) : name,
+    in: place,
+    required: place === 'path' || required,
+    schema: hoist(property, schemas),
+  }));
+}
+
+function describeAnswers(route: Route, schemas: Schemas): Record<string, unknown> {
+  const problems = Map.groupBy(problemsOf(route), (kind) => kind.status);
+  const statuses = new Set([...Object.keys(route.answers).map(Number), ...problems.keys()]);
+  return Object.fromEntries(
+    [...statuses].map((status) => [
+      String(status),
+      describeAnswer(status, route.answers[status], problems.get(status) ?? [], schemas),
+    ]),
+  );
+}
+
+function describeAnswer(
+  status: number,
+  answer: AnswerSpec | undefined,
+  kinds: readonly ProblemKind[],
+  schemas: Schemas,
+) {
+  const told = kinds.map(({ code, title }) => `- \`${code}\`: ${title}.`);
+  const content: Record<string, unknown> = {};
+  if (answer?.schema !== undefined) {
+    content[answer.contentType ?? 'application/json'] = {
+      schema: hoist(toJsonSchema(answer.schema, 'output'), schemas),
+      ...(answer.example !== undefined && { example: answer.example }),
+    };
+  }
+  if (kinds.length > 0) {
+    const codes = kinds.map(({ code }) => code);
+    const base = hoist(toJsonSchema(problemSchema, 'output'), schemas);
+    content['application/problem+json'] = {
+      schema: { allOf: [base, { properties: { code: { enum: codes } } }] },
+    };
+  }
+  return {
+    description: [...(answer === undefined ? [] : [answer.description, '']), ...told]
+      .join('\n')
+      .trim(),
+    headers: headerReferences([
+      ...(answer?.headers ?? []),
+      ...(kinds.length > 0 && (status === 503 || status === 409) ? ['Retry-After' as const] : []),
+    ]),
+    ...(Object.keys(content).length > 0 && { content }),
+  };
+}
+
+function headerReferences(names: readonly (DescribedHeader | 'Retry-After')[]) {
+  const all = ['X-Request-Id', ...names];
+  return Object.fromEntries(all.map((name) => [name, { $ref: `#/components/headers/${name}` }]));
+}
+
+/** What the route declares, and what the server answers on its behalf. */
+function problemsOf({ problems = [], schemas }: Route): ProblemKind[] {
+  const {
+    invalidRequest,
+    malformedJson,
+    bodyTooLarge,
+    unsupportedMediaType,
+    uriTooLong,
+    internal,
+  } = problemKinds;
+  return [
+    invalidRequest,
+    ...(schemas.body === undefined ? [] : [malformedJson, bodyTooLarge, unsupportedMediaType]),
+    ...(schemas.params === undefined ? [] : [uriTooLong]),
+    ...problems,
+    internal,
+  ];
+}
