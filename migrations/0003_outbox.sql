@@ -24,3 +24,99 @@ create table outbox_events (
 );
 
 grant select, insert, delete on outbox_events to orders_app;
+
+-- The table is full one minute and empty the next. Vacuum by the number of dead rows, not by their
+-- share, so that a drained backlog is cleaned up soon.
+alter table outbox_events set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
+
+-- A transaction has its number before it draws its first id. So, when every transaction that was under
+-- way at some moment has ended, no id drawn before that moment can appear any more: relays need not look
+-- below the lowest id that is left (src/outbox/outbox-floor.ts).
+create function outbox_number_transaction() returns trigger language plpgsql as $$
+begin
+  perform pg_current_xact_id();
+  return null;
+end $$;
+
+create trigger outbox_events_number_transaction before insert on outbox_events
+  for each statement execute function outbox_number_transaction();
+
+grant select on sequence outbox_events_id_seq to orders_app;
+
+-- One holder a name. The epoch grows with each change of holder and fences what an old one still
+-- writes; expiry is on this database's clock.
+create table leases (
+  name text primary key,
+  owner uuid not null,
+  epoch bigint not null,
+  expires_at timestamptz not null
+) with (fillfactor = 50); -- renewed every second: room for updates within the page
+
+grant select, insert, update on leases to orders_app;
+
+-- Keys that wait: Kafka refused this message for itself, so later messages of its key may not go either.
+create table outbox_parked (
+  topic text not null,
+  message_key text not null,
+  outbox_id bigint not null unique,
+  ce_id text not null,
+  reason text not null,
+  epoch bigint not null,
+  parked_at timestamptz not null default clock_timestamp(),
+  primary key (topic, message_key)
+);
+
+grant select, insert, delete on outbox_parked to orders_app;
+
+-- How many partitions a topic had when it was first used. With another number keys would move to other
+-- partitions and lose their order, so a change waits for an operator.
+create table outbox_topics (
+  topic text primary key,
+  partitions integer not null check (partitions > 0),
+  partitions_found integer not null check (partitions_found > 0)
+);
+
+grant select, insert, update on outbox_topics to orders_app;
+
+-- What operators did to the outbox. Rows are added and never changed.
+create table outbox_audit (
+  id bigint generated always as identity primary key,
+  acted_at timestamptz not null default clock_timestamp(),
+  actor text not null,
+  action text not null check (action in ('retry', 'skip', 'prune', 'accept_partitions')),
+  topic text,
+  message_key text,
+  outbox_id bigint,
+  reason text,
+  detail jsonb not null default '{}'
+);
+
+grant select, insert on outbox_audit to orders_app;
+
+-- What a relay may publish now, in id order: the order of the commits of each key. Partitions that are
+-- busy or resting and keys that are parked are left out here, or they would fill the window. At least
+-- one row, and no more payload than bytes_max.
+-- The planner may only walk the primary key: its statistics tell of a table that was empty just now,
+-- and a sort of a long backlog for every 2000 rows of it takes a hundred times as long.
+create function outbox_waiting(
+  for_topic text, from_id bigint, partitions integer, excluded integer[],
+  rows_max integer, bytes_max integer
+)
+returns setof outbox_events language sql stable
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_hashjoin = off set enable_mergejoin = off as $$
+  with oldest as (
+    select o.id, octet_length(o.payload) as bytes
+    from outbox_events o
+    where o.id >= from_id
+      and o.topic = for_topic
+      and (o.key_hash & 2147483647) % partitions <> all (excluded)
+      and not exists (
+        select from outbox_parked p where p.topic = o.topic and p.message_key = o.message_key
+      )
+    order by o.id
+    limit rows_max
+  ),
+  summed as (select id, sum(bytes) over (order by id) - bytes as bytes_before from oldest)
+  select o.* from summed join outbox_events o using (id) where bytes_before < bytes_max order by id
+$$;

@@ -1,0 +1,121 @@
+import { setImmediate } from 'node:timers/promises';
+import type { Logger } from 'pino';
+
+/** Waits after failures: random between 0 and a bound that doubles from `baseMs` up to `maxMs`. */
+export type Backoff = Readonly<{ baseMs: number; maxMs: number }>;
+
+/** How a tick ended: how much it did, or why it failed. */
+export type TickResult = Readonly<{ done: number }> | Readonly<{ error: unknown }>;
+
+/** What a worker does again and again, and how long it waits in between. */
+export type WorkerOptions = Readonly<{
+  name: string;
+  /** One bounded piece of work; resolves to how much it did. More than 0 means: again at once. */
+  tick: (signal: AbortSignal) => Promise<number>;
+  /** Longest wait after a tick that found nothing to do. */
+  idleMs: number;
+  errorBackoff: Backoff;
+  log: Pick<Logger, 'info' | 'error'>;
+  /** Hears how every tick ended, before the wait that follows. */
+  onTick?: (result: TickResult) => void;
+}>;
+
+export type Worker = Readonly<{
+  /** Starts the loop; a second call does nothing. */
+  start(): void;
+  /** Cuts the idle wait short, the running one or the next. A wait after a failure goes its length. */
+  wake(): void;
+  /** Aborts the signal, waits for the running tick and ends the loop for good. */
+  stop(): Promise<void>;
+}>;
+
+/** The loop of all background work: never two ticks at once, never busy, ended by `stop`. */
+export function createWorker(options: WorkerOptions): Worker {
+  const { name, idleMs, errorBackoff, log, onTick } = options;
+  const stopping = new AbortController();
+  const wait = createWait(stopping.signal);
+  let failures = 0;
+  let running: Promise<void> | undefined;
+
+  const tick = async (): Promise<TickResult> => {
+    try {
+      return { done: await options.tick(stopping.signal) };
+    } catch (error) {
+      return { error };
+    }
+  };
+
+  const count = (result: TickResult) => {
+    if ('error' in result) {
+      failures += 1;
+      if (failures === 1) log.error({ worker: name, err: result.error }, 'worker failed, retrying');
+    } else if (failures > 0) {
+      log.info({ worker: name, failures }, 'worker recovered');
+      failures = 0;
+    }
+    onTick?.(result);
+  };
+
+  const run = async () => {
+    while (!stopping.signal.aborted) {
+      const result = await tick();
+      if (stopping.signal.aborted) return;
+      count(result);
+      if ('error' in result) await wait.full(fullJitterMs(failures, errorBackoff));
+      else if (result.done === 0) await wait.untilWokenOr(idleMs);
+      else await setImmediate(); // lets I/O in between two ticks
+    }
+  };
+
+  return {
+    start: () => {
+      running ??= run();
+    },
+    wake: wait.wake,
+    stop: async () => {
+      stopping.abort();
+      await running;
+    },
+  };
+}
+
+/** Spreads the retries of many processes, so that they do not all come back at one moment. */
+export function fullJitterMs(failures: number, { baseMs, maxMs }: Backoff): number {
+  return Math.random() * Math.min(maxMs, baseMs * 2 ** Math.min(failures - 1, 30));
+}
+
+/** Waits that a stop ends, and some of them a wake, which is kept when it comes too early. */
+function createWait(stopping: AbortSignal) {
+  let woken = false;
+  let endIdleWait: (() => void) | undefined;
+
+  const full = (ms: number, register?: (end: () => void) => void) =>
+    new Promise<void>((resolve) => {
+      if (stopping.aborted) return resolve();
+      const end = () => {
+        clearTimeout(timer);
+        stopping.removeEventListener('abort', end);
+        resolve();
+      };
+      const timer = setTimeout(end, ms);
+      stopping.addEventListener('abort', end);
+      register?.(end);
+    });
+
+  return {
+    full: (ms: number) => full(ms),
+    wake: () => {
+      woken = true;
+      endIdleWait?.();
+    },
+    untilWokenOr: async (ms: number) => {
+      if (!woken) {
+        await full(ms, (end) => {
+          endIdleWait = end;
+        });
+      }
+      endIdleWait = undefined;
+      woken = false;
+    },
+  };
+}
