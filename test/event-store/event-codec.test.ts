@@ -1,0 +1,55 @@
+import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
+import { EventUnreadable, createEventCodec } from '#src/event-store/event-codec.ts';
+
+type Renamed = { type: 'Renamed'; data: { first: string; last: string } };
+
+const codec = createEventCodec<Renamed>(
+  z.object({
+    type: z.literal('Renamed'),
+    data: z.object({ first: z.string(), last: z.string() }),
+  }),
+  {
+    Renamed: [
+      (data) => ({ full: z.object({ name: z.string() }).parse(data).name }),
+      (data) => {
+        const [first, last] = z.object({ full: z.string() }).parse(data).full.split(' ');
+        return { first, last };
+      },
+    ],
+  },
+);
+
+describe('decoding a stored event', () => {
+  test.each([
+    [1, { name: 'Ada Lovelace' }],
+    [2, { full: 'Ada Lovelace' }],
+    [3, { first: 'Ada', last: 'Lovelace' }],
+  ])('lifts version %i to the newest', (schemaVersion, data) => {
+    expect(codec.decode({ type: 'Renamed', schemaVersion, data })).toEqual({
+      type: 'Renamed',
+      data: { first: 'Ada', last: 'Lovelace' },
+    });
+  });
+
+  test.each([
+    ['an unknown type', 'Deleted', 1],
+    ['a version from the future', 'Renamed', 4],
+    ['no version', 'Renamed', 0],
+  ])('refuses %s', (_, type, schemaVersion) => {
+    expect(() => codec.decode({ type, schemaVersion, data: {} })).toThrow(EventUnreadable);
+  });
+
+  test('refuses data that is not of its schema', () => {
+    expect(() =>
+      codec.decode({ type: 'Renamed', schemaVersion: 3, data: { first: 'Ada' } }),
+    ).toThrow(EventUnreadable);
+  });
+});
+
+test('new events are stored with the newest version', () => {
+  expect(codec.schemaVersion('Renamed')).toBe(3);
+  expect(codec.readable).toEqual(
+    [1, 2, 3].map((schemaVersion) => ({ type: 'Renamed', schemaVersion })),
+  );
+});

@@ -1,0 +1,224 @@
+import { describe, expect, test } from 'vitest';
+import { WriteFailed } from '#src/event-store/event-store.ts';
+import type { StoredEvent, Unit, UnitStore, Verdict } from '#src/event-store/event-store.ts';
+import { createGroupCommit } from '#src/event-store/group-commit.ts';
+import type { GroupCommitLimits } from '#src/event-store/group-commit.ts';
+
+type Rows = Readonly<{ name: string }>;
+type Write = Readonly<{
+  names: string[];
+  answer(verdicts?: Verdict[]): void;
+  fail(error: WriteFailed): void;
+}>;
+
+/** A store whose writes wait until the test answers them. */
+function createHeldStore() {
+  const writes: Write[] = [];
+  const loads: string[][] = [];
+  let heard = Promise.withResolvers<void>();
+  const store: UnitStore<Rows> = {
+    load: (streamIds) => {
+      loads.push([...streamIds]);
+      return Promise.resolve({ stream: (): StoredEvent[] => [], answer: () => null });
+    },
+    write: (units) => {
+      const { promise, resolve, reject } = Promise.withResolvers<Verdict[]>();
+      writes.push({
+        names: units.map(({ rows }) => rows.name),
+        answer: (verdicts = units.map(() => 'ok')) => resolve(verdicts),
+        fail: reject,
+      });
+      heard.resolve();
+      heard = Promise.withResolvers();
+      return promise;
+    },
+  };
+  /** The nth write from 0, once it has come. */
+  const nth = async (index: number): Promise<Write> => {
+    while (!writes[index]) await heard.promise;
+    return writes[index];
+  };
+  return { store, writes, loads, nth };
+}
+
+const limits: GroupCommitLimits = { batchMax: 3, slots: 2, queueMax: 5, waitMaxMs: 60_000 };
+
+function setUp(overrides: Partial<GroupCommitLimits> = {}) {
+  const held = createHeldStore();
+  const committed: Unit<Rows>[] = [];
+  const commit = createGroupCommit(
+    held.store,
+    { ...limits, ...overrides },
+    { committed: (units) => committed.push(...units), failed: () => {} },
+  );
+  const submit = (name: string, loads: string[] = [], attemptsMax = 3) =>
+    commit.submit({
+      loads,
+      attemptsMax,
+      decide: () => ({ unit: { appends: [], rows: { name } }, result: `${name} done` }),
+    });
+  return { ...held, commit, submit, committed };
+}
+
+/** What became of each: its result, or the name of its error. */
+function settle(promises: Promise<string>[]) {
+  return Promise.all(
+    promises.map((promise) =>
+      promise.then(
+        (done) => done,
+        (error: Error) => error.name,
+      ),
+    ),
+  );
+}
+
+describe('commands that come together', () => {
+  test('share a batch up to its bound, and the rest takes the second slot', async () => {
+    const { submit, nth, writes } = setUp();
+    const all = ['a', 'b', 'c', 'd', 'e'].map((name) => submit(name));
+    expect((await nth(0)).names).toEqual(['a', 'b', 'c']);
+    expect((await nth(1)).names).toEqual(['d', 'e']);
+    writes[0]!.answer();
+    writes[1]!.answer();
+    expect(await Promise.all(all)).toEqual(['a', 'b', 'c', 'd', 'e'].map((n) => `${n} done`));
+  });
+
+  test('wait while both slots are taken, and then go together', async () => {
+    const { submit, nth, commit, writes } = setUp({ batchMax: 1 });
+    const all = ['a', 'b', 'c'].map((name) => submit(name));
+    await nth(1);
+    expect(commit.waiting()).toBe(1);
+    expect(writes).toHaveLength(2);
+    writes[0]!.answer();
+    (await nth(2)).answer();
+    writes[1]!.answer();
+    await Promise.all(all);
+  });
+});
+
+describe('one stream', () => {
+  test('is in one unfinished batch at a time; its next command decides on the settled state', async () => {
+    const { submit, nth, writes, loads } = setUp();
+    const first = submit('first', ['s']);
+    const second = submit('second', ['s']);
+    const other = submit('other', ['t']);
+    expect((await nth(0)).names).toEqual(['first', 'other']);
+    const third = submit('third', ['s']);
+    expect(loads).toHaveLength(1);
+    writes[0]!.answer();
+    await Promise.all([first, other]);
+    expect((await nth(1)).names).toEqual(['second']);
+    writes[1]!.answer();
+    await second;
+    (await nth(2)).answer();
+    await third;
+    expect(loads).toEqual([['s', 't'], ['s'], ['s']]);
+  });
+});
+
+describe('a lost race', () => {
+  test('is decided again, before those that came later', async () => {
+    const { submit, nth, committed } = setUp({ slots: 1, batchMax: 1 });
+    const loser = submit('loser', ['s']);
+    const later = submit('later');
+    (await nth(0)).answer(['conflict']);
+    expect((await nth(1)).names).toEqual(['loser']);
+    (await nth(1)).answer();
+    (await nth(2)).answer();
+    await Promise.all([loser, later]);
+    expect(committed.map(({ rows }) => rows.name)).toEqual(['loser', 'later']);
+  });
+
+  test('is told when every attempt lost', async () => {
+    const { submit, nth, committed } = setUp();
+    const loser = submit('loser', ['s'], 2);
+    const told = settle([loser]);
+    (await nth(0)).answer(['conflict']);
+    (await nth(1)).answer(['conflict']);
+    expect(await told).toEqual(['VersionConflict']);
+    expect(committed).toEqual([]);
+  });
+});
+
+describe('a batch that failed', () => {
+  test('is taken apart when a member was refused, so that only this one fails', async () => {
+    const { submit, nth, writes } = setUp();
+    const all = settle(['a', 'bad', 'c'].map((name) => submit(name)));
+    (await nth(0)).fail(new WriteFailed('refused', 'check'));
+    (await nth(1)).answer();
+    (await nth(2)).fail(new WriteFailed('refused', 'check'));
+    (await nth(3)).answer();
+    expect(await all).toEqual(['a done', 'WriteFailed', 'c done']);
+    expect(writes.map(({ names }) => names)).toEqual([['a', 'bad', 'c'], ['a'], ['bad'], ['c']]);
+  });
+
+  test('is never sent again when its outcome is unknown', async () => {
+    const { submit, nth, writes, commit } = setUp();
+    const all = settle(['a', 'b'].map((name) => submit(name)));
+    (await nth(0)).fail(new WriteFailed('unknown', 'time-out'));
+    expect(await all).toEqual(['CommandUncertain', 'CommandUncertain']);
+    await commit.idle();
+    expect(writes).toHaveLength(1);
+  });
+
+  test('fails as a whole when the database was the cause', async () => {
+    const { submit, nth, writes, commit } = setUp();
+    const all = settle(['a', 'b'].map((name) => submit(name)));
+    (await nth(0)).fail(new WriteFailed('not_applied', 'disk full'));
+    expect(await all).toEqual(['StoreUnavailable', 'StoreUnavailable']);
+    await commit.idle();
+    expect(writes).toHaveLength(1);
+  });
+
+  test('frees its slot and its streams', async () => {
+    const { submit, nth } = setUp({ slots: 1 });
+    const failed = settle([submit('a', ['s'])]);
+    (await nth(0)).fail(new WriteFailed('unknown', 'time-out'));
+    await failed;
+    const next = submit('b', ['s']);
+    (await nth(1)).answer();
+    expect(await next).toBe('b done');
+  });
+});
+
+describe('a queue that is full', () => {
+  test('turns the next command away and keeps those it has', async () => {
+    const { submit, nth, writes } = setUp({ slots: 1, batchMax: 1, queueMax: 2 });
+    const first = submit('first');
+    await nth(0);
+    const waiting = [submit('a'), submit('b')];
+    await expect(submit('one too many')).rejects.toThrow(
+      expect.objectContaining({ name: 'CommandOverloaded' }),
+    );
+    writes[0]!.answer();
+    (await nth(1)).answer();
+    (await nth(2)).answer();
+    expect(await Promise.all([first, ...waiting])).toEqual(['first done', 'a done', 'b done']);
+  });
+
+  test('turns away who waited too long, before it is sent', async () => {
+    const { submit, writes, commit } = setUp({ slots: 1, batchMax: 1, waitMaxMs: -1 });
+    const first = submit('first').catch((error: Error) => error.name);
+    const late = submit('late').catch((error: Error) => error.name);
+    await Promise.all([first, late]);
+    expect(await first).toBe('CommandOverloaded');
+    expect(await late).toBe('CommandOverloaded');
+    await commit.idle();
+    expect(writes).toEqual([]);
+  });
+});
+
+test('a command that its own rules refuse does not touch the others of its batch', async () => {
+  const { submit, commit, nth } = setUp();
+  const refused = commit.submit({
+    loads: [],
+    attemptsMax: 1,
+    decide: () => {
+      throw new RangeError('no');
+    },
+  });
+  const fine = submit('fine');
+  await expect(refused).rejects.toThrow(RangeError);
+  (await nth(0)).answer();
+  expect(await fine).toBe('fine done');
+});
