@@ -11,12 +11,15 @@ import { createGroupCommit } from './event-store/group-commit.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import { createPostgresEventStore } from './event-store/postgres-event-store.ts';
 import { createPostgresUnitStore } from './event-store/postgres-unit-store.ts';
+import { documentationRoutes } from './http/documentation-routes.ts';
 import { healthRoutes } from './http/health-routes.ts';
 import { createIdempotencyKeyPruner } from './http/idempotency-key-pruner.ts';
 import { createInFlight } from './http/idempotency.ts';
 import { createMetrics } from './http/metrics.ts';
+import type { Metrics } from './http/metrics.ts';
 import { createServer } from './http/server.ts';
 import { createOrderCommandHandler } from './orders/handle-order-command.ts';
+import type { HandleOrderCommand } from './orders/handle-order-command.ts';
 import { orderCommandRoutes } from './orders/order-command-routes.ts';
 import { orderEventCodec } from './orders/order-event-codec.ts';
 import { orderQueryRoutes } from './orders/order-query-routes.ts';
@@ -27,6 +30,7 @@ import { createKafkaPublisher } from './outbox/kafka-publisher.ts';
 import { createOutboxMonitor } from './outbox/outbox-monitor.ts';
 import type { Publisher } from './outbox/outbox.ts';
 import { createRelay } from './outbox/relay.ts';
+import type { Relay } from './outbox/relay.ts';
 
 /** Transactions of the write path under way at once; more only make batches smaller. */
 const COMMIT_SLOTS = 2;
@@ -44,14 +48,13 @@ export type App = Readonly<{
 /** Builds every part by hand and passes each what it needs: nothing else connects parts. */
 export function createApp(config: Config, log: Logger, now = () => new Date()): App {
   let draining = false;
-  const isDraining = () => draining;
   const metrics = createMetrics();
   const database = createDatabase(
     config.DATABASE_URL,
     { writersMax: COMMIT_SLOTS, poolMax: config.DATABASE_POOL_MAX },
     (error) => log.warn({ err: error }, 'lost an idle database connection'),
   );
-  const { pool, knex } = database;
+  const { pool } = database;
   const outboxMonitor = createOutboxMonitor({ pool, rowsMax: config.OUTBOX_MAX_ROWS, log });
   const relay = createRelay({
     pool,
@@ -72,14 +75,8 @@ export function createApp(config: Config, log: Logger, now = () => new Date()): 
     topic: config.KAFKA_TOPIC,
     outboxIsFull: outboxMonitor.isFull,
   });
-  const { countCommand } = metrics;
-  const run = createRunOrderCommand({ handle, inFlight: createInFlight(), countCommand });
-  const routes = [
-    ...orderCommandRoutes(run),
-    ...orderQueryRoutes({ eventStore: createPostgresEventStore(pool), knex }),
-    ...healthRoutes({ check: () => checkHealth(pool, relay), isDraining, metrics }),
-  ];
-  const server = createServer({ log, metrics, isDraining, routes });
+  const isDraining = () => draining;
+  const server = createHttp({ database, metrics, relay, handle, isDraining, log });
   watchGauges(metrics, { commit, relay, database });
 
   return {
@@ -98,6 +95,33 @@ export function createApp(config: Config, log: Logger, now = () => new Date()): 
       await database.close();
     },
   };
+}
+
+type HttpParts = Readonly<{
+  database: Database;
+  metrics: Metrics;
+  relay: Relay;
+  handle: HandleOrderCommand;
+  isDraining: () => boolean;
+  log: Logger;
+}>;
+
+/** The server with every route that it has. */
+function createHttp({ database, metrics, relay, handle, isDraining, log }: HttpParts) {
+  const { pool, knex } = database;
+  const { countCommand } = metrics;
+  const run = createRunOrderCommand({ handle, inFlight: createInFlight(), countCommand });
+  const routes = [
+    ...orderCommandRoutes(run),
+    ...orderQueryRoutes({ eventStore: createPostgresEventStore(pool), knex }),
+    ...healthRoutes({ check: () => checkHealth(pool, relay), isDraining, metrics }),
+  ];
+  return createServer({
+    log,
+    metrics,
+    isDraining,
+    routes: [...routes, ...documentationRoutes(routes)],
+  });
 }
 
 function createCommit(

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Pool } from 'pg';
 import { pino } from 'pino';
 import type { Logger } from 'pino';
 import pretty from 'pino-pretty';
@@ -6,15 +7,19 @@ import { createApp } from './app.ts';
 import type { App } from './app.ts';
 import { ConfigInvalid, describeConfig, readConfig } from './config.ts';
 import type { Config } from './config.ts';
+import { createOperatorPool } from './database/database.ts';
 import { isOutage } from './database/is-outage.ts';
 import { migrate } from './database/migrate.ts';
+import { ordersSummaryProjection } from './orders/orders-summary.ts';
+import { runOutboxCommand } from './outbox/outbox-commands.ts';
+import { runProjectionCommand } from './projections/projection-commands.ts';
 
 const MIGRATE_ATTEMPTS_MAX = 30;
 const MIGRATE_RETRY_MS = 1_000;
 /** A stop that takes longer, SHUTDOWN_DELAY_MS apart, is cut short: what is left is settled by leases. */
 const STOP_MS_MAX = 9_500;
 
-const [command = 'serve'] = process.argv.slice(2);
+const [command = 'serve', ...args] = process.argv.slice(2);
 switch (command) {
   case 'serve':
     await serve(configOrExit());
@@ -22,9 +27,29 @@ switch (command) {
   case 'config':
     print(describeConfig());
     break;
+  case 'outbox':
+    await operate((pool) => runOutboxCommand(args, pool, print));
+    break;
+  case 'projections':
+    await operate((pool) => runProjectionCommand(args, pool, ordersSummaryProjection, print));
+    break;
   default:
-    print(`unknown command ${command}; there are: serve, config, outbox`);
+    print(`unknown command ${command}; there are: serve, config, outbox, projections`);
     process.exitCode = 2;
+}
+
+/** Runs an operator's command on the database; the process ends with its exit code. */
+async function operate(run: (pool: Pool) => Promise<number>): Promise<void> {
+  const pool = createOperatorPool(configOrExit().DATABASE_URL);
+  try {
+    process.exitCode = await run(pool);
+  } catch (error) {
+    if (!isOutage(error)) throw error;
+    print('Postgres does not answer at DATABASE_URL; is it running?');
+    process.exitCode = 1;
+  } finally {
+    await pool.end();
+  }
 }
 
 function configOrExit(): Config {

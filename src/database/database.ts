@@ -61,6 +61,17 @@ export function createDatabase(
   };
 }
 
+/** One connection for an operator's command, which may take as long as it needs. */
+export function createOperatorPool(url: string): Pool {
+  return new Pool({
+    connectionString: url,
+    options: `-c role=${SESSION_SETTINGS.role} -c timezone=${SESSION_SETTINGS.timezone}`,
+    application_name: 'order-service operator',
+    max: 2,
+    connectionTimeoutMillis: 5_000,
+  });
+}
+
 function connectionConfig(url: string) {
   const options = Object.entries(SESSION_SETTINGS).map(([name, value]) => `-c ${name}=${value}`);
   return {

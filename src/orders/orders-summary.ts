@@ -1,3 +1,6 @@
+import type { Projection } from '#src/projections/projection.ts';
+import { ORDER_CATEGORY } from './order-event-codec.ts';
+import { foldOrder } from './order-history.ts';
 import type { OrderView } from './order-view.ts';
 
 /** A row of `orders_summary`, as its columns are named. Instants are ISO 8601 in UTC. */
@@ -37,3 +40,15 @@ export function toOrdersSummaryRow(view: OrderView): OrdersSummaryRow {
     version: view.version,
   };
 }
+
+/** The read model of orders, as a rebuild or a check sees it. */
+export const ordersSummaryProjection: Projection = {
+  table: 'orders_summary',
+  keyColumn: 'order_id',
+  category: ORDER_CATEGORY,
+  project(stream) {
+    const { view } = foldOrder(stream);
+    if (!view) throw new Error('a stream without events has no summary');
+    return toOrdersSummaryRow(view);
+  },
+};
