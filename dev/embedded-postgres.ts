@@ -9,6 +9,7 @@ import { postgresBinaries, postgresUser } from './postgres-binaries.ts';
 import type { PostgresUser } from './postgres-binaries.ts';
 import { createCluster, dataFolderFor } from './postgres-cluster.ts';
 import { findProcesses, killAll, markerOf, sendSignal, waitUntilGone } from './processes.ts';
+import type { RunningProcess } from './processes.ts';
 
 /** Recovery after a crash may have a lot of log to read. */
 const START_MS_MAX = 60_000;
@@ -41,6 +42,7 @@ export type EmbeddedPostgres = Readonly<{
 }>;
 
 type Server = Readonly<{
+  log: (line: string) => void;
   data: string;
   logFile: string;
   marker: string;
@@ -81,6 +83,7 @@ async function prepare(options: PostgresOptions): Promise<Server> {
   }
   const marker = markerOf(folder);
   return {
+    log: options.log,
     data: join(folder, 'data'),
     logFile: join(folder, 'postgres.log'),
     marker,
@@ -95,9 +98,12 @@ async function prepare(options: PostgresOptions): Promise<Server> {
 }
 
 async function startServer(server: Server): Promise<void> {
-  if ((await findProcesses(server.marker)).length > 0) {
-    if (await answersWithin(server, REUSE_MS_MAX, () => false)) return;
-    await killAll(server.marker);
+  const running = await findProcesses(server.marker);
+  if (running.some(isPostmaster) && (await answersWithin(server, REUSE_MS_MAX, () => false)))
+    return;
+  if (running.length > 0) {
+    server.log('Postgres 18: replacing a server that does not answer...');
+    await killAll(server.marker); // children outlive a postmaster that was killed, by a second or so
   }
   // None of ours is alive, so a process id in there is stale, and may be another program's by now.
   await rm(join(server.data, 'postmaster.pid'), { force: true });
@@ -161,11 +167,14 @@ async function answers(server: Server): Promise<boolean> {
 }
 
 async function stopServer(server: Server): Promise<void> {
-  for (const { pid, command } of await findProcesses(server.marker)) {
-    const isChild = command.startsWith('postgres:');
-    if (!isChild) sendSignal(pid, 'SIGINT'); // the fast shutdown
-  }
+  const running = await findProcesses(server.marker);
+  for (const { pid } of running.filter(isPostmaster)) sendSignal(pid, 'SIGINT'); // the fast shutdown
   if (!(await waitUntilGone(server.marker, STOP_MS_MAX))) await killAll(server.marker);
+}
+
+/** Its children call themselves `postgres: <what they do>`. */
+function isPostmaster({ command }: RunningProcess): boolean {
+  return !command.startsWith('postgres:');
 }
 
 async function createDatabase(server: Server, database: string): Promise<void> {

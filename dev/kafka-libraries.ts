@@ -19,10 +19,15 @@ export type KafkaUnavailable = Readonly<{ reason: string }>;
  * The folder with Apache Kafka's jars, below `cacheFolder`: fetched by Maven the first time, and again
  * when the pom has changed.
  */
-export async function kafkaLibraries(
-  cacheFolder: string,
-  log: (line: string) => void,
-): Promise<string | KafkaUnavailable> {
+export async function kafkaLibraries({
+  cacheFolder,
+  log,
+  signal,
+}: Readonly<{
+  cacheFolder: string;
+  log: (line: string) => void;
+  signal?: AbortSignal;
+}>): Promise<string | KafkaUnavailable> {
   const java = await javaMajor();
   if (java === undefined) return { reason: 'java is not installed' };
   if (java < JAVA_MIN) return { reason: `java is version ${java}, Kafka needs ${JAVA_MIN}` };
@@ -31,7 +36,7 @@ export async function kafkaLibraries(
   const libraries = join(cacheFolder, `kafka-${version}`);
   if (existsSync(libraries)) return libraries;
   log('Kafka 4.3.1: fetching from Maven, first time only...');
-  const failure = await fetchInto(libraries);
+  const failure = await fetchInto(libraries, signal);
   return failure ?? libraries;
 }
 
@@ -46,12 +51,15 @@ async function javaMajor(): Promise<number | undefined> {
 }
 
 /** All or nothing: the folder appears when it is complete. */
-async function fetchInto(libraries: string): Promise<KafkaUnavailable | undefined> {
+async function fetchInto(
+  libraries: string,
+  signal: AbortSignal | undefined,
+): Promise<KafkaUnavailable | undefined> {
   const unfinished = `${libraries}.${process.pid}`;
   await mkdir(unfinished, { recursive: true });
   try {
     const goal = ['dependency:copy-dependencies', `-DoutputDirectory=${unfinished}`];
-    await run('mvn', ['--batch-mode', '--file', POM, ...goal], { timeout: FETCH_MS_MAX });
+    await run('mvn', ['--batch-mode', '--file', POM, ...goal], { timeout: FETCH_MS_MAX, signal });
     await rename(unfinished, libraries);
     return undefined;
   } catch (error) {

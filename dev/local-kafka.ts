@@ -23,6 +23,8 @@ export type LocalKafkaOptions = Readonly<{
   /** Where the jars go; brokers may share it. */
   cacheFolder: string;
   log: (line: string) => void;
+  /** Breaks off a fetch from Maven. */
+  signal?: AbortSignal;
 }>;
 
 /** A real Apache Kafka 4.3.1, one broker on a port of 127.0.0.1 that stays the same. */
@@ -38,6 +40,7 @@ export type LocalKafka = Readonly<{
 }>;
 
 type Server = Readonly<{
+  log: (line: string) => void;
   libraries: string;
   folder: string;
   logFile: string;
@@ -52,7 +55,10 @@ type Server = Readonly<{
 export async function startKafka(
   options: LocalKafkaOptions,
 ): Promise<LocalKafka | KafkaUnavailable> {
-  const libraries = await kafkaLibraries(resolve(options.cacheFolder), options.log);
+  const libraries = await kafkaLibraries({
+    ...options,
+    cacheFolder: resolve(options.cacheFolder),
+  });
   if (typeof libraries !== 'string') return libraries;
   const folder = resolve(options.folder);
   await mkdir(folder, { recursive: true });
@@ -92,7 +98,7 @@ async function prepare(
     await promisify(execFile)('java', [...args, '--config', join(folder, 'server.properties')]);
   }
   const logFile = join(folder, 'kafka.log');
-  return { libraries, folder, logFile, marker, broker: `127.0.0.1:${port}` };
+  return { log, libraries, folder, logFile, marker, broker: `127.0.0.1:${port}` };
 }
 
 /** One node that is broker and controller, with the internal topics small and on one replica. */
@@ -127,6 +133,7 @@ function properties(folder: string, port: number, controllerPort: number): strin
 async function startServer(server: Server): Promise<void> {
   if ((await findProcesses(server.marker)).length > 0) {
     if (await answersWithin(server, REUSE_MS_MAX, () => false)) return;
+    server.log('Kafka 4.3.1: replacing a broker that does not answer...');
     await killAll(server.marker);
   }
   const child = await spawnServer(server);

@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { cp, mkdir, readFile, rename, rm, symlink } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
@@ -68,6 +69,7 @@ async function readableCopy(folder: string): Promise<string> {
   const manifest = await readFile(join(folder, 'package.json'), 'utf8');
   const { version } = z.object({ version: z.string() }).parse(JSON.parse(manifest));
   const copy = join(COPIES, `postgres-${version}`);
+  if (existsSync(copy)) return copy;
   const unfinished = `${copy}.${process.pid}`;
   await mkdir(COPIES, { recursive: true, mode: 0o755 });
   await cp(join(folder, 'native'), join(unfinished, 'native'), {

@@ -5,15 +5,17 @@ import { answers } from '#dev/local-kafka.ts';
 import { freePort } from '#dev/ports.ts';
 import { eventually } from './poll.ts';
 import { RUN_LABEL } from './test-runs.ts';
-import { POSTGRES_SETTINGS } from './test-server.ts';
+import { IMAGES, POSTGRES_SETTINGS } from './test-server.ts';
 import type { TestServer } from './test-server.ts';
 
+/** What a killed run leaves behind the next one removes, so there is no need for one more container. */
+process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true';
 const START_MS_MAX = 60_000;
 
 export async function startDockerPostgres(run: string): Promise<TestServer> {
   const port = await freePort();
   const settings = Object.entries(POSTGRES_SETTINGS).map(([name, value]) => `-c${name}=${value}`);
-  const container = await new GenericContainer('postgres:18')
+  const container = await new GenericContainer(IMAGES.postgres)
     .withEnvironment({ POSTGRES_PASSWORD: 'postgres' })
     .withCommand(['postgres', ...settings])
     .withExposedPorts({ container: 5432, host: port })
@@ -30,7 +32,7 @@ export async function startDockerKafka(run: string): Promise<TestServer> {
   const port = await freePort();
   const client = await getContainerRuntimeClient();
   const broker = `${client.info.containerRuntime.host}:${port}`;
-  const container = await new GenericContainer('apache/kafka:4.3.1')
+  const container = await new GenericContainer(IMAGES.kafka)
     .withEnvironment({
       KAFKA_NODE_ID: '1',
       KAFKA_PROCESS_ROLES: 'broker,controller',

@@ -8,7 +8,7 @@ import { KAFKA_CACHE } from './embedded-servers.ts';
 import type { Infra, InfraMode } from './infra.ts';
 import { serveOnDemand } from './infra-server.ts';
 import { removeRuns, thisRun } from './test-runs.ts';
-import { startTestKafka, startTestPostgres } from './test-server.ts';
+import { IMAGES, startTestKafka, startTestPostgres } from './test-server.ts';
 import type { ServerSource } from './test-server.ts';
 import { TEMPLATE_DATABASE, urlOfDatabase } from './template-database.ts';
 
@@ -35,20 +35,34 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
 async function chosenMode(wish: string | undefined): Promise<InfraMode> {
   if (wish === 'docker' || wish === 'embedded' || wish === 'none') return wish;
   if (wish) throw new Error(`TEST_INFRA=${wish}: must be docker, embedded or none`);
-  return (await dockerAnswers()) ? 'docker' : 'embedded';
+  return (await dockerAnswers()) && (await hasImages()) ? 'docker' : 'embedded';
 }
 
 async function whatIsMissing(mode: InfraMode): Promise<Infra['missing']> {
   if (mode === 'none') return { postgres: 'TEST_INFRA=none', kafka: 'TEST_INFRA=none' };
   if (mode === 'docker' && !(await dockerAnswers())) throw new Error('docker does not answer');
   if (mode === 'docker') return {};
-  const libraries = await kafkaLibraries(KAFKA_CACHE, console.log);
+  const libraries = await kafkaLibraries({ cacheFolder: KAFKA_CACHE, log: console.log });
   return typeof libraries === 'string' ? {} : { kafka: libraries.reason };
 }
 
-async function dockerAnswers(): Promise<boolean> {
+function dockerAnswers(): Promise<boolean> {
+  return succeeds('docker', ['version', '--format', '{{.Server.Version}}']);
+}
+
+/** Fetches what is not there yet; a machine may have Docker and no way to an image. */
+async function hasImages(): Promise<boolean> {
+  for (const image of Object.values(IMAGES)) {
+    const isThere = await succeeds('docker', ['image', 'inspect', image]);
+    if (!isThere) console.log(`Fetching the image ${image}...`);
+    if (!isThere && !(await succeeds('docker', ['pull', '--quiet', image]))) return false;
+  }
+  return true;
+}
+
+async function succeeds(command: string, args: readonly string[]): Promise<boolean> {
   try {
-    await promisify(execFile)('docker', ['version', '--format', '{{.Server.Version}}']);
+    await promisify(execFile)(command, args);
     return true;
   } catch {
     return false;

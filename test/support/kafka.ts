@@ -61,6 +61,7 @@ export async function readTopic(
   });
   const messages: ReadMessage[] = [];
   const enough = Promise.withResolvers<void>();
+  enough.promise.catch(() => {}); // it may fail before anybody waits for it
   const deadline = setTimeout(() => {
     const seen = messages.map((message) => JSON.stringify(message)).join('\n');
     enough.reject(

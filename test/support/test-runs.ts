@@ -23,7 +23,7 @@ export function runFolder(run: string): string {
 export async function removeRuns(mode: InfraMode, which: 'this' | 'killed'): Promise<void> {
   const isWanted = (run: string) => (which === 'this' ? run === thisRun : !isAlive(Number(run)));
   if (mode === 'docker') await removeContainers(isWanted);
-  if (mode === 'embedded') await removeFolders(isWanted);
+  await removeFolders(isWanted); // the tests of dev/ start embedded servers in any mode
 }
 
 async function removeContainers(isWanted: (run: string) => boolean): Promise<void> {

@@ -19,6 +19,8 @@ export type TestServer = Readonly<{
 
 export type ServerSource = Readonly<{ mode: InfraMode; run: string }>;
 
+export const IMAGES = { postgres: 'postgres:18', kafka: 'apache/kafka:4.3.1' } as const;
+
 /** More connections than one service needs: test files run side by side. */
 export const POSTGRES_SETTINGS = { max_connections: '300' } as const;
 

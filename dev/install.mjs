@@ -1,0 +1,98 @@
+/**
+ * Installs the packages when there are none yet or package-lock.json has changed; else does nothing,
+ * and says nothing. It runs before anything is installed: on Node 20, with no package.
+ */
+import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const NODE_MIN = 24;
+const PROGRESS_EVERY_MS = 3_000;
+const root = fileURLToPath(new URL('..', import.meta.url));
+const lock = readFileSync(join(root, 'package-lock.json'), 'utf8');
+/** Written last, so that an install that was cut off is done again. */
+const stampFile = join(root, 'node_modules', '.installed');
+const installedNode = join(root, 'node_modules', '.bin', 'node');
+
+const stamp = [createHash('sha256').update(lock).digest('hex'), process.platform, process.arch];
+const isInstalled = existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp.join(' ');
+
+if (!isInstalled) {
+  await install();
+  writeFileSync(stampFile, stamp.join(' '));
+}
+if (majorOf(process.version) < NODE_MIN && !existsSync(installedNode)) {
+  fail(
+    `This needs Node ${NODE_MIN} or later; here it is ${process.version}, and npm has no ${NODE_MIN} ` +
+      `for ${process.platform} on ${process.arch}. Install it from https://nodejs.org, or use Docker.`,
+  );
+}
+
+async function install() {
+  const packages = expectedPackages();
+  const startedAt = Date.now();
+  console.log(
+    `Installing about ${packages.length} packages with npm ci, first time or after an update`,
+  );
+  const progress = setInterval(() => {
+    const there = packages.filter((path) => existsSync(join(root, path, 'package.json'))).length;
+    const seconds = Math.round((Date.now() - startedAt) / 1000);
+    console.log(`  ${seconds} s: ${there} packages are there`);
+  }, PROGRESS_EVERY_MS);
+  const problem = await npmCi();
+  clearInterval(progress);
+  if (problem !== undefined) {
+    fail(
+      `The packages could not be installed: ${problem}; what npm says stands above.\n` +
+        'It needs the network once. When that is mended, run the same command again.',
+    );
+  }
+  removeNodeThatCannotRun();
+}
+
+/** Answers what went wrong, if anything did. */
+function npmCi() {
+  const { npm_execpath: npm, npm_node_execpath: node = process.execPath } = process.env;
+  // With dev and optional whatever NODE_ENV says: Node itself and Postgres are optional packages.
+  const args = ['ci', '--include=dev', '--include=optional', '--loglevel=error', '--no-progress'];
+  const child = npm
+    ? spawn(node, [npm, ...args], { cwd: root, stdio: 'inherit' })
+    : spawn('npm', args, { cwd: root, stdio: 'inherit' });
+  return new Promise((resolve) => {
+    child.on('error', (error) => resolve(`npm did not start (${error.message})`));
+    child.on('exit', (code, signal) => {
+      resolve(code === 0 ? undefined : `npm ci ended with ${code ?? signal}`);
+    });
+  });
+}
+
+/** Folders that npm will make on this machine, and a few that only other platforms need. */
+function expectedPackages() {
+  return Object.entries(JSON.parse(lock).packages)
+    .filter(([path, { os, cpu }]) => {
+      return path !== '' && fits(os, process.platform) && fits(cpu, process.arch);
+    })
+    .map(([path]) => path);
+}
+
+function fits(allowed, value) {
+  return allowed === undefined || allowed.includes(value);
+}
+
+/** npm puts it first in the path; where its C library is missing, it would hide a Node that works. */
+function removeNodeThatCannotRun() {
+  if (existsSync(installedNode) && spawnSync(installedNode, ['--version']).status !== 0) {
+    rmSync(installedNode);
+  }
+}
+
+function majorOf(version) {
+  return Number(version.slice(1).split('.')[0]);
+}
+
+function fail(text) {
+  console.error(`\n${text}`);
+  process.exit(1);
+}

@@ -1,0 +1,143 @@
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { startPostgres } from './embedded-postgres.ts';
+import { folders } from './folders.ts';
+import { startKafka } from './local-kafka.ts';
+import { freePort, isFree } from './ports.ts';
+import { findProcesses } from './processes.ts';
+import { isServiceRunning, startService, stopService, untilReady } from './service.ts';
+import type { Service } from './service.ts';
+import { welcome } from './welcome.ts';
+
+/** A server that the service needs. */
+type Server = Readonly<{ stop(): Promise<void>; kill(): Promise<void> }>;
+type Brokers = Readonly<{ brokers: string; withoutKafka: string | undefined }>;
+
+const { DATABASE_URL, KAFKA_BROKERS, HOST = '127.0.0.1', PORT = '3000' } = process.env;
+/** One Ctrl-C comes twice: from the terminal, and from npm, which passes its own on. */
+const SAME_SIGNAL_MS = 1_000;
+const pidFile = join(folders.data, 'start.pid');
+const startedAt = performance.now();
+const stopping = new AbortController();
+const servers: Server[] = [];
+let stopAskedAt = 0;
+let bringingUp: Promise<unknown> = Promise.resolve();
+let service: Service | undefined;
+
+await refuseSecondStart();
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, onSignal);
+}
+try {
+  await start();
+} catch (error) {
+  // What is half started when a signal comes may fail of it, and needs no words.
+  if (!stopping.signal.aborted) {
+    console.error(`\n${error instanceof Error ? error.message : String(error)}`);
+    await end(1);
+  }
+}
+
+async function start(): Promise<void> {
+  const port = await servicePort();
+  const both = [bringUpPostgres(), bringUpKafka()] as const;
+  bringingUp = Promise.allSettled(both);
+  const [database, { brokers, withoutKafka }] = await Promise.all(both);
+  if (stopping.signal.aborted) return;
+  const env = { ...process.env, DATABASE_URL: database, KAFKA_BROKERS: brokers };
+  service = startService({ ...env, HOST, PORT: String(port) });
+  void service.ended.then(endAfterService);
+  const url = `http://${HOST === '0.0.0.0' ? '127.0.0.1' : HOST}:${port}`;
+  if (await untilReady(url, service)) {
+    const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
+    const shown = DATABASE_URL ? withoutPassword(DATABASE_URL) : database;
+    console.log(welcome({ seconds, url, database: shown, brokers, withoutKafka }));
+  } else if (!stopping.signal.aborted) {
+    throw new Error(`The service does not get ready: ${url}/readyz does not answer 200.`);
+  }
+}
+
+async function bringUpPostgres(): Promise<string> {
+  if (DATABASE_URL) return DATABASE_URL;
+  const { postgres: folder } = folders;
+  const postgres = await startPostgres({ folder, database: 'orders', log: console.log });
+  servers.push(postgres);
+  console.log(`Postgres 18: ready on port ${postgres.port}.`);
+  return postgres.url;
+}
+
+async function bringUpKafka(): Promise<Brokers> {
+  if (KAFKA_BROKERS) return { brokers: KAFKA_BROKERS, withoutKafka: undefined };
+  const kafka = await startKafka({
+    folder: folders.kafka,
+    cacheFolder: folders.cache,
+    log: console.log,
+    signal: stopping.signal,
+  });
+  if ('reason' in kafka) return { brokers: '', withoutKafka: kafka.reason };
+  servers.push(kafka);
+  console.log(`Kafka 4.3.1: ready at ${kafka.broker}.`);
+  return { brokers: kafka.broker, withoutKafka: undefined };
+}
+
+/** The service's port, once a service that a killed start left behind has given it up. */
+async function servicePort(): Promise<number> {
+  if (await isServiceRunning()) {
+    console.log('Ending the service that an earlier start left running...');
+    await stopService();
+  }
+  const port = Number(PORT);
+  if (port === 0) return freePort();
+  if (!Number.isInteger(port) || port > 65_535) throw new Error(`PORT=${PORT} is not a port.`);
+  if (await isFree(HOST, port)) return port;
+  throw new Error(
+    `Port ${port} of ${HOST} is in use by another program. Choose another: PORT=3001 npm start`,
+  );
+}
+
+async function refuseSecondStart(): Promise<void> {
+  await mkdir(folders.data, { recursive: true });
+  const earlier = Number(await readFile(pidFile, 'utf8').catch(() => ''));
+  const starts = await findProcesses('dev/start.ts');
+  if (starts.some(({ pid }) => pid === earlier)) {
+    console.error(`npm start runs here already, as process ${earlier}. End it first.`);
+    process.exit(1);
+  }
+  await writeFile(pidFile, String(process.pid));
+}
+
+function onSignal(): void {
+  if (!stopping.signal.aborted) {
+    stopAskedAt = performance.now();
+    void end(0);
+  } else if (performance.now() - stopAskedAt > SAME_SIGNAL_MS) {
+    void endAtOnce();
+  }
+}
+
+async function endAfterService(code: number | NodeJS.Signals): Promise<void> {
+  if (stopping.signal.aborted) return;
+  console.error(`\nThe service ended by itself (${code}); what it says stands above.`);
+  await end(typeof code === 'number' && code > 0 ? code : 1);
+}
+
+/** The service first, for what it still writes while it drains; then the servers. */
+async function end(code: number): Promise<never> {
+  stopping.abort();
+  if (service || servers.length > 0) console.log('\nStopping; once more Ctrl-C ends it at once...');
+  await service?.stop();
+  await bringingUp;
+  await Promise.all(servers.map((server) => server.stop()));
+  await rm(pidFile, { force: true });
+  process.exit(code);
+}
+
+async function endAtOnce(): Promise<never> {
+  await service?.kill();
+  await Promise.all(servers.map((server) => server.kill()));
+  process.exit(130);
+}
+
+function withoutPassword(url: string): string {
+  return URL.canParse(url) ? Object.assign(new URL(url), { password: '' }).href : url;
+}

@@ -1,0 +1,90 @@
+import { randomUUID } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import type { KafkaMessage } from 'kafkajs';
+import { createKafkaClient } from '#src/outbox/kafka-client.ts';
+import { folders } from './folders.ts';
+
+const USAGE = `npm run tail                     every event, from the first one on
+npm run tail -- --new            only those that arrive from now on
+npm run tail -- --order <id>     those of one order`;
+
+const { KAFKA_BROKERS, KAFKA_TOPIC: topic = 'order.events' } = process.env;
+const options = readOptions();
+const brokers = KAFKA_BROKERS ? KAFKA_BROKERS.split(',') : await localBrokers();
+if (brokers.length === 0) {
+  giveUp('There is no broker to read from: run npm start first, or set KAFKA_BROKERS=host:port.');
+}
+const { kafka, cut } = createKafkaClient(brokers, { debug: () => {} });
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, leave);
+process.stdout.once('error', leave); // as of `| head`
+await requireTopic();
+await follow();
+
+function readOptions() {
+  try {
+    const { values } = parseArgs({
+      options: { new: { type: 'boolean', default: false }, order: { type: 'string' } },
+    });
+    return values;
+  } catch (error) {
+    return giveUp(`${error instanceof Error ? error.message : String(error)}\n\n${USAGE}`);
+  }
+}
+
+/** That of `npm start`, if it has had one. */
+async function localBrokers(): Promise<string[]> {
+  const port = await readFile(join(folders.kafka, 'port'), 'utf8').catch(() => '');
+  return port ? [`127.0.0.1:${port}`] : [];
+}
+
+async function requireTopic(): Promise<void> {
+  const admin = kafka.admin();
+  try {
+    await admin.connect();
+    const topics = await admin.listTopics();
+    if (!topics.includes(topic)) {
+      giveUp(`${brokers.join(',')} has no topic ${topic}: the service makes it when it starts.`);
+    }
+  } catch {
+    giveUp(`No Kafka answers at ${brokers.join(',')}: is npm start, or docker compose, running?`);
+  }
+  await admin.disconnect();
+}
+
+async function follow(): Promise<void> {
+  // A group of its own that never commits: it reads all, and changes nothing for others.
+  const consumer = kafka.consumer({ groupId: `tail-${randomUUID()}`, maxWaitTimeInMs: 500 });
+  await consumer.connect();
+  await consumer.subscribe({ topic, fromBeginning: !options.new });
+  consumer.on(consumer.events.GROUP_JOIN, () => {
+    console.error(`Reading ${topic} at ${brokers.join(',')}; Ctrl-C ends it.`);
+  });
+  await consumer.run({
+    autoCommit: false,
+    eachMessage: async ({ partition, message }) => {
+      const line = lineOf(partition, message);
+      if (!options.order || message.key?.toString() === options.order) console.log(line);
+    },
+  });
+}
+
+/** Partition and offset, key, type, version in the stream, value. */
+function lineOf(partition: number, { offset, key, headers, value }: KafkaMessage): string {
+  const place = `${partition}/${offset}`.padEnd(7);
+  const type = String(headers?.['ce_type'] ?? '-').padEnd(16);
+  const sequence = String(headers?.['ce_sequence'] ?? '-');
+  return `${place} ${key?.toString() ?? '-'}  ${type} ${sequence}  ${value?.toString() ?? '(none)'}`;
+}
+
+function leave(): never {
+  cut();
+  process.exit(0);
+}
+
+function giveUp(text: string): never {
+  console.error(text);
+  process.exit(1);
+}

@@ -1,0 +1,43 @@
+/** What a person needs once everything runs. */
+export type Running = Readonly<{
+  seconds: string;
+  url: string;
+  database: string;
+  brokers: string;
+  /** Why there is no broker, where `brokers` is empty. */
+  withoutKafka: string | undefined;
+}>;
+
+const ORDER = {
+  customerId: 'c-1',
+  currency: 'EUR',
+  items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+};
+
+/** The text that `npm start` ends with: where things are, and a first order to paste. */
+export function welcome({ seconds, url, database, brokers, withoutKafka }: Running): string {
+  const next = withoutKafka
+    ? `Events wait in the outbox until there is a broker: install java and mvn and start again,
+or set KAFKA_BROKERS, or run the whole with docker compose up.`
+    : `See its event in Kafka:
+
+  npm run tail`;
+  return `
+Ready in ${seconds} s.
+
+  Service   ${url}
+  Docs      ${url}/docs
+  Metrics   ${url}/metrics
+  Postgres  ${database}
+  Kafka     ${brokers || `none: ${withoutKafka}`}
+
+Place an order:
+
+  curl -si ${url}/v1/orders -H 'content-type: application/json' \\
+    -d '${JSON.stringify(ORDER)}'
+
+${next}
+
+Ctrl-C ends it all; what was stored stays.
+`;
+}

@@ -1,0 +1,58 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { Partitioners } from 'kafkajs';
+import { describe, expect, test } from 'vitest';
+import { folders } from '#dev/folders.ts';
+import { createKafkaClient } from '#src/outbox/kafka-client.ts';
+import { skipReason } from '#test/support/infra.ts';
+import { createTestTopic } from '#test/support/kafka.ts';
+
+describe.skipIf(skipReason('kafka'))('npm run tail', () => {
+  test('prints the events of one order, a line each, and ends on Ctrl-C', async () => {
+    await using topic = await createTestTopic();
+    await send(topic, [
+      ['order-1', 'order.placed.v1', '0000000001'],
+      ['order-2', 'order.placed.v1', '0000000001'],
+      ['order-1', 'order.cancelled.v1', '0000000002'],
+    ]);
+    const tail = spawn(
+      process.execPath,
+      [join(folders.root, 'dev/tail.ts'), '--order', 'order-1'],
+      {
+        env: { ...process.env, KAFKA_BROKERS: topic.brokers.join(','), KAFKA_TOPIC: topic.name },
+        stdio: ['ignore', 'pipe', 'inherit'],
+      },
+    );
+    const lines: string[] = [];
+    for await (const line of createInterface(tail.stdout)) {
+      lines.push(line.replaceAll(/ +/g, ' '));
+      if (lines.length === 2) tail.kill('SIGINT');
+    }
+    expect(lines).toEqual([
+      '0/0 order-1 order.placed.v1 0000000001 {"n":0}',
+      '0/2 order-1 order.cancelled.v1 0000000002 {"n":2}',
+    ]);
+    const [code] = tail.exitCode === null ? await once(tail, 'exit') : [tail.exitCode];
+    expect(code).toBe(0);
+  });
+});
+
+async function send(
+  topic: Readonly<{ name: string; brokers: string[] }>,
+  messages: readonly (readonly [key: string, type: string, sequence: string])[],
+): Promise<void> {
+  const { kafka } = createKafkaClient(topic.brokers, { debug: () => {} });
+  const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner });
+  await producer.connect();
+  await producer.send({
+    topic: topic.name,
+    messages: messages.map(([key, type, sequence], n) => ({
+      key,
+      value: JSON.stringify({ n }),
+      headers: { ce_type: type, ce_sequence: sequence },
+    })),
+  });
+  await producer.disconnect();
+}

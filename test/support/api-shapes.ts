@@ -1,0 +1,118 @@
+import { z } from 'zod';
+import type { Answer } from './http-client.ts';
+
+/*
+ * What the interface promises of its answers, stated once more and strictly: a field that is missing,
+ * misnamed, null or one too many fails every test that reads the answer.
+ */
+
+const cents = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+const instant = z.iso.datetime({ precision: 3 });
+const status = z.enum(['pending', 'paid', 'shipped', 'cancelled']);
+const item = z.strictObject({ sku: z.string(), quantity: z.int().min(1), priceCents: cents });
+
+const summaryFields = {
+  orderId: z.uuid({ version: 'v7' }),
+  customerId: z.string(),
+  status,
+  currency: z.string().length(3),
+  itemCount: z.int().min(1),
+  totalCents: cents,
+  version: z.int().min(1),
+  placedAt: instant,
+  paidAt: instant.optional(),
+  shippedAt: instant.optional(),
+  trackingNumber: z.string().optional(),
+  cancelledAt: instant.optional(),
+  capturedCents: cents,
+  refundedCents: cents,
+};
+
+export const summaryShape = z.strictObject(summaryFields);
+export const orderShape = z.strictObject({
+  ...summaryFields,
+  items: z.array(item).min(1),
+  paymentId: z.string().optional(),
+  carrier: z.string().optional(),
+  reason: z.string().optional(),
+  refundAmountCents: cents.optional(),
+});
+export const pageShape = z.strictObject({
+  data: z.array(summaryShape),
+  nextCursor: z.string().nullable(),
+});
+export const historyShape = z.strictObject({
+  data: z.array(
+    z.strictObject({
+      version: z.int().min(1),
+      position: z.int().min(1),
+      type: z.string(),
+      schemaVersion: z.int().min(1),
+      data: z.record(z.string(), z.unknown()),
+      metadata: z.record(z.string(), z.unknown()),
+      recordedAt: instant,
+    }),
+  ),
+});
+export const problemShape = z.strictObject({
+  type: z.string(),
+  title: z.string(),
+  status: z.int(),
+  detail: z.string(),
+  code: z.string().regex(/^[a-z]+(_[a-z]+)*$/),
+  requestId: z.string().min(1),
+  errors: z.array(z.strictObject({ pointer: z.string(), message: z.string() })).optional(),
+  current: z
+    .strictObject({ status, version: z.int().min(1), allowed: z.array(z.string()) })
+    .optional(),
+  /** Of a place whose outcome is unknown. */
+  orderId: z.uuid().optional(),
+});
+
+export type Order = z.infer<typeof orderShape>;
+export type OrderRow = z.infer<typeof summaryShape>;
+export type History = z.infer<typeof historyShape>;
+export type ApiProblem = z.infer<typeof problemShape>;
+
+/** The part of an order that lists show. */
+export function rowOf(order: Order): OrderRow {
+  return z.object(summaryFields).parse(order);
+}
+
+/** The order of a 2xx answer. */
+export function orderOf(answer: Answer): Order {
+  return bodyOf(answer, orderShape, (status) => status >= 200 && status < 300);
+}
+
+export function pageOf(answer: Answer): z.infer<typeof pageShape> {
+  return bodyOf(answer, pageShape, (status) => status === 200);
+}
+
+export function historyOf(answer: Answer): History {
+  return bodyOf(answer, historyShape, (status) => status === 200);
+}
+
+/** The problem of a 4xx or 5xx answer: its media type, its status, a requestId that the header repeats. */
+export function problemOf(answer: Answer): ApiProblem {
+  const problem = bodyOf(answer, problemShape, (status) => status >= 400);
+  const type = answer.headers['content-type'] ?? '';
+  if (!type.startsWith('application/problem+json')) throw unlike(answer, `it is ${type}`);
+  if (problem.status !== answer.status) throw unlike(answer, 'its status is not that of its body');
+  if (problem.requestId !== answer.headers['x-request-id']) throw unlike(answer, 'requestId');
+  return problem;
+}
+
+function bodyOf<T>(
+  answer: Answer,
+  shape: z.ZodType<T>,
+  isExpected: (status: number) => boolean,
+): T {
+  if (!isExpected(answer.status)) throw unlike(answer, 'unexpected status');
+  const parsed = shape.safeParse(JSON.parse(answer.text));
+  if (!parsed.success) throw unlike(answer, z.prettifyError(parsed.error));
+  return parsed.data;
+}
+
+function unlike({ status, text }: Answer, reason: string): Error {
+  return new Error(`an answer not as promised: ${reason}\n${status} ${text.slice(0, 2_000)}`);
+}

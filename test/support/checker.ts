@@ -1,0 +1,189 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { ReadMessage } from './kafka.ts';
+import type { StoredEvent } from './order-fold.ts';
+import type { Call } from './recorder.ts';
+import { historiesOf, orderAt, readStored, verifyStored } from './verify-database.ts';
+import type { Histories, Stored, VerifyOptions } from './verify-database.ts';
+
+/**
+ * Holds what clients were told against what was stored, after the load has ended:
+ * - an acknowledged command is stored, with the content that its answer showed;
+ * - a command takes effect once at most, one that was turned away not at all, and none comes from nowhere;
+ * - one key has one answer;
+ * - who asks after an answer sees at least what it showed.
+ * The rules are those of Jepsen's histories of ok, fail and info.
+ *
+ * @returns each violation with the calls and events of its order, and what `verifyDatabase` finds
+ */
+export async function checkHistory(
+  calls: readonly Call[],
+  databaseUrl: string,
+  options: VerifyOptions,
+): Promise<string[]> {
+  const stored = await readStored(databaseUrl);
+  return [...verifyStored(stored, options), ...historyViolations(calls, stored)];
+}
+
+/** @see checkHistory */
+export function historyViolations(calls: readonly Call[], stored: Stored): string[] {
+  const histories = historiesOf(stored.events);
+  const effects = groupBy(stored.events, tokenOf);
+  const commands = groupBy(
+    calls.filter(({ token }) => token !== undefined),
+    ({ token }) => token ?? '',
+  );
+  const found = [
+    ...[...effects].flatMap(([token, events]) => aboutEffects(token, events, commands.get(token))),
+    ...calls.flatMap((call) => aboutAnswer(call, effects.get(call.token ?? '')?.[0], histories)),
+    ...[...groupBy(calls, ({ key }) => key)].flatMap(([key, same]) => aboutKey(key, same)),
+    ...[...groupBy(calls, ({ orderId }) => orderId)].flatMap(([id, own]) => backwards(id, own)),
+  ];
+  return found.map(({ orderId, what }) => `${what}\n${toldOf(orderId, calls, histories)}`);
+}
+
+type Violation = Readonly<{ orderId: string | undefined; what: string }>;
+
+/** Which part of an event's data is the token of the command that made it. */
+const TOKEN_FIELDS: Readonly<Record<string, string>> = {
+  OrderPlaced: 'customerId',
+  PaymentCaptured: 'paymentId',
+  OrderShipped: 'trackingNumber',
+  OrderCancelled: 'reason',
+  PaymentRefunded: 'refundId',
+};
+
+function tokenOf({ type, data }: StoredEvent): string {
+  return String(Reflect.get(Object(data), TOKEN_FIELDS[type] ?? ''));
+}
+
+function aboutEffects(
+  token: string,
+  events: readonly StoredEvent[],
+  calls: readonly Call[] = [],
+): Violation[] {
+  const orderId = events[0]?.stream_id;
+  if (calls.length === 0) return [{ orderId, what: `nobody sent ${token}` }];
+  if (events.length > 1) return [{ orderId, what: `${token} took effect ${events.length} times` }];
+  if (calls.some(({ outcome }) => outcome !== 'fail')) return [];
+  return [{ orderId, what: `${token} took effect, though it was turned away` }];
+}
+
+function aboutAnswer(
+  { outcome, operation, token, order }: Call,
+  effect: StoredEvent | undefined,
+  histories: Histories,
+): Violation[] {
+  if (outcome !== 'ok' || order === undefined) return [];
+  const { orderId } = order;
+  const was = orderAt(histories, orderId, order.version);
+  if (!isDeepStrictEqual(was, order)) {
+    const answered = `${operation} was answered ${JSON.stringify(order)}`;
+    return [{ orderId, what: `${answered}, stored is ${JSON.stringify(was)}` }];
+  }
+  if (operation === 'read') return [];
+  if (effect) {
+    const isIn = effect.stream_id === orderId && effect.version <= order.version;
+    return isIn
+      ? []
+      : [{ orderId, what: `${token} is not in the order that it was answered with` }];
+  }
+  // A second cancellation is a repeat of the first, whatever its reason.
+  if (operation === 'cancel' && order.status === 'cancelled') return [];
+  return [{ orderId, what: `${operation} ${token} was acknowledged, and is lost` }];
+}
+
+function aboutKey(key: string | undefined, calls: readonly Call[]): Violation[] {
+  if (key === undefined) return [];
+  const [first, ...others] = calls.filter(({ outcome }) => outcome === 'ok');
+  return others
+    .filter(({ answer }) => answer?.text !== first?.answer?.text)
+    .map(({ orderId }) => ({ orderId, what: `the key ${key} has two answers` }));
+}
+
+/** Reads and commands of one order, in real time: what was seen is never unseen. */
+function backwards(orderId: string | undefined, calls: readonly Call[]): Violation[] {
+  const seen = calls.filter(({ order, isReplayed }) => order && !isReplayed);
+  const byEnd = seen.toSorted((a, b) => a.completedAt - b.completedAt);
+  const byStart = seen.toSorted((a, b) => a.invokedAt - b.invokedAt);
+  const violations: Violation[] = [];
+  let ended = 0;
+  let newest = 0;
+  for (const { invokedAt, operation, order } of byStart) {
+    for (; (byEnd[ended]?.completedAt ?? Infinity) < invokedAt; ended += 1) {
+      newest = Math.max(newest, byEnd[ended]?.order?.version ?? 0);
+    }
+    const version = order?.version ?? 0;
+    if (version < newest) {
+      violations.push({ orderId, what: `${operation} saw v${version} after v${newest} was seen` });
+    }
+  }
+  return violations;
+}
+
+/**
+ * Holds a topic, read to its end, against the events: every event is there; of each order, in one partition,
+ * first occurrences in the order of versions and repeats equal to the first; nothing else.
+ */
+export function topicViolations(
+  messages: readonly ReadMessage[],
+  events: readonly StoredEvent[],
+): string[] {
+  const histories = historiesOf(events);
+  const byKey = groupBy(messages, ({ key }) => key ?? '');
+  const unknown = [...byKey.keys()].filter((key) => !histories.has(key));
+  return [
+    ...unknown.map((key) => `${key}: a message of no order`),
+    ...[...histories].flatMap(([id, own]) =>
+      aboutMessages(byKey.get(id) ?? [], own).map((what) => `${id}: ${what}`),
+    ),
+  ];
+}
+
+function aboutMessages(messages: readonly ReadMessage[], events: readonly StoredEvent[]): string[] {
+  const violations: string[] = [];
+  const firsts = new Map<string, ReadMessage>();
+  for (const message of messages) {
+    const id = message.headers['ce_id'] ?? '';
+    const first = firsts.get(id);
+    if (!first) firsts.set(id, message);
+    else if (!isDeepStrictEqual({ ...first, offset: 0 }, { ...message, offset: 0 })) {
+      violations.push(`${id} was sent again and differs`);
+    }
+  }
+  if (new Set(messages.map(({ partition }) => partition)).size > 1) {
+    violations.push('in several partitions');
+  }
+  const versions = [...firsts.values()].map(({ headers }) => Number(headers['ce_sequence']));
+  const expected = events.map(({ version }) => version);
+  if (!isDeepStrictEqual(versions, expected)) {
+    violations.push(`the topic holds ${versions.join()}, the events are ${expected.join()}`);
+  }
+  return violations;
+}
+
+/** All that is known of one order, so that a failure can be read without the database. */
+function toldOf(orderId: string | undefined, calls: readonly Call[], histories: Histories): string {
+  const own = calls.filter((call) => call.orderId !== undefined && call.orderId === orderId);
+  const lines = own
+    .toSorted((a, b) => a.invokedAt - b.invokedAt)
+    .map(({ operation, token, key, invokedAt, completedAt, outcome, order, reason }) => {
+      const time = `${invokedAt.toFixed(1)}..${completedAt.toFixed(1)}`;
+      const end = order ? `${order.status} v${order.version}` : reason;
+      return `  call ${time} ${operation} ${token ?? ''} key ${key ?? '-'}: ${outcome} ${end}`;
+    });
+  const events = (histories.get(orderId ?? '') ?? []).map(
+    ({ version, type, data }) => `  event v${version} ${type} ${JSON.stringify(data)}`,
+  );
+  return [`  order ${orderId}`, ...lines, ...events].join('\n');
+}
+
+function groupBy<T, K>(values: readonly T[], keyOf: (value: T) => K): Map<K, T[]> {
+  const groups = new Map<K, T[]>();
+  for (const value of values) {
+    const key = keyOf(value);
+    const group = groups.get(key);
+    if (group) group.push(value);
+    else groups.set(key, [value]);
+  }
+  return groups;
+}

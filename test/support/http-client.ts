@@ -1,0 +1,80 @@
+import { Agent, request as httpRequest } from 'node:http';
+import type { IncomingHttpHeaders } from 'node:http';
+
+/** Above every time limit of the service: a call that takes longer hangs. */
+const HANG_MS = 20_000;
+
+/** An answer as it came over the wire. */
+export type Answer = Readonly<{ status: number; headers: IncomingHttpHeaders; text: string }>;
+
+/** What a test may say of a request. `body` goes as JSON; `rawBody` as it is. */
+export type RequestOptions = Readonly<{
+  body?: unknown;
+  rawBody?: string | Buffer;
+  headers?: Readonly<Record<string, string>>;
+  /** Names and values in turn, so that a header can be sent twice; in place of `headers`. */
+  rawHeaders?: readonly string[];
+  signal?: AbortSignal;
+}>;
+
+/** Calls one server over connections that are kept alive. */
+export type HttpClient = Readonly<{
+  request(method: string, path: string, options?: RequestOptions): Promise<Answer>;
+  close(): void;
+}>;
+
+/** A client of the server at `url`; calls fail on a reset or when no answer comes. */
+export function createHttpClient(url: string): HttpClient {
+  const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
+  const { hostname, port } = new URL(url);
+  return {
+    request: (method, path, options = {}) =>
+      new Promise((resolve, reject) => {
+        const { body, signal } = options;
+        const payload = options.rawBody ?? (body === undefined ? undefined : JSON.stringify(body));
+        const call = httpRequest(
+          {
+            agent,
+            hostname,
+            port,
+            path,
+            method,
+            headers: headersOf(options, payload),
+            ...(signal && { signal }),
+          },
+          (response) => {
+            const chunks: Buffer[] = [];
+            response.on('data', (chunk: Buffer) => chunks.push(chunk));
+            response.on('error', reject);
+            response.on('end', () =>
+              resolve({
+                status: response.statusCode ?? 0,
+                headers: response.headers,
+                text: Buffer.concat(chunks).toString(),
+              }),
+            );
+          },
+        );
+        call.setTimeout(HANG_MS, () =>
+          call.destroy(new Error(`${method} ${path}: silent for ${HANG_MS} ms`)),
+        );
+        call.on('error', reject);
+        call.end(payload);
+      }),
+    close: () => agent.destroy(),
+  };
+}
+
+function headersOf(
+  { headers, rawHeaders }: RequestOptions,
+  payload: string | Buffer | undefined,
+): Record<string, string | number> | string[] {
+  if (rawHeaders !== undefined) return [...rawHeaders];
+  return {
+    ...(payload !== undefined && {
+      'content-type': 'application/json',
+      'content-length': Buffer.byteLength(payload),
+    }),
+    ...headers,
+  };
+}

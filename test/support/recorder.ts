@@ -1,0 +1,101 @@
+import { randomUUID } from 'node:crypto';
+import { orderOf, problemOf } from './api-shapes.ts';
+import type { Order } from './api-shapes.ts';
+import type { Answer } from './http-client.ts';
+import { placeBody } from './order-api.ts';
+import type { CommandName, CommandOptions, OrderApi } from './order-api.ts';
+
+export type Operation = CommandName | 'place' | 'read';
+
+/** One request and what a client knows of it. */
+export type Call = Readonly<{
+  operation: Operation;
+  /** A word of this command alone, kept in the data of the event that it makes. Unset for a read. */
+  token?: string;
+  key?: string;
+  /** Unset for a place that was not answered. */
+  orderId?: string;
+  invokedAt: number;
+  completedAt: number;
+  /** `ok`: a 2xx. `fail`: nothing was written, says the answer. `info`: it may have been, or may yet be. */
+  outcome: 'ok' | 'fail' | 'info';
+  isReplayed: boolean;
+  answer?: Answer;
+  order?: Order;
+  /** The code of a problem, or the error of the connection. */
+  reason?: string;
+}>;
+
+export type RecordOptions = CommandOptions & Readonly<{ token?: string }>;
+
+/** Sends commands, each with a token of its own unless it repeats one, and keeps what became of them. */
+export type Recorder = Readonly<{
+  calls: readonly Call[];
+  place(api: OrderApi, options?: RecordOptions): Promise<Call>;
+  send(api: OrderApi, name: CommandName, order: Order, options?: RecordOptions): Promise<Call>;
+  read(api: OrderApi, orderId: string): Promise<Call>;
+}>;
+
+const MAYBE_WRITTEN = new Set(['outcome_unknown', 'internal']);
+
+export function createRecorder(): Recorder {
+  const calls: Call[] = [];
+  const record = async (
+    about: Pick<Call, 'operation' | 'token' | 'key' | 'orderId'>,
+    request: Promise<Answer>,
+  ): Promise<Call> => {
+    const invokedAt = performance.now();
+    const seen = await request.then(seenOf, lost);
+    const call = { ...about, invokedAt, completedAt: performance.now(), ...seen };
+    calls.push(call);
+    return call;
+  };
+  return {
+    calls,
+    place: (api, { token = randomUUID(), ...options } = {}) =>
+      record(
+        { operation: 'place', token, ...keyOf(options) },
+        api.place({ ...placeBody, customerId: token }, options),
+      ),
+    send: (api, name, order, { token = randomUUID(), ...options } = {}) =>
+      record(
+        { operation: name, token, orderId: order.orderId, ...keyOf(options) },
+        api.send(name, order.orderId, bodyOf(name, token, order), options),
+      ),
+    read: (api, orderId) =>
+      record({ operation: 'read', orderId }, api.request('GET', `/v1/orders/${orderId}`)),
+  };
+}
+
+function seenOf(answer: Answer): Omit<Call, 'operation' | 'invokedAt' | 'completedAt'> {
+  const isReplayed = answer.headers['idempotency-replayed'] === 'true';
+  if (answer.status < 400) {
+    const order = orderOf(answer);
+    return { outcome: 'ok', isReplayed, answer, order, orderId: order.orderId };
+  }
+  const { code, current } = problemOf(answer);
+  const outcome = MAYBE_WRITTEN.has(code) ? 'info' : 'fail';
+  const reason = current ? `${code}, ${current.status} v${current.version}` : code;
+  return { outcome, isReplayed, answer, reason };
+}
+
+function lost(error: unknown): Omit<Call, 'operation' | 'invokedAt' | 'completedAt'> {
+  return { outcome: 'info', isReplayed: false, reason: String(error) };
+}
+
+function keyOf({ key }: CommandOptions): Pick<Call, 'key'> {
+  return key === undefined ? {} : { key };
+}
+
+function bodyOf(name: CommandName, token: string, { totalCents }: Order): unknown {
+  switch (name) {
+    case 'pay':
+      return { paymentId: token, amountCents: totalCents };
+    case 'ship':
+      return { trackingNumber: token, carrier: 'post' };
+    case 'cancel':
+      return { reason: token };
+    case 'refund':
+      return { refundId: token, amountCents: totalCents };
+  }
+}

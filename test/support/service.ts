@@ -1,0 +1,150 @@
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterEach } from 'vitest';
+import { freePort } from '#dev/ports.ts';
+import { createOrderApi } from './order-api.ts';
+import type { OrderApi } from './order-api.ts';
+
+const MAIN = new URL('../../src/main.ts', import.meta.url).pathname;
+const READY_MS_MAX = 30_000;
+const POLL_MS = 20;
+const SHOWN_LINES_MAX = 30;
+
+export type ServiceOptions = Readonly<{
+  databaseUrl: string;
+  /** None if unset: events wait in the outbox. */
+  brokers?: readonly string[];
+  /** More settings; LOG_LEVEL is `warn` if unset. */
+  env?: Readonly<Record<string, string>>;
+}>;
+
+/** How a process ended. */
+export type Exit = Readonly<{ code: number | null; signal: string | null; tookMs: number }>;
+
+/** The service as a process of its own, met from outside only. */
+export type TestService = AsyncDisposable &
+  Readonly<{
+    url: string;
+    api: OrderApi;
+    /** `kill -9`; answers when the process is gone. */
+    kill(): Promise<void>;
+    /** SIGTERM; answers when the process is gone. */
+    terminate(): Promise<Exit>;
+    /** SIGSTOP, SIGCONT and the like. */
+    signal(name: NodeJS.Signals): void;
+    /** After `kill` or `terminate`: on the same port. Answers when it is ready. */
+    restart(): Promise<void>;
+    /** Every line that it wrote since its first start. */
+    log(): readonly string[];
+  }>;
+
+const startedInThisTest = new Set<TestService>();
+
+// What a service wrote is shown with the failure that it may explain.
+afterEach(({ task }) => {
+  if (task.result?.state === 'fail') {
+    for (const { url, log } of startedInThisTest) {
+      console.log(`log of the service at ${url}:\n${log().slice(-SHOWN_LINES_MAX).join('\n')}`);
+    }
+  }
+  startedInThisTest.clear();
+});
+
+/**
+ * Starts the service on a free port; `await using` kills it.
+ * @throws when it ends before it is ready, with its exit code and what it wrote
+ */
+export async function startService(options: ServiceOptions): Promise<TestService> {
+  const lines: string[] = [];
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const api = createOrderApi(url);
+  let running = run(options, port, lines);
+  const service: TestService = {
+    url,
+    api,
+    kill: () => running.kill(),
+    terminate: () => running.terminate(),
+    signal: (name) => void running.child.kill(name),
+    restart: async () => {
+      running = run(options, port, lines);
+      await untilReady(api, running, lines);
+    },
+    log: () => lines,
+    [Symbol.asyncDispose]: async () => {
+      api.close();
+      await running.kill();
+    },
+  };
+  startedInThisTest.add(service);
+  await untilReady(api, running, lines);
+  return service;
+}
+
+type Running = Readonly<{
+  child: ChildProcess;
+  ended: Promise<Exit>;
+  kill(): Promise<void>;
+  terminate(): Promise<Exit>;
+}>;
+
+function run({ databaseUrl, brokers = [], env }: ServiceOptions, port: number, lines: string[]) {
+  const child = spawn(process.execPath, ['--disable-warning=FSTDEP023', MAIN], {
+    env: {
+      PATH: process.env['PATH'],
+      HOST: '127.0.0.1',
+      PORT: String(port),
+      DATABASE_URL: databaseUrl,
+      KAFKA_BROKERS: brokers.join(','),
+      LOG_LEVEL: 'warn',
+      ...env,
+    },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  for (const output of [child.stdout, child.stderr]) {
+    createInterface(output).on('line', (line) => lines.push(line));
+  }
+  let asked = performance.now();
+  const ended = new Promise<Exit>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code, signal) =>
+      resolve({ code, signal, tookMs: performance.now() - asked }),
+    );
+  });
+  const send = (name: NodeJS.Signals) => {
+    asked = performance.now();
+    child.kill(name);
+    return ended;
+  };
+  return {
+    child,
+    ended,
+    kill: async () => void (await send('SIGKILL')),
+    terminate: () => send('SIGTERM'),
+  } satisfies Running;
+}
+
+async function untilReady(api: OrderApi, { ended, kill }: Running, lines: string[]) {
+  const deadline = performance.now() + READY_MS_MAX;
+  const written = () => lines.slice(-SHOWN_LINES_MAX).join('\n');
+  for (;;) {
+    const state = await Promise.race([
+      ended,
+      api.request('GET', '/readyz').then(
+        ({ status }) => (status === 200 ? 'ready' : 'waiting'),
+        () => 'waiting',
+      ),
+    ]);
+    if (state === 'ready') return;
+    if (typeof state === 'object') {
+      throw new Error(`the service ended with exit code ${state.code} at start:\n${written()}`);
+    }
+    if (performance.now() > deadline) {
+      await kill();
+      throw new Error(`the service was not ready within ${READY_MS_MAX} ms:\n${written()}`);
+    }
+    await delay(POLL_MS);
+  }
+}

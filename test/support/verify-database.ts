@@ -1,0 +1,227 @@
+import { isDeepStrictEqual } from 'node:util';
+import { Client } from 'pg';
+// Makes pg read bigint as number, here as in the service.
+import '#src/database/database.ts';
+import { orderShape, rowOf } from './api-shapes.ts';
+import type { Order } from './api-shapes.ts';
+import { foldOrder } from './order-fold.ts';
+import type { StoredEvent } from './order-fold.ts';
+
+/** All that a database holds of orders, read at one instant. */
+export type Stored = Readonly<{
+  events: StoredEvent[];
+  streams: ReadonlyArray<{ stream_id: string; version: number }>;
+  summaries: ReadonlyArray<Record<string, unknown>>;
+  outbox: readonly OutboxRow[];
+  answers: readonly AnswerRow[];
+}>;
+type OutboxRow = Readonly<{
+  id: number;
+  aggregate_type: string;
+  aggregate_id: string;
+  event_type: string;
+  stream_version: number;
+  message_key: string;
+  ce_id: string;
+  ce_time: string;
+  ce_subject: string;
+  ce_sequence: string;
+  payload: string;
+}>;
+type AnswerRow = Readonly<{
+  key: string;
+  command_id: string;
+  status: number;
+  etag: string | null;
+  location: string | null;
+  body: string;
+}>;
+
+/** A relay takes rows from the outbox, lowest version first; without one, every event has its row. */
+export type VerifyOptions = Readonly<{ relay: 'on' | 'off' }>;
+
+/**
+ * Whether everything in the database agrees with everything else: versions without gaps, heads of streams,
+ * summaries and stored answers against a fold of our own, and the outbox against the events.
+ * @returns what does not, in words; empty if the database is sound
+ */
+export async function verifyDatabase(url: string, options: VerifyOptions): Promise<string[]> {
+  return verifyStored(await readStored(url), options);
+}
+
+/** Reads in one snapshot, so that a service may go on writing. */
+export async function readStored(url: string): Promise<Stored> {
+  const client = new Client({ connectionString: url });
+  await client.connect();
+  try {
+    await client.query('begin isolation level repeatable read read only');
+    const read = async (sql: string) => (await client.query(sql)).rows;
+    return {
+      events: await read('select * from events order by position'),
+      streams: await read('select * from streams'),
+      summaries: await read('select * from orders_summary'),
+      outbox: await read('select * from outbox_events order by id'),
+      answers: await read('select * from idempotency_keys'),
+    };
+  } finally {
+    await client.end();
+  }
+}
+
+export function verifyStored(stored: Stored, { relay }: VerifyOptions): string[] {
+  const histories = historiesOf(stored.events);
+  const orders = new Map<string, Order>();
+  const impossible: string[] = [];
+  for (const [id, events] of histories) {
+    try {
+      orders.set(id, foldOrder(events));
+    } catch (error) {
+      impossible.push(`${id}: ${String(error)}`);
+    }
+  }
+  return [
+    ...[...histories.values()].flatMap(withinHistory),
+    ...impossible,
+    ...aboutStreams(stored.streams, histories),
+    ...aboutSummaries(stored.summaries, orders),
+    ...aboutOutbox(stored.outbox, histories, relay),
+    ...aboutAnswers(stored.answers, histories),
+  ];
+}
+
+export type Histories = ReadonlyMap<string, readonly StoredEvent[]>;
+
+/** The events of each stream, in the order of their positions. */
+export function historiesOf(events: readonly StoredEvent[]): Histories {
+  const histories = new Map<string, StoredEvent[]>();
+  for (const event of events) {
+    const history = histories.get(event.stream_id) ?? [];
+    history.push(event);
+    histories.set(event.stream_id, history);
+  }
+  return histories;
+}
+
+/** In the order of positions, versions are 1..n, and time does not go back. */
+function withinHistory(events: readonly StoredEvent[]): string[] {
+  return events.flatMap((event, index) => {
+    const before = events[index - 1];
+    const wrong: string[] = [];
+    if (event.version !== index + 1) wrong.push(`version ${event.version} at place ${index + 1}`);
+    if (before && before.recorded_at > event.recorded_at) wrong.push('recorded before the last');
+    return wrong.map((what) => `${event.stream_id}: ${what}`);
+  });
+}
+
+function aboutStreams(streams: Stored['streams'], histories: Histories): string[] {
+  const heads = new Map(streams.map(({ stream_id, version }) => [stream_id, version]));
+  const ids = new Set([...heads.keys(), ...histories.keys()]);
+  return [...ids].flatMap((id) => {
+    const head = heads.get(id) ?? 'no row';
+    const last = histories.get(id)?.at(-1)?.version ?? 'no event';
+    return head === last ? [] : [`${id}: streams says ${head}, the events say ${last}`];
+  });
+}
+
+function aboutSummaries(
+  summaries: Stored['summaries'],
+  orders: ReadonlyMap<string, Order>,
+): string[] {
+  const missing = new Set(orders.keys());
+  const wrong = summaries.flatMap((row) => {
+    const summary = asAnswered(row);
+    const id = String(summary['orderId']);
+    missing.delete(id);
+    const order = orders.get(id);
+    const folded = order && rowOf(order);
+    if (isDeepStrictEqual(summary, folded)) return [];
+    const fold = JSON.stringify(folded);
+    return [`${id}: the summary is ${JSON.stringify(summary)}, the fold is ${fold}`];
+  });
+  return [...wrong, ...[...missing].map((id) => `${id}: no summary`)];
+}
+
+/** A row of the table in the words of the interface: unset fields left out. */
+function asAnswered(row: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(row).flatMap(([column, value]) => {
+      if (value === null) return [];
+      const name = column.replaceAll(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+      return [[name, value instanceof Date ? value.toISOString() : value]];
+    }),
+  );
+}
+
+function aboutOutbox(
+  outbox: readonly OutboxRow[],
+  histories: Histories,
+  relay: VerifyOptions['relay'],
+): string[] {
+  const violations: string[] = [];
+  const waiting = new Map<string, number[]>();
+  for (const row of outbox) {
+    const event = histories.get(row.aggregate_id)?.[row.stream_version - 1];
+    if (!event || !isMessageOf(row, event)) {
+      violations.push(`outbox ${row.id}: ${JSON.stringify(row)} is not ${JSON.stringify(event)}`);
+    }
+    waiting.set(row.aggregate_id, [...(waiting.get(row.aggregate_id) ?? []), row.stream_version]);
+  }
+  for (const [id, events] of histories) {
+    const versions = waiting.get(id) ?? [];
+    const first = relay === 'off' ? 1 : (versions[0] ?? events.length + 1);
+    const expected = events.slice(first - 1).map(({ version }) => version);
+    if (!isDeepStrictEqual(versions, expected)) {
+      violations.push(`${id}: the outbox holds ${versions.join()}, not ${expected.join()}`);
+    }
+  }
+  return violations;
+}
+
+function isMessageOf(row: OutboxRow, event: StoredEvent): boolean {
+  const payload: unknown = JSON.parse(row.payload);
+  const expected = {
+    ...Object(event.data),
+    orderId: event.stream_id,
+    version: event.version,
+    recordedAt: event.recorded_at.toISOString(),
+  };
+  return (
+    isDeepStrictEqual(payload, expected) &&
+    row.aggregate_type === 'order' &&
+    row.event_type === event.type &&
+    row.message_key === event.stream_id &&
+    row.ce_subject === event.stream_id &&
+    row.ce_id === `${event.stream_id}-${event.version}` &&
+    row.ce_time === event.recorded_at.toISOString() &&
+    Number(row.ce_sequence) === event.version
+  );
+}
+
+/** The order as it was at a version; unset if it never was, or never could be. */
+export function orderAt(histories: Histories, orderId: string, version: number): Order | undefined {
+  const history = histories.get(orderId)?.slice(0, version) ?? [];
+  if (history.length !== version) return undefined;
+  try {
+    return foldOrder(history);
+  } catch {
+    return undefined;
+  }
+}
+
+/** A stored answer is a 2xx, and shows the order exactly as it was at the version of its ETag. */
+function aboutAnswers(answers: readonly AnswerRow[], histories: Histories): string[] {
+  return answers.flatMap((row) => {
+    const wrong = (what: string) => [`answer ${row.key}: ${what}: ${JSON.stringify(row)}`];
+    if (row.status < 200 || row.status > 299) return wrong('not a 2xx');
+    const parsed = orderShape.safeParse(JSON.parse(row.body));
+    if (!parsed.success) return wrong('not an order');
+    const order = parsed.data;
+    if (row.etag !== `"v${order.version}"`) return wrong('another ETag');
+    const was = orderAt(histories, order.orderId, order.version);
+    if (was === undefined) return wrong('its effect is not there');
+    if (!isDeepStrictEqual(was, order)) return wrong(`the fold is ${JSON.stringify(was)}`);
+    const isPlaced = row.status === 201;
+    const location = isPlaced ? `/v1/orders/${order.orderId}` : null;
+    return row.location === location ? [] : wrong('another Location');
+  });
+}
