@@ -1,0 +1,265 @@
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { readTopic } from '#test/support/kafka.ts';
+import { eventually } from '#test/support/poll.ts';
+import { createComposeProject, docker } from './compose-project.ts';
+import type { ComposeProject } from './compose-project.ts';
+
+const REPLICAS = 3;
+const CALLERS = 6;
+const PAUSE_MS = 20;
+const COMES_BACK = { withinMs: 120_000, everyMs: 250 };
+const newOrder = {
+  customerId: 'c-1',
+  currency: 'EUR',
+  items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+};
+
+type Answer = Readonly<{
+  url: string;
+  status: number;
+  retryAfter: string | null;
+  body: Readonly<{ orderId?: string; code?: string; version?: number }>;
+}>;
+
+let project: ComposeProject;
+let replicas: string[];
+
+beforeAll(async () => {
+  project = await createComposeProject();
+  await project.compose('up', '--detach', '--build', '--scale', `service=${REPLICAS}`);
+  replicas = await project.urls('service', 3000);
+  await Promise.all(replicas.map(untilReady));
+});
+
+afterEach(async ({ task }) => {
+  if (task.result?.state !== 'fail') return;
+  console.log(await project.compose('ps'));
+  console.log(await project.compose('logs', '--no-color', '--tail=30'));
+});
+
+afterAll(() => project.compose('down', '--volumes'));
+
+describe('an image of the service', () => {
+  test('runs as a plain user that can change nothing and has no capability', async () => {
+    const script = `
+      const { accessSync, constants, readFileSync } = require('node:fs');
+      const writable = (path) => { try { accessSync(path, constants.W_OK); return true; } catch { return false; } };
+      const status = readFileSync('/proc/self/status', 'utf8');
+      console.log(JSON.stringify({
+        uid: process.getuid(),
+        writable: ['/app', '/app/src/main.ts', '/tmp', '/home/node'].filter(writable),
+        capabilities: /CapBnd:\\s*(\\w+)/.exec(status)[1],
+        canGainPrivileges: /NoNewPrivs:\\s*(\\d)/.exec(status)[1] === '0',
+      }))`;
+    expect(JSON.parse(await inService('node', '-e', script))).toEqual({
+      uid: 1000,
+      writable: [],
+      capabilities: '0000000000000000',
+      canGainPrivileges: false,
+    });
+  });
+
+  test('holds what the service runs on, and nothing that is for development', async () => {
+    const { devDependencies, optionalDependencies } = JSON.parse(
+      await readFile('package.json', 'utf8'),
+    );
+    const packages = (await inService('ls', 'node_modules', 'node_modules/.bin')).split('\n');
+    expect(packages).toContain('fastify');
+    for (const name of Object.keys({ ...devDependencies, ...optionalDependencies })) {
+      expect(packages).not.toContain(name.split('/')[0]);
+    }
+    const files = (await inService('ls', '-A', '/app')).trim().split('\n');
+    expect(files).toEqual(['migrations', 'node_modules', 'package.json', 'src']);
+  });
+});
+
+describe('docker compose', () => {
+  test('starts replicas together, of which one migrates and all serve', async () => {
+    expect(replicas).toHaveLength(REPLICAS);
+    const log = await project.compose('logs', '--no-color', 'service');
+    expect(log.match(/schema brought up to date/g)).toHaveLength(1);
+    await eventually(async () => {
+      const states = await inspect('service', '{{.State.Health.Status}}');
+      return states.every((state) => state === 'healthy');
+    }, COMES_BACK);
+  });
+
+  test('takes an order through every replica, shows it at once and tells Kafka in order', async () => {
+    const [first, second, third] = replicas;
+    const placed = await place(first!);
+    expect(placed.status).toBe(201);
+    const id = placed.body.orderId!;
+    const path = `/v1/orders/${id}`;
+    const paid = await post(second!, `${path}/pay`, { paymentId: 'pay-1', amountCents: 2500 });
+    const shipped = await post(third!, `${path}/ship`, { trackingNumber: 'T-1', carrier: 'post' });
+    expect([paid.status, shipped.status]).toEqual([200, 200]);
+    for (const url of replicas) {
+      const order = await get(url, path);
+      expect(order.body).toMatchObject({ status: 'shipped', version: 3 });
+    }
+    expect(await versionsInKafka([id], 3)).toEqual(new Map([[id, [1, 2, 3]]]));
+  });
+
+  test('takes orders while Kafka is stopped, and they arrive when it is back', async () => {
+    await project.compose('stop', 'kafka');
+    let ids: string[];
+    try {
+      const answers = await Promise.all(
+        Array.from({ length: 10 }, (_, n) => place(replicas[n % REPLICAS]!)),
+      );
+      expect(answers.map(({ status }) => status)).toEqual(Array(10).fill(201));
+      ids = answers.map(({ body }) => body.orderId!);
+      for (const url of replicas) expect((await get(url, '/readyz')).status).toBe(200);
+    } finally {
+      await project.compose('start', 'kafka');
+    }
+    await untilOutboxIsEmpty();
+    expect(await versionsInKafka(ids, 10)).toEqual(new Map(ids.map((id) => [id, [1]])));
+  });
+
+  test('loses no order answered 201 when Postgres stops under load, and says 503 till it is back', async () => {
+    const callers = new AbortController();
+    const answers: Answer[] = [];
+    const load = Promise.all(
+      Array.from({ length: CALLERS }, async (_, n) => {
+        while (!callers.signal.aborted) {
+          answers.push(await place(replicas[n % REPLICAS]!));
+          await delay(PAUSE_MS);
+        }
+      }),
+    );
+    const sees = (status: number, from = 0) =>
+      eventually(() => {
+        const seen = answers.slice(from).filter((answer) => answer.status === status);
+        return replicas.every((url) => seen.some((answer) => answer.url === url));
+      }, COMES_BACK);
+    try {
+      await sees(201);
+      try {
+        await project.compose('stop', 'postgres');
+        await sees(503);
+      } finally {
+        await project.compose('start', 'postgres');
+      }
+      await sees(201, answers.length);
+    } finally {
+      callers.abort();
+      await load;
+    }
+    const refused = answers.filter(({ status }) => status !== 201);
+    for (const { status, retryAfter, body } of refused) {
+      expect(status).toBe(503);
+      expect(body.code).toMatch(/^[a-z_]+$/);
+      expect(Number(retryAfter)).toBeGreaterThan(0);
+    }
+    const ids = answers.flatMap(({ status, body }) => (status === 201 ? body.orderId! : []));
+    for (const [n, id] of ids.entries()) {
+      const found = await get(replicas[n % REPLICAS]!, `/v1/orders/${id}`);
+      expect(found.body).toMatchObject({ orderId: id, version: 1 });
+    }
+    await untilOutboxIsEmpty();
+    expect((await versionsInKafka(ids, ids.length)).size).toBe(ids.length);
+  });
+
+  test('plays the payment provider', async () => {
+    const [simulator] = await project.urls('provider-simulator', 4010);
+    const body = { orderId: 'o-1', amountCents: 2500, currency: 'EUR' };
+    const captured = await post(simulator!, '/payments/captures', body, { 'idempotency-key': 'k' });
+    expect(captured.status).toBe(201);
+  });
+
+  test('stops replicas at SIGTERM without loss of time, clients still connected', async () => {
+    const ids = await project.containers('service');
+    const clients = await Promise.all(replicas.map(keepConnected));
+    await project.compose('stop', 'service');
+    // 1: it took more than its 10 s; 137: it was killed.
+    const codes = await Promise.all(
+      ids.map((id) => docker(['inspect', '--format', '{{.State.ExitCode}}', id])),
+    );
+    for (const client of clients) client.destroy();
+    expect(codes.map(Number)).toEqual([0, 0, 0]);
+  });
+});
+
+function place(url: string): Promise<Answer> {
+  return post(url, '/v1/orders', newOrder);
+}
+
+function post(url: string, path: string, body: unknown, headers = {}): Promise<Answer> {
+  return ask(url, path, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body: JSON.stringify(body),
+  });
+}
+
+function get(url: string, path: string): Promise<Answer> {
+  return ask(url, path, {});
+}
+
+async function ask(url: string, path: string, request: RequestInit): Promise<Answer> {
+  const response = await fetch(`${url}${path}`, {
+    ...request,
+    signal: AbortSignal.timeout(30_000),
+  });
+  const body: Answer['body'] = JSON.parse(await response.text());
+  return { url, status: response.status, retryAfter: response.headers.get('retry-after'), body };
+}
+
+async function untilReady(url: string): Promise<void> {
+  await eventually(async () => (await get(url, '/readyz')).status === 200, COMES_BACK);
+}
+
+async function untilOutboxIsEmpty(): Promise<void> {
+  await eventually(async () => {
+    const { body } = await get(replicas[0]!, '/readyz');
+    expect(body).toMatchObject({ outbox: { pendingRows: 0 } });
+  }, COMES_BACK);
+}
+
+/** Versions of these orders as they came, repeats left out. */
+async function versionsInKafka(
+  ids: readonly string[],
+  messages: number,
+): Promise<Map<string, number[]>> {
+  const versions = new Map<string, number[]>();
+  const all = await readTopic('order.events', {
+    brokers: [project.broker],
+    withinMs: 60_000,
+    until: (read) =>
+      new Set(read.filter(({ key }) => ids.includes(key!)).map(identity)).size >= messages,
+  });
+  for (const { key, headers } of all) {
+    const version = Number(headers['ce_sequence']);
+    const seen = versions.get(key!) ?? [];
+    if (ids.includes(key!) && !seen.includes(version)) versions.set(key!, [...seen, version]);
+  }
+  return versions;
+}
+
+function identity({ headers }: Readonly<{ headers: Readonly<Record<string, string>> }>): string {
+  return headers['ce_id']!;
+}
+
+/** A client that keeps its connection and waits. */
+async function keepConnected(url: string) {
+  const { hostname, port } = new URL(url);
+  const socket = connect(Number(port), hostname);
+  socket.on('error', () => {});
+  socket.write('GET /livez HTTP/1.1\r\nHost: service\r\n\r\n');
+  await once(socket, 'data');
+  return socket;
+}
+
+function inService(...command: string[]): Promise<string> {
+  return project.compose('exec', '-T', 'service', ...command);
+}
+
+async function inspect(service: string, format: string): Promise<string[]> {
+  const ids = await project.containers(service);
+  return (await docker(['inspect', '--format', format, ...ids])).trim().split('\n');
+}
