@@ -12,10 +12,20 @@ const WHOLE_NUMBER = /^(0|[1-9]\d{0,15})$/;
 export function safeText(min: number, max: number) {
   return z
     .string()
-    .min(min)
-    .refine((text) => isAtMost(text, max), { error: `must have at most ${max} characters` })
-    .refine(isStorable, { error: 'must not contain U+0000 or an unpaired surrogate' })
-    .meta({ maxLength: max });
+    .refine((text) => textFault(text, min, max) === undefined, {
+      error: ({ input }) => textFault(String(input), min, max),
+    })
+    .meta({ minLength: min, maxLength: max });
+}
+
+/** A whole number from `min` to `max`, as a JSON number. */
+export function wholeNumber(min: number, max: number) {
+  return z
+    .number()
+    .refine((value) => Number.isSafeInteger(value) && value >= min && value <= max, {
+      error: `must be a whole number from ${min} to ${max}`,
+    })
+    .meta({ type: 'integer', minimum: min, maximum: max });
 }
 
 /** A UUID of any version; taken in either case, handed on in lower case. */
@@ -43,13 +53,14 @@ export function queryInteger(min: number, max: number) {
     .meta({ type: 'integer', minimum: min, maximum: max });
 }
 
-function isAtMost(text: string, max: number): boolean {
-  if (text.length <= max) return true;
-  return text.length <= 2 * max && Array.from(text).length <= max;
-}
-
-function isStorable(text: string): boolean {
-  return text.isWellFormed() && !text.includes('\0');
+function textFault(text: string, min: number, max: number): string | undefined {
+  // Code points are counted only where they can matter: there are at most `length` of them.
+  const isLong = text.length > max && (text.length > 2 * max || Array.from(text).length > max);
+  if (isLong) return `must have at most ${max} characters`;
+  if (text.length < min)
+    return min === 1 ? 'must not be empty' : `must have at least ${min} characters`;
+  if (text.includes('\0')) return 'must not contain U+0000';
+  return text.isWellFormed() ? undefined : 'must not contain an unpaired surrogate';
 }
 
 function isInstant(text: string): boolean {

@@ -2,6 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
 import { pathOf } from './request-parts.ts';
+import { fastifyPath } from './route.ts';
 import type { Route } from './route.ts';
 
 const PATH_LENGTH_MAX = 200;
@@ -11,20 +12,24 @@ export type RequestMetrics = Readonly<{
   observeRequest(method: string, route: string, status: number, seconds: number): void;
 }>;
 
+/** Follows a request to its end, whoever ends it. */
+export type RequestReport = (request: FastifyRequest, reply: FastifyReply) => void;
+
 /**
- * Makes the function that follows a request to its end, whoever ends it: one log line, one
- * observation. Neither holds a body, a header or the value of a query parameter.
+ * Makes one log line and one observation of each request. Neither holds a body, a header or the
+ * value of a query parameter.
  */
 export function createRequestReport(
   log: Logger,
   metrics: RequestMetrics | undefined,
-  routeOf: (fastifyUrl: string | undefined) => Route | undefined,
-) {
-  return (request: FastifyRequest, reply: FastifyReply): void => {
+  routes: readonly Route[],
+): RequestReport {
+  const byPath = new Map(routes.map((route) => [fastifyPath(route.path), route]));
+  return (request, reply) => {
     const startedAt = performance.now();
     reply.raw.once('close', () => {
       const durationMs = performance.now() - startedAt;
-      const route = routeOf(request.routeOptions.url);
+      const route = byPath.get(request.routeOptions.url ?? '');
       const status = reply.raw.statusCode;
       const fields = {
         requestId: request.id,

@@ -143,6 +143,11 @@ export function route(spec: ErasedSpec): Route {
   };
 }
 
+/** `/v1/orders/{orderId}` as Fastify writes it. */
+export function fastifyPath(path: string): string {
+  return path.replaceAll(/\{(\w+)\}/g, ':$1');
+}
+
 /** An object that takes unknown members would let a misspelt field pass in silence. */
 function refuseLooseObjects(operationId: string, { params, query, body }: RequestSchemas): void {
   for (const [part, schema] of Object.entries({ params, query, body })) {

@@ -1,0 +1,74 @@
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { Logger } from 'pino';
+
+import { discardBody } from './connections.ts';
+import { problemKinds } from './problem-kinds.ts';
+import { PROBLEM_MEDIA_TYPE, problemBody, problemHeaders } from './problem.ts';
+import type { Problem } from './problem.ts';
+import type { Answer } from './route.ts';
+import { internalProblem, toProblem } from './server-errors.ts';
+
+const JSON_MEDIA_TYPE = 'application/json; charset=utf-8';
+
+export type AnswerSender = Readonly<{
+  /** Sets status and headers; returns the payload. */
+  prepare(answer: Answer, request: FastifyRequest, reply: FastifyReply): string | Buffer | null;
+  /** Answers a failure; what is not a Problem is logged here, once, with its stack. */
+  sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): void;
+}>;
+
+/** Makes what every answer goes through. While `isLeaving`, callers are asked to reconnect. */
+export function createAnswerSender(log: Logger, isLeaving: () => boolean): AnswerSender {
+  const sendProblem = (problem: Problem, request: FastifyRequest, reply: FastifyReply) => {
+    // Fastify asks to close after any body it refused; one that has arrived whole needs no closing.
+    if (request.raw.complete) reply.removeHeader('connection');
+    reply
+      .code(problem.status)
+      .headers(commonHeaders(request, PROBLEM_MEDIA_TYPE, isLeaving()))
+      .headers(problemHeaders(problem))
+      .send(problemBody(problem, request.id));
+  };
+  return {
+    prepare(answer, request, reply) {
+      const contentType = answer.contentType ?? JSON_MEDIA_TYPE;
+      reply.code(answer.status).headers(commonHeaders(request, contentType, isLeaving()));
+      if (answer.headers !== undefined) reply.headers(answer.headers);
+      if (answer.text !== undefined) return answer.text;
+      if (answer.body !== undefined) return JSON.stringify(answer.body);
+      reply.removeHeader('content-type');
+      return null;
+    },
+    sendError(error, request, reply) {
+      const problem = toProblem(error);
+      if (problem === undefined) {
+        log.error({ err: error, requestId: request.id }, 'request failed');
+        sendProblem(internalProblem(), request, reply);
+      } else if (problem.kind === problemKinds.bodyTooLarge && !expectsContinue(request)) {
+        discardBody(request.raw, () => sendProblem(problem, request, reply));
+      } else {
+        sendProblem(problem, request, reply);
+      }
+    },
+  };
+}
+
+/** The caller holds its body back until it is asked for: nothing to discard. */
+function expectsContinue(request: FastifyRequest): boolean {
+  return request.headers.expect !== undefined;
+}
+
+/** An API answer is for its caller only, is not a page, and says which request it answers. */
+function commonHeaders(
+  { id, method }: FastifyRequest,
+  contentType: string,
+  isLeaving: boolean,
+): Record<string, string> {
+  const headers = {
+    'content-type': contentType,
+    'cache-control': method === 'GET' ? 'private, no-cache' : 'no-store',
+    'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+    'x-content-type-options': 'nosniff',
+    'x-request-id': id,
+  };
+  return isLeaving ? { ...headers, connection: 'close' } : headers;
+}
