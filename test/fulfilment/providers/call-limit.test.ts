@@ -29,6 +29,18 @@ describe('a call limit', () => {
     expect(await limit.enter()).toBe(true);
   });
 
+  test('stays as full as it was when a place is handed on', async () => {
+    const limit = createCallLimit({ callsMax: 1, waitersMax: 1, waitMsMax: long });
+    await limit.enter();
+    const second = limit.enter();
+    limit.leave();
+    expect(await second).toBe(true);
+    const third = limit.enter();
+    expect(await limit.enter()).toBe(false);
+    limit.leave();
+    expect(await third).toBe(true);
+  });
+
   test('sends away who waits too long, and gives the place to the next', async () => {
     const limit = createCallLimit({ callsMax: 1, waitersMax: 10, waitMsMax: 1 });
     await limit.enter();

@@ -1,0 +1,252 @@
+import { createServer } from 'node:net';
+import type { Socket } from 'node:net';
+import { inspect } from 'node:util';
+import { describe, expect, test } from 'vitest';
+import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
+import { createProviderHttp } from '#src/fulfilment/providers/provider-http.ts';
+
+const SECRET = 'sk_live_51H8xQ2eZvKYlo2C';
+const request = { key: 'k', orderId: 'o1', amountCents: 1999, currency: 'EUR' };
+const limits = { timeoutMs: 30_000, callsMax: 4 };
+
+const http = (status: string, body: string, headers = '') =>
+  `HTTP/1.1 ${status}\r\ncontent-length: ${Buffer.byteLength(body)}\r\n${headers}\r\n${body}`;
+const captured = JSON.stringify({ ...request, paymentId: 'pay_1' });
+
+/** A server that answers each request with whatever bytes it is told to. */
+async function startRawServer(answer: (socket: Socket, request: string) => void) {
+  const sockets = new Set<Socket>();
+  const requests: string[] = [];
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on('error', () => undefined);
+    socket.on('data', (data) => {
+      requests.push(data.toString());
+      answer(socket, data.toString());
+    });
+  });
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  server.listen(0, '127.0.0.1', () => resolve(undefined));
+  await promise;
+  const address = server.address();
+  const port = typeof address === 'object' && address ? address.port : 0;
+  return {
+    url: `http://127.0.0.1:${port}`,
+    requests,
+    [Symbol.asyncDispose]: async () => {
+      const closed = Promise.withResolvers<undefined>();
+      server.close(() => closed.resolve(undefined));
+      for (const socket of sockets) socket.destroy();
+      await closed.promise;
+    },
+  };
+}
+
+describe('a request to a provider', () => {
+  test('carries the key, the API key and JSON', async () => {
+    await using server = await startRawServer((socket) => socket.write(http('201 Yes', captured)));
+    const url = `${server.url}/eu/`;
+    const payments = createHttpPaymentProvider({ url, apiKey: SECRET, ...limits });
+    expect(await payments.capture(request)).toMatchObject({ outcome: 'ok' });
+    const [head = '', body = ''] = server.requests.join('').split('\r\n\r\n');
+    expect(head).toMatch(/^POST \/eu\/payments\/captures HTTP\/1\.1\r\n/);
+    expect(head).toContain('\r\nidempotency-key: k\r\n');
+    expect(head).toContain(`\r\nauthorization: Bearer ${SECRET}\r\n`);
+    expect(JSON.parse(body)).toEqual({ orderId: 'o1', amountCents: 1999, currency: 'EUR' });
+  });
+
+  test('is not sent on to where a redirect points', async () => {
+    await using server = await startRawServer((socket) =>
+      socket.write(http('307 Elsewhere', '', 'location: /elsewhere\r\n')),
+    );
+    const payments = createHttpPaymentProvider({ url: server.url, apiKey: SECRET, ...limits });
+    expect(await payments.capture(request)).toEqual({
+      outcome: 'unknown',
+      reason: 'answer 307 is empty',
+    });
+    expect(server.requests).toHaveLength(1);
+  });
+
+  test('is sent once, whatever becomes of the connection', async () => {
+    await using server = await startRawServer((socket) => socket.resetAndDestroy());
+    const payments = createHttpPaymentProvider({ url: server.url, ...limits });
+    expect(await payments.capture(request)).toEqual({
+      outcome: 'unknown',
+      reason: 'connection lost (ECONNRESET)',
+    });
+    expect(server.requests).toHaveLength(1);
+  });
+
+  test('is given up when its time is over, in the middle of an answer too', async () => {
+    await using server = await startRawServer((socket, text) => {
+      if (text.startsWith('POST')) socket.write(http('201 Yes', captured).slice(0, -5));
+    });
+    const payments = createHttpPaymentProvider({ url: server.url, timeoutMs: 50, callsMax: 4 });
+    const late = { outcome: 'unknown', reason: 'no answer in 50 ms' };
+    expect(await payments.capture(request)).toEqual(late);
+    expect(await payments.lookUpCapture(request)).toEqual(late);
+  });
+
+  test('is given up with the signal of the caller, before or after it was sent', async () => {
+    const sent = Promise.withResolvers<undefined>();
+    await using server = await startRawServer(() => sent.resolve(undefined));
+    const payments = createHttpPaymentProvider({ url: server.url, ...limits });
+    const leaving = new AbortController();
+    const outcome = payments.capture(request, leaving.signal);
+    await sent.promise;
+    leaving.abort(new Error(SECRET));
+    expect(await outcome).toEqual({ outcome: 'unknown', reason: 'stopped waiting' });
+    expect(await payments.capture(request, leaving.signal)).toMatchObject({
+      outcome: 'not_applied',
+    });
+    expect(server.requests).toHaveLength(1);
+  });
+
+  test('waits for a place when too many are under way, and is not sent if it gives up', async () => {
+    const sent = Promise.withResolvers<undefined>();
+    const answers: Socket[] = [];
+    await using server = await startRawServer((socket) => {
+      answers.push(socket);
+      sent.resolve(undefined);
+    });
+    const payments = createHttpPaymentProvider({ url: server.url, timeoutMs: 30_000, callsMax: 1 });
+    const first = payments.capture(request);
+    await sent.promise;
+    const leaving = new AbortController();
+    const second = payments.capture(request, leaving.signal);
+    leaving.abort();
+    expect(await second).toEqual({ outcome: 'not_applied', reason: 'no place for the call' });
+    answers[0]!.write(http('201 Yes', captured));
+    expect(await first).toMatchObject({ outcome: 'ok' });
+    expect(server.requests).toHaveLength(1);
+  });
+});
+
+describe('an answer of a provider', () => {
+  test.each([
+    [
+      'bytes that are not UTF-8',
+      Buffer.from(captured.replace('pay_1', '\xff'), 'latin1'),
+      'answer 201 is not JSON',
+    ],
+    ['more than 64 KiB', Buffer.from(`"${'x'.repeat(64 * 1024)}"`), 'answer 201 is too large'],
+    ['nothing', Buffer.from(''), 'answer 201 is empty'],
+  ])('with %s is unknown', async (_, body, reason) => {
+    await using server = await startRawServer((socket) => {
+      socket.write(`HTTP/1.1 201 Yes\r\ncontent-length: ${body.length}\r\n\r\n`);
+      socket.write(body);
+    });
+    const payments = createHttpPaymentProvider({ url: server.url, ...limits });
+    expect(await payments.capture(request)).toEqual({ outcome: 'unknown', reason });
+  });
+
+  test('about a refund of another payment is unknown', async () => {
+    const refunded = { ...request, paymentId: 'pay_2', refundId: 'ref_1' };
+    await using server = await startRawServer((socket, text) =>
+      socket.write(http(text.startsWith('GET') ? '200 Yes' : '201 Yes', JSON.stringify(refunded))),
+    );
+    const payments = createHttpPaymentProvider({ url: server.url, ...limits });
+    const { key: _, orderId: __, ...stated } = refunded;
+    const outcome = { outcome: 'unknown', stated };
+    expect(await payments.refund({ ...request, paymentId: 'pay_1' })).toMatchObject(outcome);
+    expect(await payments.lookUpRefund({ ...request, paymentId: 'pay_1' })).toMatchObject(outcome);
+    const right = await payments.refund({ ...request, paymentId: 'pay_2' });
+    expect(right).toEqual({ outcome: 'ok', result: stated });
+  });
+
+  test('that never ends is cut off at 64 KiB', async () => {
+    const cut = Promise.withResolvers<undefined>();
+    await using server = await startRawServer((socket) => {
+      const chunk = 'x'.repeat(1024);
+      socket.on('close', () => cut.resolve(undefined));
+      socket.write('HTTP/1.1 201 Yes\r\ntransfer-encoding: chunked\r\n\r\n');
+      const pour = () => {
+        while (socket.writable && socket.write(`400\r\n${chunk}\r\n`));
+      };
+      socket.on('drain', pour);
+      pour();
+    });
+    const payments = createHttpPaymentProvider({ url: server.url, ...limits });
+    expect(await payments.capture(request)).toEqual({
+      outcome: 'unknown',
+      reason: 'answer 201 is too large',
+    });
+    await cut.promise;
+  });
+
+  test.each([
+    ['no HTTP', 'hello\r\n\r\n'],
+    ['a head that never ends', `HTTP/1.1 200 OK\r\nx: ${'y'.repeat(100_000)}`],
+  ])('that is %s is unknown', async (_, bytes) => {
+    await using server = await startRawServer((socket) => socket.end(bytes));
+    const payments = createHttpPaymentProvider({ url: server.url, ...limits });
+    expect(await payments.capture(request)).toMatchObject({
+      outcome: 'unknown',
+      reason: expect.stringMatching(/^connection lost/),
+    });
+  });
+});
+
+describe('a provider that cannot be reached', () => {
+  test('at an address where nobody listens has not applied anything', async () => {
+    const server = await startRawServer(() => undefined);
+    await server[Symbol.asyncDispose]();
+    const payments = createHttpPaymentProvider({ url: server.url, ...limits });
+    expect(await payments.capture(request)).toEqual({
+      outcome: 'not_applied',
+      reason: 'no connection (ECONNREFUSED)',
+    });
+    expect(await payments.lookUpCapture(request)).toMatchObject({ outcome: 'unknown' });
+    expect(await payments.cancelCapture(request)).toMatchObject({ outcome: 'unknown' });
+  });
+
+  test('under a name that nobody has has not applied anything', async () => {
+    const payments = createHttpPaymentProvider({ url: 'http://provider.invalid', ...limits });
+    expect(await payments.capture(request)).toMatchObject({
+      outcome: 'not_applied',
+      reason: expect.stringMatching(/^no connection/),
+    });
+  });
+});
+
+describe('the API key of a provider', () => {
+  test.each([
+    ['a reset', (socket: Socket) => socket.resetAndDestroy()],
+    [
+      'a refusal that quotes it',
+      (socket: Socket, text: string) => socket.write(quoting('402', text)),
+    ],
+    ['a 400 that quotes it', (socket: Socket, text: string) => socket.write(quoting('400', text))],
+    ['a page that quotes it', (socket: Socket, text: string) => socket.write(http('500 No', text))],
+  ])('is in no outcome, after %s', async (_, answer) => {
+    await using server = await startRawServer(answer);
+    const payments = createHttpPaymentProvider({ url: server.url, apiKey: SECRET, ...limits });
+    const outcome = await payments.capture(request);
+    expect(server.requests.join('')).toContain(SECRET);
+    expect(inspect(outcome, { depth: null, showHidden: true })).not.toContain(SECRET);
+  });
+
+  test.each([`${SECRET}\n`, `${SECRET} x`, `${SECRET}\r\nx: y`, `${SECRET}é`, ''])(
+    'is turned away at the start if it is no token, without being told: %j',
+    (apiKey) => {
+      const create = () => createProviderHttp({ url: 'http://127.0.0.1', apiKey, ...limits });
+      expect(create).toThrow(/^a provider API key has a character it may not have$/);
+    },
+  );
+});
+
+test.each(['', 'provider', 'ftp://h', 'http://user:pass@h', 'http://h?x=1', 'http://h#x'])(
+  'a provider URL that cannot work is turned away at the start: %j',
+  (url) => {
+    expect(() => createProviderHttp({ url, ...limits })).toThrow(
+      /^a provider URL is http or https/,
+    );
+  },
+);
+
+/** What a careless provider says: the head of the request, in every field. */
+function quoting(status: string, text: string): string {
+  const message = text.split('\r\n').join(' ');
+  const word = status === '402' ? 'refused' : 'not_applied';
+  return http(`${status} No`, JSON.stringify({ outcome: word, key: 'k', code: message, message }));
+}
