@@ -1,8 +1,10 @@
+import { spawn } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { startPostgres } from '#dev/embedded-postgres.ts';
+import { postgresUser } from '#dev/postgres-binaries.ts';
 import { findProcesses, markerOf, sendSignal } from '#dev/processes.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestFolder } from '#test/support/test-folder.ts';
@@ -37,8 +39,9 @@ describe.skipIf(skipReason('postgres'))('the embedded Postgres', () => {
   });
 
   test('takes the place of a server that was killed, with its children still there', async () => {
-    await start();
+    const killed = await start();
     const earlier = await postmasterOf(folder.path);
+    await killed.signal('SIGSTOP'); // else they end by themselves when it is gone, sooner or later
     sendSignal(earlier, 'SIGKILL');
     const postgres = await start();
     expect(await query(postgres.url, 'select 1 as one')).toEqual([{ one: 1 }]);
@@ -48,11 +51,13 @@ describe.skipIf(skipReason('postgres'))('the embedded Postgres', () => {
   test('starts although its old process id is now that of another program', async () => {
     const postgres = await start();
     await postgres.kill();
+    const other = spawn('sleep', ['60'], { ...(await postgresUser()) });
     const file = join(folder.path, 'data', 'postmaster.pid');
     const [, ...rest] = (await readFile(file, 'utf8')).split('\n');
-    await writeFile(file, [process.ppid, ...rest].join('\n'));
+    await writeFile(file, [other.pid, ...rest].join('\n'));
     await postgres.start();
     expect(await query(postgres.url, 'select 1 as one')).toEqual([{ one: 1 }]);
+    other.kill();
   });
 
   test('syncs to disk, and lets nobody in without the password', async () => {

@@ -39,7 +39,11 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
     expect(found.status).toBe(200);
     expect(await checkout.postmaster()).toBe(postmaster);
 
-    expect(await second.end('SIGTERM')).toBe(0);
+    // A Ctrl-C in a terminal goes to the whole process group, and npm sends it once more.
+    second.signalGroup('SIGINT');
+    await second.says('Stopping');
+    expect(await second.end('SIGINT')).toBe(0);
+    expect(second.output()).toContain('"msg":"stopped"');
     expect(await checkout.running()).toEqual([]);
   });
 
@@ -76,6 +80,7 @@ async function createCheckout() {
     startProcess(
       spawn(process.execPath, ['dev/start.ts'], {
         cwd: path,
+        detached: true,
         env: { ...process.env, KAFKA_BROKERS: NO_BROKER, PORT: String(port), ...env },
       }),
     );
@@ -126,6 +131,9 @@ function startProcess(child: ChildProcess) {
       });
       await Promise.race([said, ended]);
       if (!output.includes(text)) throw new Error(`it ended before it said ${text}:\n${output}`);
+    },
+    signalGroup: (signal: NodeJS.Signals) => {
+      if (child.pid) process.kill(-child.pid, signal);
     },
     end: async (signal: NodeJS.Signals) => {
       child.kill(signal);
