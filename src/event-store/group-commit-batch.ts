@@ -10,8 +10,11 @@ export type Task<Rows> = {
   readonly queuedAt: number;
   readonly decide: (
     loaded: Loaded,
+    refusedBy: Verdict | undefined,
   ) => Readonly<{ unit: Unit<Rows> | undefined; settle: () => void }>;
   readonly reject: (error: unknown) => void;
+  /** Why its last unit was not written. */
+  refusedBy?: Verdict;
   looksUpKey: boolean;
   attemptsLeft: number;
 };
@@ -44,7 +47,7 @@ function load<Rows>(store: UnitStore<Rows>, tasks: readonly Task<Rows>[]): Promi
 
 function decideOn<Rows>(task: Task<Rows>, loaded: Loaded): Member<Rows>[] {
   try {
-    const { unit, settle } = task.decide(loaded);
+    const { unit, settle } = task.decide(loaded, task.refusedBy);
     if (unit) return [{ task, unit, settle }];
     settle();
   } catch (error) {
@@ -83,6 +86,7 @@ function settle<Rows>(member: Member<Rows>, verdict: Verdict | undefined): Task<
   }
   task.attemptsLeft -= 1;
   task.looksUpKey = true;
+  if (verdict !== undefined) task.refusedBy = verdict;
   if (task.attemptsLeft > 0) return [task];
   task.reject(new VersionConflict());
   return [];

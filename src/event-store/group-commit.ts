@@ -1,5 +1,5 @@
 import { setImmediate } from 'node:timers';
-import type { KeyRef, Loaded, Unit, UnitStore, WriteFailed } from './event-store.ts';
+import type { KeyRef, Loaded, Unit, UnitStore, Verdict, WriteFailed } from './event-store.ts';
 import { runBatch } from './group-commit-batch.ts';
 import type { Task } from './group-commit-batch.ts';
 import { CommandOverloaded } from './group-commit-errors.ts';
@@ -18,7 +18,8 @@ export type Work<Rows, Result> = Readonly<{
   assumeNewKey?: boolean;
   /** How often to decide before a lost race is the caller's problem. */
   attemptsMax: number;
-  decide(loaded: Loaded): Decision<Rows, Result>;
+  /** `refusedBy` is the verdict on what it decided before: a lost race, or what the rows' owner says. */
+  decide(loaded: Loaded, refusedBy?: Verdict): Decision<Rows, Result>;
 }>;
 
 /** `unit` absent: nothing to write, and `result` is the answer. */
@@ -139,8 +140,8 @@ function taskOf<Rows, Result>(
     looksUpKey: !assumeNewKey,
     attemptsLeft: attemptsMax,
     queuedAt: performance.now(),
-    decide(loaded) {
-      const { unit, result } = decide(loaded);
+    decide(loaded, refusedBy) {
+      const { unit, result } = decide(loaded, refusedBy);
       return { unit, settle: () => resolve(result) };
     },
     reject,

@@ -1,6 +1,14 @@
-import { v7 as uuidv7 } from 'uuid';
-import type { EventMetadata, KeyRef, Loaded, StoredAnswer } from '#src/event-store/event-store.ts';
+import { randomUUID } from 'node:crypto';
+import type {
+  EventMetadata,
+  KeyRef,
+  Loaded,
+  StoredAnswer,
+  StreamAppend,
+} from '#src/event-store/event-store.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
+import { recordedAt } from '#src/event-store/recorded-at.ts';
+import type { SagaWorkRow } from '#src/sagas/saga-work.ts';
 import type { OrderCommand } from './domain/order-commands.ts';
 import type { OrderEvent } from './domain/order-events.ts';
 import { OrderRejected } from './domain/order-rejected.ts';
@@ -9,7 +17,7 @@ import { allowedCommands, decide, isRepeat } from './domain/order.ts';
 import type { Order } from './domain/order.ts';
 import { foldOrder } from './order-history.ts';
 import { appendToOrder } from './order-units.ts';
-import type { OrderAppend, OrderRows } from './order-units.ts';
+import type { OrderAppend, OrderAt, OrderRows } from './order-units.ts';
 import type { OrderView } from './order-view.ts';
 
 /** How often a command is decided again after it lost a race, before its caller is told. */
@@ -69,6 +77,13 @@ export class OutboxFull extends Error {
   }
 }
 
+/** What a unit must hold beside these events of an order: its saga, begun or woken. */
+export type FollowUp = (
+  orderId: string,
+  events: readonly OrderEvent[],
+  context: Readonly<{ recordedAt: string; metadata: EventMetadata }>,
+) => Readonly<{ appends: readonly StreamAppend[]; sagas: readonly SagaWorkRow[] }>;
+
 export type HandleOrderCommand = (request: OrderRequest) => Promise<OrderAnswer>;
 
 export type OrderCommandDependencies = Readonly<{
@@ -77,39 +92,37 @@ export type OrderCommandDependencies = Readonly<{
   topic: string;
   /** Whether commands must wait until Kafka has taken some of what is there. */
   outboxIsFull: () => boolean;
+  /** Absent where orders are handled by hand only. */
+  followUp?: FollowUp;
 }>;
 
 /**
  * Runs commands on orders: replay by key, then repeat, then If-Match, then the rules, in this order.
  * @returns a function that throws OrderRequestRefused, IdempotencyKeyReused, OutboxFull, or what `submit` throws
  */
-export function createOrderCommandHandler({
-  commit,
-  now,
-  topic,
-  outboxIsFull,
-}: OrderCommandDependencies): HandleOrderCommand {
+export function createOrderCommandHandler(
+  dependencies: OrderCommandDependencies,
+): HandleOrderCommand {
+  const { commit, outboxIsFull } = dependencies;
   return async (request) => {
     if (outboxIsFull()) throw new OutboxFull();
-    const commandId = uuidv7();
+    const commandId = randomUUID();
     const isNew = request.command.type === 'PlaceOrder';
     return commit.submit({
       loads: isNew ? [] : [request.orderId],
       ...(request.idempotency && { key: request.idempotency.ref }),
       assumeNewKey: isNew,
       attemptsMax: ATTEMPTS_MAX,
-      decide: (loaded) => decideRequest(request, commandId, loaded, { now, topic }),
+      decide: (loaded) => decideRequest(request, commandId, loaded, dependencies),
     });
   };
 }
-
-type Settings = Readonly<{ now: () => Date; topic: string }>;
 
 function decideRequest(
   request: OrderRequest,
   commandId: string,
   loaded: Loaded,
-  { now, topic }: Settings,
+  dependencies: OrderCommandDependencies,
 ): Decision<OrderRows, OrderAnswer> {
   const { orderId, command, metadata, idempotency } = request;
   const stored = idempotency && loaded.answer(idempotency.ref);
@@ -118,10 +131,9 @@ function decideRequest(
   const { order, view, lastAt } = foldOrder(loaded.stream(orderId));
   const [first, ...rest] = eventsOf(request, order, view?.version ?? 0);
   const appended = first
-    ? appendToOrder({ orderId, view }, [first, ...rest], {
-        recordedAt: notBefore(lastAt, now()),
+    ? append({ orderId, view }, [first, ...rest], dependencies, {
+        recordedAt: recordedAt(dependencies.now(), lastAt),
         metadata,
-        topic,
       })
     : unchanged(view);
   const result = answerTo(command, appended.view);
@@ -129,6 +141,21 @@ function decideRequest(
   const { ref, requestHash } = idempotency;
   const answer = { ref, commandId, stored: { requestHash, ...result } };
   return { unit: { ...appended.unit, answer }, result };
+}
+
+function append(
+  at: OrderAt,
+  events: readonly [OrderEvent, ...OrderEvent[]],
+  { topic, followUp }: OrderCommandDependencies,
+  context: Readonly<{ recordedAt: string; metadata: EventMetadata }>,
+): OrderAppend {
+  const { view, unit } = appendToOrder(at, events, { ...context, topic });
+  if (!followUp) return { view, unit };
+  const { appends, sagas } = followUp(at.orderId, events, context);
+  return {
+    view,
+    unit: { appends: [...unit.appends, ...appends], rows: { ...unit.rows, sagas } },
+  };
 }
 
 function replay(stored: StoredAnswer, requestHash: Uint8Array): OrderAnswer {
@@ -161,19 +188,19 @@ function unchanged(view: OrderView | null): OrderAppend {
   return { view, unit: { appends: [], rows: { summaries: [], messages: [] } } };
 }
 
-/** An event is never recorded before the one that it follows, whatever the clock does. */
-function notBefore(lastAt: string | null, now: Date): string {
-  const instant = now.toISOString();
-  return lastAt !== null && lastAt > instant ? lastAt : instant;
-}
-
 function answerTo({ type }: OrderCommand, view: OrderView): OrderAnswer {
-  const accepted = view.fulfilment === 'compensating' || type === 'FulfilOrder';
+  const { orderId } = view;
+  const isAccepted = view.fulfilment === 'compensating' || type === 'FulfilOrder';
   return {
-    status: type === 'PlaceOrder' ? 201 : accepted ? 202 : 200,
+    status: type === 'PlaceOrder' ? 201 : isAccepted ? 202 : 200,
     etag: `"v${view.version}"`,
-    location: type === 'PlaceOrder' ? `/v1/orders/${view.orderId}` : null,
+    location: locationAfter(type, orderId),
     body: JSON.stringify(view),
     replayed: false,
   };
+}
+
+function locationAfter(type: OrderCommand['type'], orderId: string): string | null {
+  if (type === 'PlaceOrder') return `/v1/orders/${orderId}`;
+  return type === 'FulfilOrder' ? `/v1/orders/${orderId}/fulfilment` : null;
 }

@@ -1,5 +1,6 @@
 import type { EventMetadata, StreamAppend, Unit } from '#src/event-store/event-store.ts';
 import type { WriteFunction } from '#src/event-store/postgres-unit-store.ts';
+import type { SagaWorkRow } from '#src/sagas/saga-work.ts';
 import type { OrderEvent } from './domain/order-events.ts';
 import { ORDER_CATEGORY, orderEventCodec } from './order-event-codec.ts';
 import { toMessageRow } from './order-messages.ts';
@@ -13,7 +14,17 @@ import type { OrdersSummaryRow } from './orders-summary.ts';
 export type OrderRows = Readonly<{
   summaries: readonly OrdersSummaryRow[];
   messages: readonly OrderMessageRow[];
+  sagas?: readonly SagaWorkRow[];
+  reservations?: readonly ReservationRow[];
 }>;
+
+/**
+ * Stock that a saga takes, all or nothing (else the verdict is `short`), and what becomes of all that
+ * it holds: it goes back on the shelf, or has left the house.
+ */
+export type ReservationRow =
+  | Readonly<{ op: 'reserve'; reservation_id: string; sku: string; quantity: number }>
+  | Readonly<{ op: 'release' | 'consume'; reservation_id: string }>;
 
 /** Calls `append_units` of the migrations; its arguments are in their order there. */
 export const appendUnits: WriteFunction<OrderRows> = {
@@ -21,6 +32,8 @@ export const appendUnits: WriteFunction<OrderRows> = {
   arguments: (units) => [
     units.flatMap(({ rows }, unit) => rows.summaries.map((row) => ({ unit, ...row }))),
     units.flatMap(({ rows }, unit) => rows.messages.map((row) => ({ unit, ...row }))),
+    units.flatMap(({ rows }, unit) => rows.sagas?.map((row) => ({ unit, ...row })) ?? []),
+    units.flatMap(({ rows }, unit) => rows.reservations?.map((row) => ({ unit, ...row })) ?? []),
   ],
 };
 

@@ -8,6 +8,8 @@ export type OrderCommand =
       customerId: string;
       currency: string;
       items: readonly OrderItem[];
+      /** Starts its fulfilment at once, under this id. */
+      sagaId?: string;
     }>
   | Readonly<{ type: 'PayOrder'; paymentId: string; amountCents: number }>
   | Readonly<{ type: 'ShipOrder'; trackingNumber: string; carrier: string }>

@@ -164,9 +164,12 @@ type Command<Type> = Extract<OrderCommand, { type: Type }>;
 
 function place(command: Command<'PlaceOrder'>, order: Order): OrderEvent[] {
   if (order.status !== 'unplaced') throw new OrderRejected('order_already_placed');
-  const { orderId, customerId, currency, items } = command;
+  const { orderId, customerId, currency, items, sagaId } = command;
   const totalCents = totalOf(items);
-  return [{ type: 'OrderPlaced', data: { orderId, customerId, currency, items, totalCents } }];
+  return [
+    { type: 'OrderPlaced', data: { orderId, customerId, currency, items, totalCents } },
+    ...(sagaId === undefined ? [] : [started(sagaId)]),
+  ];
 }
 
 function totalOf(items: readonly OrderItem[]): number {
@@ -219,7 +222,11 @@ function refund({ refundId, amountCents }: Command<'RefundOrder'>, order: Order)
 function fulfil({ sagaId }: Command<'FulfilOrder'>, order: Order): OrderEvent[] {
   refuseWhenOver(order);
   if (order.status === 'paid') throw new OrderRejected('order_already_paid');
-  return [{ type: 'FulfilmentStarted', data: { sagaId } }];
+  return [started(sagaId)];
+}
+
+function started(sagaId: string): OrderEvent {
+  return { type: 'FulfilmentStarted', data: { sagaId } };
 }
 
 function refuseWhenOver(order: Order): void {

@@ -1,0 +1,91 @@
+import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
+import type { OrderItem } from '#src/orders/domain/order-events.ts';
+import type { ReservationRow } from '#src/orders/order-units.ts';
+import type { SagaEvent } from '#src/sagas/saga-events.ts';
+import type { FulfilledOrder } from './fulfilment-definition.ts';
+import { captured, refunded, shipped } from './fulfilment-facts.ts';
+
+const REASON_LENGTH_MAX = 500;
+
+/** What an event of the saga is for the order. */
+export function orderCommandOf(
+  event: SagaEvent,
+  { view }: FulfilledOrder,
+): FulfilmentCommand | null {
+  switch (event.type) {
+    case 'StepRequested':
+      return event.data.step === 'ship' ? { type: 'RequestShipment' } : null;
+    case 'StepDone':
+      return factOf(event.data.step, event.data.result, view.currency);
+    case 'SagaCompensated':
+      return {
+        type: 'FinishCancellation',
+        reason: event.data.reason.slice(0, REASON_LENGTH_MAX),
+      };
+    case 'SagaStarted':
+    case 'StepAttempted':
+    case 'StepRefused':
+    case 'StepCancelled':
+    case 'StepGivenUp':
+    case 'CompensationStarted':
+    case 'SagaCompleted':
+    case 'SagaStuck':
+    case 'RetryRequested':
+    case 'StepResolved':
+    case 'StepReopened':
+      return null;
+  }
+}
+
+/**
+ * Money in another currency than the order's is told by the saga alone: the order's own amounts could
+ * not say it.
+ */
+function factOf(step: string, result: unknown, currency: string): FulfilmentCommand | null {
+  switch (step) {
+    case 'capture': {
+      const { paymentId, amountCents, ...money } = captured.parse(result);
+      return money.currency === currency ? { type: 'RecordPayment', paymentId, amountCents } : null;
+    }
+    case 'refund': {
+      const { refundId, paymentId, amountCents, ...money } = refunded.parse(result);
+      const fact = { type: 'RecordRefund', refundId, paymentId, amountCents } as const;
+      return money.currency === currency ? fact : null;
+    }
+    case 'ship':
+      return { type: 'RecordShipment', ...shipped.parse(result) };
+    default:
+      return null;
+  }
+}
+
+/** What an event of the saga moves in the stock. */
+export function reservationsOf(
+  sagaId: string,
+  event: SagaEvent,
+  { view }: FulfilledOrder,
+): ReservationRow[] {
+  if (event.type !== 'StepDone') return [];
+  switch (event.data.step) {
+    case 'reserve':
+      return quantities(view.items).map(([sku, quantity]) => ({
+        op: 'reserve',
+        reservation_id: sagaId,
+        sku,
+        quantity,
+      }));
+    case 'release':
+      return [{ op: 'release', reservation_id: sagaId }];
+    case 'ship':
+      return [{ op: 'consume', reservation_id: sagaId }];
+    default:
+      return [];
+  }
+}
+
+/** A sku may stand in several lines. */
+function quantities(items: readonly OrderItem[]): [string, number][] {
+  const bySku = new Map<string, number>();
+  for (const { sku, quantity } of items) bySku.set(sku, (bySku.get(sku) ?? 0) + quantity);
+  return [...bySku];
+}

@@ -1,0 +1,81 @@
+import type { OrderView } from '#src/orders/order-view.ts';
+import type { CallAction, SagaDefinition } from '#src/sagas/saga-definition.ts';
+import { actionOf } from '#src/sagas/saga.ts';
+import type { Saga } from '#src/sagas/saga.ts';
+import { cancelIntent, captured, captureIntent, refundIntent } from './fulfilment-facts.ts';
+
+/** What the saga of an order looks at. */
+export type FulfilledOrder = Readonly<{
+  view: OrderView;
+  /** Why it is to be cancelled, if it is. */
+  cancellation: string | null;
+}>;
+
+/** How long to try before a step is given up. */
+export type FulfilmentDeadlines = Readonly<{ captureMs: number; shipMs: number; undoMs: number }>;
+
+/** A parcel that an operator found: the carrier's name is not asked for. */
+const CARRIER_UNKNOWN = 'unknown';
+
+/** Reserve, capture, ship; undone in reverse. */
+export function fulfilmentDefinition({
+  captureMs,
+  shipMs,
+  undoMs,
+}: FulfilmentDeadlines): SagaDefinition<FulfilledOrder> {
+  return {
+    name: 'fulfilment',
+    version: 1,
+    steps: [
+      {
+        action: { kind: 'local', name: 'reserve' },
+        compensation: { kind: 'local', name: 'release' },
+      },
+      {
+        action: call('capture', captureMs),
+        cancel: call('cancel_capture', undoMs),
+        compensation: call('refund', undoMs),
+      },
+      { action: call('ship', shipMs), cancel: call('cancel_shipment', undoMs), pivot: true },
+    ],
+    request,
+    resultOf,
+    interruption: ({ cancellation }) => cancellation,
+  };
+}
+
+function call(name: string, deadlineMs: number): CallAction {
+  return { kind: 'call', name, deadlineMs };
+}
+
+function request(action: string, saga: Saga, { view }: FulfilledOrder): unknown {
+  const { orderId, totalCents, currency, items } = view;
+  switch (action) {
+    case 'capture':
+      return captureIntent.parse({ orderId, amountCents: totalCents, currency });
+    case 'ship':
+      return { orderId, items: items.map(({ sku, quantity }) => ({ sku, quantity })) };
+    case 'cancel_capture':
+      return cancelIntent.parse({ orderId, openKey: actionOf(saga, 'capture').key });
+    case 'cancel_shipment':
+      return cancelIntent.parse({ orderId, openKey: actionOf(saga, 'ship').key });
+    case 'refund': // as the provider stated it: exactly what was taken is given back
+      return refundIntent.parse({ orderId, ...captured.parse(actionOf(saga, 'capture').result) });
+    default:
+      throw new Error(`${action} is no call of a fulfilment`);
+  }
+}
+
+function resultOf(action: string, reference: string, saga: Saga): unknown {
+  const { request } = actionOf(saga, action);
+  switch (action) {
+    case 'capture':
+      return captured.parse({ ...captureIntent.parse(request), paymentId: reference });
+    case 'refund':
+      return { ...refundIntent.parse(request), refundId: reference };
+    case 'ship':
+      return { trackingNumber: reference, carrier: CARRIER_UNKNOWN };
+    default:
+      throw new Error(`${action} has no reference`);
+  }
+}

@@ -1,0 +1,44 @@
+import type { ProblemKind } from '#src/http/problem.ts';
+
+/** What a route of fulfilments or of the stock can fail with, beside what any order command can. */
+export const fulfilmentProblemKinds = {
+  off: {
+    code: 'fulfilment_off',
+    status: 409,
+    title: 'Fulfilment is switched off',
+    advice:
+      'This installation has no providers (PAYMENT_URL, SHIPPING_URL): pay and ship by hand instead.',
+  },
+  notFound: {
+    code: 'fulfilment_not_found',
+    status: 404,
+    title: 'No fulfilment of this order',
+    advice: 'There is no such order, or its fulfilment was never started.',
+  },
+  notStuck: {
+    code: 'fulfilment_not_stuck',
+    status: 409,
+    title: 'Fulfilment is not stuck',
+    advice: 'It goes on by itself or has ended. Only a stuck fulfilment takes retry and resolve.',
+  },
+  stepNotOpen: {
+    code: 'step_not_open',
+    status: 409,
+    title: 'Step is not open',
+    advice:
+      'The fulfilment does not wait for this step. `open` of the answer lists those it waits for.',
+  },
+  stockNotFound: {
+    code: 'stock_not_found',
+    status: 404,
+    title: 'No such sku in stock',
+    advice: 'Nothing was ever put on hand under this sku. PUT /v1/stock/{sku} does so.',
+  },
+  stockReserved: {
+    code: 'stock_reserved',
+    status: 409,
+    title: 'More is reserved than that',
+    advice:
+      'onHand may not fall below what is reserved. Cancel orders first, or wait until they ship.',
+  },
+} as const satisfies Record<string, ProblemKind>;

@@ -1,0 +1,81 @@
+import type { Pool } from 'pg';
+import type { Logger } from 'pino';
+import type { Unit } from '#src/event-store/event-store.ts';
+import type { GroupCommit } from '#src/event-store/group-commit.ts';
+import { Problem } from '#src/http/problem.ts';
+import type { FollowUp } from '#src/orders/handle-order-command.ts';
+import type { OrderRows } from '#src/orders/order-units.ts';
+import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
+import type { ObserveSaga } from '#src/sagas/saga-points.ts';
+import { createSagaRunner } from '#src/sagas/saga-runner.ts';
+import type { SagaRunnerEvents, SagaRunnerLimits } from '#src/sagas/saga-runner.ts';
+import type { Providers } from './fulfilment-calls.ts';
+import { fulfilmentDefinition } from './fulfilment-definition.ts';
+import type { FulfilledOrder, FulfilmentDeadlines } from './fulfilment-definition.ts';
+import { fulfilmentKind } from './fulfilment-kind.ts';
+import type { FulfilmentKind } from './fulfilment-kind.ts';
+import { fulfilmentProblemKinds } from './fulfilment-problems.ts';
+
+const NOTHING = { appends: [], sagas: [] } as const;
+
+export type FulfilmentDependencies = Readonly<{
+  commit: Pick<GroupCommit<OrderRows>, 'submit'>;
+  pool: Pool;
+  /** None: orders are handled by hand, and nothing may be left to fulfil. */
+  providers: Providers | undefined;
+  deadlines: FulfilmentDeadlines;
+  limits: SagaRunnerLimits;
+  topic: string;
+  now: () => Date;
+  log: Pick<Logger, 'info' | 'warn' | 'error'>;
+  events?: SagaRunnerEvents;
+  /** For tests that stop time, or the process, at a point of a run. */
+  observe?: ObserveSaga;
+}>;
+
+/** The sagas of orders in this process. */
+export type Fulfilment = Readonly<{
+  /** Every version that is known, to show what was done by it. */
+  definitions: readonly SagaDefinition<FulfilledOrder>[];
+  /** Those that can be carried out here. */
+  kinds: readonly FulfilmentKind[];
+  /** For the command handler. @throws Problem `fulfilment_off` for an order that starts one */
+  followUp: FollowUp;
+  /** For the group commit: to be told of every unit that was committed. */
+  committed(units: readonly Unit<OrderRows>[]): void;
+  /** @throws SagaDefinitionMissing */
+  start(): Promise<void>;
+  /** Before the group commit ends: what is under way is recorded. */
+  stop(): Promise<void>;
+}>;
+
+export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilment {
+  const { providers, deadlines, topic } = dependencies;
+  const kinds = providers ? [fulfilmentKind(providers, deadlines, topic)] : [];
+  const runner = createSagaRunner({ ...dependencies, kinds });
+  return {
+    definitions: [fulfilmentDefinition(deadlines)],
+    kinds,
+    followUp: (orderId, events, { recordedAt, metadata }) => {
+      for (const { type, data } of events) {
+        if (type === 'CancellationRequested') {
+          return { appends: [], sagas: [{ op: 'wake', subject_id: orderId }] };
+        }
+        if (type === 'FulfilmentStarted') {
+          const kind = fulfilmentProblemKinds.off;
+          if (!providers) throw new Problem(kind, { detail: kind.advice });
+          const { sagaId } = data;
+          const start = { sagaId, subjectId: orderId, metadata, at: recordedAt };
+          const { append, work } = runner.begin(start);
+          return { appends: [append], sagas: [work] };
+        }
+      }
+      return NOTHING;
+    },
+    committed: (units) => {
+      for (const { rows } of units) if (rows.sagas) runner.committed(rows.sagas);
+    },
+    start: runner.start,
+    stop: runner.stop,
+  };
+}

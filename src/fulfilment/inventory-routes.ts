@@ -1,0 +1,126 @@
+import type { Knex } from 'knex';
+import { z } from 'zod';
+import { instant, queryInteger, safeText } from '#src/http/fields.ts';
+import { Problem } from '#src/http/problem.ts';
+import { route } from '#src/http/route.ts';
+import type { Route } from '#src/http/route.ts';
+import { orderProblemKinds, toOrderProblem } from '#src/orders/order-problems.ts';
+import { fulfilmentProblemKinds } from './fulfilment-problems.ts';
+import { listStock, readStock, setOnHand } from './inventory.ts';
+
+const ON_HAND_MAX = 1_000_000_000;
+const PAGE_MAX = 100;
+const PAGE_DEFAULT = 25;
+
+const sku = safeText(1, 64);
+const stockParams = z.strictObject({ sku });
+const stockBody = z.strictObject({ onHand: z.int().min(0).max(ON_HAND_MAX) });
+const stockQuery = z.strictObject({
+  limit: queryInteger(1, PAGE_MAX).default(PAGE_DEFAULT),
+  cursor: z
+    .string()
+    .min(1)
+    .max(400)
+    .refine(isCursor, { error: 'must be nextCursor as it was answered' })
+    .optional(),
+});
+const stockLevel = z.object({
+  sku: z.string(),
+  onHand: z.int(),
+  reserved: z.int(),
+  available: z.int(),
+  updatedAt: instant,
+});
+
+const example = {
+  sku: 'book',
+  onHand: 50,
+  reserved: 2,
+  available: 48,
+  updatedAt: '2026-01-31T12:00:00.000Z',
+};
+const { databaseUnavailable } = orderProblemKinds;
+
+/** What is in stock, and how it gets there. */
+export function inventoryRoutes(knex: Knex): Route[] {
+  return [putRoute(knex), getRoute(knex), listRoute(knex)];
+}
+
+function putRoute(knex: Knex): Route {
+  return route({
+    method: 'PUT',
+    path: '/v1/stock/{sku}',
+    operationId: 'setStock',
+    tag: 'Stock',
+    summary: 'Set what is on hand of a sku',
+    description: 'What is reserved counts as on hand until it has been shipped.',
+    params: stockParams,
+    body: stockBody,
+    example: { onHand: 50 },
+    answers: { 200: { description: 'The stock of the sku.', schema: stockLevel, example } },
+    problems: [fulfilmentProblemKinds.stockReserved, databaseUnavailable],
+    handle: async ({ params, body }) => {
+      const level = await asking(setOnHand(knex, params.sku, body.onHand));
+      if (!level) throw problem(fulfilmentProblemKinds.stockReserved);
+      return { status: 200, body: level };
+    },
+  });
+}
+
+function getRoute(knex: Knex): Route {
+  return route({
+    method: 'GET',
+    path: '/v1/stock/{sku}',
+    operationId: 'getStock',
+    tag: 'Stock',
+    summary: 'Read the stock of a sku',
+    params: stockParams,
+    answers: { 200: { description: 'The stock of the sku.', schema: stockLevel, example } },
+    problems: [fulfilmentProblemKinds.stockNotFound, databaseUnavailable],
+    handle: async ({ params }) => {
+      const level = await asking(readStock(knex, params.sku));
+      if (!level) throw problem(fulfilmentProblemKinds.stockNotFound);
+      return { status: 200, body: level };
+    },
+  });
+}
+
+function listRoute(knex: Knex): Route {
+  return route({
+    method: 'GET',
+    path: '/v1/stock',
+    operationId: 'listStock',
+    tag: 'Stock',
+    summary: 'List the stock in the order of skus',
+    query: stockQuery,
+    answers: {
+      200: {
+        description: 'One page; nextCursor is null at the end.',
+        schema: z.object({ data: z.array(stockLevel), nextCursor: z.string().nullable() }),
+        example: { data: [example], nextCursor: null },
+      },
+    },
+    problems: [databaseUnavailable],
+    handle: async ({ query }) => ({
+      status: 200,
+      body: await asking(listStock(knex, query.limit, query.cursor)),
+    }),
+  });
+}
+
+/** @throws Problem where the database is away */
+async function asking<Result>(answer: Promise<Result>): Promise<Result> {
+  try {
+    return await answer;
+  } catch (error) {
+    throw toOrderProblem(error);
+  }
+}
+
+function problem(kind: (typeof fulfilmentProblemKinds)[keyof typeof fulfilmentProblemKinds]) {
+  return new Problem(kind, { detail: kind.advice });
+}
+
+function isCursor(cursor: string): boolean {
+  return sku.safeParse(Buffer.from(cursor, 'base64url').toString()).success;
+}

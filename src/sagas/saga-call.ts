@@ -1,0 +1,92 @@
+import type { StepOutcome } from './saga-decisions.ts';
+
+/** What a call is made of. `request` is as the definition froze it. */
+export type KeyedRequest = Readonly<{ key: string; request: unknown }>;
+
+type Unknown = Readonly<{
+  outcome: 'unknown';
+  reason: string;
+  retryAfterMs?: number;
+  /** What the provider says it did, where that is not what was asked for. */
+  stated?: unknown;
+}>;
+
+export type SendOutcome =
+  | Readonly<{ outcome: 'ok'; result: unknown }>
+  | Readonly<{ outcome: 'refused'; reason: string }>
+  | Readonly<{ outcome: 'not_applied'; reason: string; retryAfterMs?: number }>
+  | Unknown;
+
+export type LookUpOutcome =
+  | Readonly<{ outcome: 'found'; result: unknown }>
+  | Readonly<{ outcome: 'absent' }>
+  | Unknown;
+
+export type CancelOutcome =
+  | Readonly<{ outcome: 'cancelled' }>
+  | Readonly<{ outcome: 'already_done'; result: unknown }>
+  | Unknown;
+
+/** A call with an effect, and the look-up that tells whether it had it. Neither throws. */
+export type EffectCall = Readonly<{
+  send(asked: KeyedRequest, signal: AbortSignal): Promise<SendOutcome>;
+  lookUp(asked: KeyedRequest, signal: AbortSignal): Promise<LookUpOutcome>;
+}>;
+
+/** Settles the key of another call; final whenever it is answered, so it may be sent at any time. */
+export type CancelCall = Readonly<{
+  cancel(asked: KeyedRequest, signal: AbortSignal): Promise<CancelOutcome>;
+}>;
+
+export type StepCall = EffectCall | CancelCall;
+
+/** What a step may call. */
+export type CallName = 'send' | 'look_up' | 'cancel';
+
+export type CallOptions = Readonly<{
+  /** No call can have been made under this key yet. */
+  fresh: boolean;
+  /** The key is young enough for the provider to know it still. */
+  mayResend: boolean;
+  signal: AbortSignal;
+  /** Wraps every call that is made. */
+  around<Result>(name: CallName, call: () => Promise<Result>): Promise<Result>;
+}>;
+
+/**
+ * Makes one try of a step. What may have been sent before is looked up first, and sent again only
+ * where the provider says that there is nothing, with the same key.
+ */
+export async function callStep(
+  call: StepCall,
+  asked: KeyedRequest,
+  { fresh, mayResend, signal, around }: CallOptions,
+): Promise<StepOutcome> {
+  if ('cancel' in call) {
+    const cancelled = await around('cancel', () => call.cancel(asked, signal));
+    return cancelled.outcome === 'unknown' ? unsettled(cancelled) : cancelled;
+  }
+  if (!fresh) {
+    const found = await around('look_up', () => call.lookUp(asked, signal));
+    if (found.outcome === 'found') return { outcome: 'ok', result: found.result };
+    if (found.outcome === 'unknown') {
+      return {
+        ...unsettled(found),
+        ...(found.stated !== undefined && { hopeless: true as const }),
+      };
+    }
+    if (!mayResend) {
+      return { outcome: 'unknown', reason: 'not there, and the key is too old to be sent again' };
+    }
+  }
+  const sent = await around('send', () => call.send(asked, signal));
+  return sent.outcome === 'unknown' ? unsettled(sent) : sent;
+}
+
+function unsettled({ reason, retryAfterMs }: Unknown) {
+  return {
+    outcome: 'unknown' as const,
+    reason,
+    ...(retryAfterMs !== undefined && { retryAfterMs }),
+  };
+}

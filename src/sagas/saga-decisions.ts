@@ -1,0 +1,234 @@
+import { cancelledStep } from './saga-definition.ts';
+import type { CallAction, SagaAction, SagaDefinition, SagaStep } from './saga-definition.ts';
+import type { RecordedSagaEvent, SagaEvent } from './saga-events.ts';
+import { actionOf, evolveSaga, isLive } from './saga.ts';
+import type { Saga } from './saga.ts';
+
+/** What the decisions on a saga depend on beside its own events. */
+export type Situation<Subject> = Readonly<{
+  sagaId: string;
+  definition: SagaDefinition<Subject>;
+  subject: Subject;
+  /** When what is decided now is recorded. */
+  at: string;
+  /** A local action that the database has just refused. */
+  refused?: Readonly<{ step: string; reason: string }>;
+}>;
+
+/** What became of a call, as it was made by `callStep`. */
+export type StepOutcome =
+  | Readonly<{ outcome: 'ok'; result: unknown }>
+  | Readonly<{ outcome: 'refused'; reason: string }>
+  | Readonly<{ outcome: 'not_applied'; reason: string; retryAfterMs?: number }>
+  /** `hopeless`: asking again would answer the same. */
+  | Readonly<{ outcome: 'unknown'; reason: string; retryAfterMs?: number; hopeless?: true }>
+  /** Of a cancel: the open call has had no effect, and never will. */
+  | Readonly<{ outcome: 'cancelled' }>
+  /** Of a cancel: the open call has had its effect. */
+  | Readonly<{ outcome: 'already_done'; result: unknown }>;
+
+/** What a saga is to do once its events are committed. */
+export type Todo =
+  /** `fresh`: the intent is new, so that no call can have been made under its key. */
+  | Readonly<{ kind: 'call'; action: CallAction; fresh: boolean }>
+  | Readonly<{ kind: 'wait'; action: CallAction }>
+  | Readonly<{ kind: 'rest' }>;
+
+export type Advance = Readonly<{
+  events: readonly RecordedSagaEvent[];
+  saga: Saga;
+  todo: Todo;
+}>;
+
+/** Records `news`, then all that follows from it without a call outside. */
+export function advance<Subject>(
+  saga: Saga | null,
+  news: readonly SagaEvent[],
+  situation: Situation<Subject>,
+): Advance {
+  const events: RecordedSagaEvent[] = [];
+  let state = saga;
+  const append = (event: SagaEvent) => {
+    const recorded = { ...event, recordedAt: situation.at };
+    events.push(recorded);
+    state = evolveSaga(state, recorded);
+    return state;
+  };
+  for (const event of news) append(event);
+  if (state === null) throw new Error('a saga without events cannot be advanced');
+
+  let current: Saga = state;
+  let next = nextOf(current, situation);
+  while ('event' in next) {
+    current = append(next.event);
+    next = nextOf(current, situation);
+  }
+  return { events, saga: current, todo: todoOf(current, next, events) };
+}
+
+/** The events that tell what became of a call; none if that is known already. */
+export function eventsOfOutcome<Subject>(
+  saga: Saga,
+  { name: step, deadlineMs }: CallAction,
+  outcome: StepOutcome,
+  { definition, at }: Situation<Subject>,
+): SagaEvent[] {
+  const { state, triedFrom } = actionOf(saga, step);
+  if (state !== 'requested') return [];
+  const settles = cancelledStep(definition, step)?.action.name;
+  switch (outcome.outcome) {
+    case 'ok':
+      return [{ type: 'StepDone', data: { step, result: outcome.result } }];
+    case 'refused':
+      return [{ type: 'StepRefused', data: { step, reason: outcome.reason } }];
+    case 'cancelled':
+      return [
+        { type: 'StepDone', data: { step, result: { outcome: 'cancelled' } } },
+        ...(settles === undefined ? [] : [cancelled(settles)]),
+      ];
+    case 'already_done':
+      return [
+        { type: 'StepDone', data: { step, result: { outcome: 'already_done' } } },
+        ...(settles === undefined ? [] : [done(settles, outcome.result)]),
+      ];
+    case 'not_applied':
+    case 'unknown': {
+      const { reason } = outcome;
+      const isLate = Date.parse(at) >= Date.parse(triedFrom ?? at) + deadlineMs;
+      const givesUp = isLate || 'hopeless' in outcome;
+      return [
+        { type: 'StepAttempted', data: { step, outcome: outcome.outcome, reason } },
+        ...(givesUp ? [givenUp(step, reason)] : []),
+      ];
+    }
+  }
+}
+
+/** What is neither done nor undone, and why: the list that a stuck saga shows. */
+export function openSteps<Subject>(
+  saga: Saga,
+  { steps }: SagaDefinition<Subject>,
+): { step: string; reason: string }[] {
+  return steps.toReversed().flatMap((step) => {
+    const { name } = step.action;
+    const open = isOpen(saga, name) ? name : compensationDue(saga, step)?.name;
+    if (open === undefined) return [];
+    const why = open === name ? (step.cancel?.name ?? name) : open;
+    const { reason } = actionOf(saga, why);
+    return [{ step: open, reason: reason ?? `${why} is not done` }];
+  });
+}
+
+type Next =
+  | Readonly<{ event: SagaEvent }>
+  | Readonly<{ call: CallAction }>
+  | Readonly<{ rest: true }>;
+
+function nextOf<Subject>(saga: Saga, situation: Situation<Subject>): Next {
+  if (!isLive(saga)) return { rest: true };
+  return saga.compensating ? nextBack(saga, situation) : nextForward(saga, situation);
+}
+
+function nextForward<Subject>(saga: Saga, situation: Situation<Subject>): Next {
+  const { definition, subject } = situation;
+  const step = definition.steps.find(({ action }) => actionOf(saga, action.name).state !== 'done');
+  if (!step) return { event: { type: 'SagaCompleted', data: {} } };
+  const { name } = step.action;
+  const { state, reason } = actionOf(saga, name);
+  if (state === 'refused') return turnBack(`${name} refused: ${reason}`);
+  if (state === 'cancelled') return turnBack(`${name} given up: ${reason}`);
+  const mayTurnBack = !step.pivot || state === 'pending';
+  const interruption = definition.interruption(subject);
+  if (mayTurnBack && interruption !== null) return turnBack(interruption);
+  if (state !== 'given_up') return perform(saga, step.action, situation);
+  return mayTurnBack ? turnBack(`${name} given up: ${reason}`) : settle(saga, [step], situation);
+}
+
+function nextBack<Subject>(saga: Saga, situation: Situation<Subject>): Next {
+  const open = situation.definition.steps
+    .toReversed()
+    .filter((step) => isOpen(saga, step.action.name) || compensationDue(saga, step));
+  if (open.length > 0) return settle(saga, open, situation);
+  const reason = saga.reason ?? 'undone';
+  return { event: { type: 'SagaCompensated', data: { reason } } };
+}
+
+/** Tries what was tried least, in the order given: what fails does not keep the others waiting. */
+function settle<Subject>(
+  saga: Saga,
+  steps: readonly SagaStep[],
+  situation: Situation<Subject>,
+): Next {
+  const ways = steps.flatMap((step) => {
+    const way = isOpen(saga, step.action.name) ? step.cancel : step.compensation;
+    return way && mayGoOn(saga, way) ? [way] : [];
+  });
+  const [first, ...rest] = ways;
+  if (!first) {
+    return { event: { type: 'SagaStuck', data: { open: openSteps(saga, situation.definition) } } };
+  }
+  const tries = ({ name }: SagaAction) => actionOf(saga, name).attempts;
+  const least = rest.reduce((sofar, way) => (tries(way) < tries(sofar) ? way : sofar), first);
+  return perform(saga, least, situation);
+}
+
+function perform<Subject>(saga: Saga, action: SagaAction, situation: Situation<Subject>): Next {
+  const { name: step } = action;
+  const { state, round } = actionOf(saga, step);
+  const { definition, sagaId, subject, refused } = situation;
+  if (action.kind === 'local') {
+    return {
+      event: refused?.step === step ? { type: 'StepRefused', data: refused } : done(step, {}),
+    };
+  }
+  if (state !== 'pending') return { call: action };
+  const request = definition.request(step, saga, subject);
+  const key = `${sagaId}-${step}-${round}`;
+  return { event: { type: 'StepRequested', data: { step, key, request } } };
+}
+
+/** After a failed try of one action only another that was tried less often goes on at once. */
+function todoOf(saga: Saga, next: Next, events: readonly RecordedSagaEvent[]): Todo {
+  if (!('call' in next)) return { kind: 'rest' };
+  const { call: action } = next;
+  const fresh = events.some(
+    ({ type, data }) => type === 'StepRequested' && data.step === action.name,
+  );
+  const failed = events.find(({ type }) => type === 'StepAttempted');
+  if (failed?.type !== 'StepAttempted') return { kind: 'call', action, fresh };
+  const { attempts } = actionOf(saga, action.name);
+  const goesOn = attempts < actionOf(saga, failed.data.step).attempts;
+  return goesOn ? { kind: 'call', action, fresh } : { kind: 'wait', action };
+}
+
+/** It may have happened. */
+function isOpen(saga: Saga, name: string): boolean {
+  const { state } = actionOf(saga, name);
+  return state === 'requested' || state === 'given_up';
+}
+
+function compensationDue(saga: Saga, { action, compensation }: SagaStep): SagaAction | undefined {
+  if (actionOf(saga, action.name).state !== 'done' || !compensation) return undefined;
+  return actionOf(saga, compensation.name).state === 'done' ? undefined : compensation;
+}
+
+function mayGoOn(saga: Saga, { name }: SagaAction): boolean {
+  const { state } = actionOf(saga, name);
+  return state === 'pending' || state === 'requested';
+}
+
+function turnBack(reason: string): Next {
+  return { event: { type: 'CompensationStarted', data: { reason } } };
+}
+
+function done(step: string, result: unknown): SagaEvent {
+  return { type: 'StepDone', data: { step, result } };
+}
+
+function cancelled(step: string): SagaEvent {
+  return { type: 'StepCancelled', data: { step } };
+}
+
+function givenUp(step: string, reason: string): SagaEvent {
+  return { type: 'StepGivenUp', data: { step, reason } };
+}

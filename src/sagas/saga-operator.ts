@@ -1,0 +1,120 @@
+import type { EventMetadata } from '#src/event-store/event-store.ts';
+import type { GroupCommit } from '#src/event-store/group-commit.ts';
+import { commitSaga } from './saga-commit.ts';
+import { openSteps } from './saga-decisions.ts';
+import type { SagaDefinition } from './saga-definition.ts';
+import type { SagaEvent } from './saga-events.ts';
+import type { SagaKind } from './saga-kind.ts';
+import { standing } from './saga-work.ts';
+import { actionOf } from './saga.ts';
+import type { Saga, SagaState } from './saga.ts';
+
+/** What an operator found out about a step of a stuck saga. */
+export type Resolution = Readonly<{
+  step: string;
+  outcome: 'done' | 'notDone';
+  /** What the provider calls it; needed where it was done. */
+  reference: string | null;
+  reason: string;
+}>;
+
+/** Only a stuck saga takes an operator's word. */
+export class SagaNotStuck extends Error {
+  readonly state: SagaState;
+
+  constructor(state: SagaState) {
+    super(`the saga is ${state}, not stuck`);
+    this.name = 'SagaNotStuck';
+    this.state = state;
+  }
+}
+
+/** The saga does not wait for this step. */
+export class StepNotOpen extends Error {
+  readonly open: readonly string[];
+
+  constructor(step: string, open: readonly string[]) {
+    super(`${step} is not open`);
+    this.name = 'StepNotOpen';
+    this.open = open;
+  }
+}
+
+/** Which saga an operator means, and who the operator is. */
+export type OperatedSaga = Readonly<{
+  sagaId: string;
+  subjectId: string;
+  metadata: EventMetadata;
+}>;
+
+/**
+ * Commits what an operator decides on a stuck saga, and makes it due.
+ * @throws what `decide` or `submit` of the group commit throws
+ */
+export async function operateSaga<Subject, Rows>(
+  commit: Pick<GroupCommit<Rows>, 'submit'>,
+  kind: SagaKind<Subject, Rows>,
+  now: () => Date,
+  { sagaId, subjectId, metadata }: OperatedSaga,
+  decide: (saga: Saga, definition: SagaDefinition<Subject>) => SagaEvent[],
+): Promise<void> {
+  await commitSaga(commit, kind, now, {
+    sagaId,
+    subjectId,
+    metadata,
+    news: (saga, { definition }) => decide(saga, definition),
+    work: ({ saga, todo }) => ({
+      op: 'advance',
+      saga_id: sagaId,
+      epoch: null,
+      ...standing(saga, todo),
+      owner: null,
+      lease_ms: null,
+      due_in_ms: todo.kind === 'rest' ? null : 0,
+    }),
+  });
+}
+
+/**
+ * Tries everything again that was given up. What the provider refused gets a new key, since the old one
+ * never has an effect; what may have happened keeps its key for ever.
+ * @throws SagaNotStuck
+ */
+export function decideRetry<Subject>(saga: Saga, { steps }: SagaDefinition<Subject>): SagaEvent[] {
+  if (saga.state !== 'stuck') throw new SagaNotStuck(saga.state);
+  const ways = steps.flatMap(({ cancel, compensation }) =>
+    [cancel ?? [], compensation ?? []].flat(),
+  );
+  const reopened = ways.flatMap(({ name }): SagaEvent[] => {
+    const { state } = actionOf(saga, name);
+    if (state !== 'given_up' && state !== 'refused') return [];
+    return [{ type: 'StepReopened', data: { step: name, newKey: state === 'refused' } }];
+  });
+  return [{ type: 'RetryRequested', data: {} }, ...reopened];
+}
+
+/**
+ * Takes the operator's word for what became of a step. A compensation that was not done is done anew,
+ * under a new key: the operator has seen that the old one had no effect.
+ * @throws SagaNotStuck
+ * @throws StepNotOpen
+ */
+export function decideResolve<Subject>(
+  saga: Saga,
+  resolution: Resolution,
+  definition: SagaDefinition<Subject>,
+): SagaEvent[] {
+  if (saga.state !== 'stuck') throw new SagaNotStuck(saga.state);
+  const { step, outcome, reference, reason } = resolution;
+  const open = openSteps(saga, definition).map(({ step }) => step);
+  if (!open.includes(step)) throw new StepNotOpen(step, open);
+  const resolved: SagaEvent = { type: 'StepResolved', data: resolution };
+  if (outcome === 'done') {
+    const result = definition.resultOf(step, reference ?? '', saga);
+    return [resolved, { type: 'StepDone', data: { step, result } }];
+  }
+  const isForward = definition.steps.some(({ action }) => action.name === step);
+  return isForward
+    ? [resolved, { type: 'StepRefused', data: { step, reason: `resolved: ${reason}` } }]
+    : [resolved, { type: 'StepReopened', data: { step, newKey: true } }];
+}

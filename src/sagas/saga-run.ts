@@ -1,0 +1,185 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { CommandOverloaded, StoreUnavailable } from '#src/event-store/group-commit-errors.ts';
+import { fullJitterMs } from '#src/workers/worker.ts';
+import { callStep } from './saga-call.ts';
+import { commitSaga } from './saga-commit.ts';
+import type { SagaCommitted } from './saga-commit.ts';
+import { eventsOfOutcome } from './saga-decisions.ts';
+import type { Advance, StepOutcome, Todo } from './saga-decisions.ts';
+import type { CallAction } from './saga-definition.ts';
+import type { SagaKind } from './saga-kind.ts';
+import type { SagaRunnerDependencies } from './saga-runner.ts';
+import { giveBack, standing } from './saga-work.ts';
+import type { SagaClaim, SagaWorkRow } from './saga-work.ts';
+import { actionOf } from './saga.ts';
+import type { Saga } from './saga.ts';
+
+/** How long to wait before a commit is tried again that was surely not written. */
+const COMMIT_RETRY = { baseMs: 50, maxMs: 2_000 } as const;
+
+/** Who runs, and what ends a run before its time. */
+export type SagaHolder = Readonly<{
+  owner: string;
+  leaseMs: number;
+  /** No further step is begun. */
+  stopping: AbortSignal;
+  /** Calls under way are cut off, and their outcome is left to whoever comes next. */
+  cutting: AbortSignal;
+}>;
+
+/** A saga in the hands of this process. */
+type Run<Subject, Rows> = Readonly<{
+  dependencies: SagaRunnerDependencies<Subject, Rows>;
+  holder: SagaHolder;
+  kind: SagaKind<Subject, Rows>;
+  claim: SagaClaim;
+}>;
+
+/** A call that was made, and what became of it. */
+type Report = Readonly<{ action: CallAction; outcome: StepOutcome }>;
+
+/** Works on a saga until it has to wait, has come to rest, or is somebody else's. */
+export async function runSaga<Subject, Rows>(
+  run: Run<Subject, Rows>,
+  heldFrom: number,
+): Promise<void> {
+  const { dependencies, holder, kind, claim } = run;
+  const { pool, log, observe, events } = dependencies;
+  const { sagaId } = claim;
+  let heldUntil = heldFrom + holder.leaseMs;
+  let report: Report | undefined;
+  for (;;) {
+    const label = report?.action.name ?? 'start';
+    await observe?.(`before commit ${label}`, sagaId);
+    const committedFrom = performance.now();
+    const committed = await record(run, report, heldUntil);
+    await observe?.(`after commit ${label}`, sagaId);
+    if (!committed) return log.info({ sagaId, step: label }, 'saga has gone on elsewhere');
+
+    const { saga, todo, written } = committed;
+    if (written) heldUntil = committedFrom + holder.leaseMs;
+    if (todo.kind === 'wait') return;
+    if (todo.kind === 'rest') {
+      events?.rested(kind.definition.name, saga.state);
+      return tellRest(run, saga);
+    }
+    if (holder.stopping.aborted) return giveBack(pool, claim, { dueInMs: 0, failed: false });
+    report = await call(run, saga, todo);
+    if (holder.cutting.aborted) return;
+  }
+}
+
+/**
+ * Records the report and all that follows from it. What was surely not written is tried again for as
+ * long as the lease lasts.
+ */
+async function record<Subject, Rows>(
+  run: Run<Subject, Rows>,
+  report: Report | undefined,
+  heldUntil: number,
+): Promise<SagaCommitted | null> {
+  const { dependencies, holder, kind, claim } = run;
+  const { commit, now } = dependencies;
+  for (let failures = 1; ; failures += 1) {
+    try {
+      return await commitSaga(commit, kind, now, {
+        sagaId: claim.sagaId,
+        subjectId: claim.subjectId,
+        news: (saga, situation) => {
+          if (!report) return [];
+          const news = eventsOfOutcome(saga, report.action, report.outcome, situation);
+          return news.length > 0 ? news : null;
+        },
+        work: (advanced) => workOf(run, advanced, report),
+      });
+    } catch (error) {
+      const wasNotWritten = error instanceof CommandOverloaded || error instanceof StoreUnavailable;
+      if (!wasNotWritten || performance.now() > heldUntil) throw error;
+      const waitMs = fullJitterMs(failures, COMMIT_RETRY);
+      await delay(waitMs, undefined, { signal: holder.cutting });
+    }
+  }
+}
+
+function workOf<Subject, Rows>(
+  { dependencies, holder, claim }: Run<Subject, Rows>,
+  { saga, todo }: Advance,
+  report: Report | undefined,
+): SagaWorkRow {
+  const { owner, leaseMs, stopping } = holder;
+  const goesOn = todo.kind === 'call' && !stopping.aborted;
+  const waitMs = () => {
+    if (todo.kind !== 'wait') return todo.kind === 'rest' ? null : 0;
+    const { attempts } = actionOf(saga, todo.action.name);
+    const backoffMs = fullJitterMs(attempts, dependencies.limits.retry);
+    return Math.ceil(Math.max(backoffMs, retryAfterMs(report)));
+  };
+  return {
+    op: 'advance',
+    saga_id: claim.sagaId,
+    epoch: claim.epoch,
+    ...standing(saga, todo),
+    owner: goesOn ? owner : null,
+    lease_ms: goesOn ? leaseMs : null,
+    due_in_ms: goesOn ? leaseMs : waitMs(),
+  };
+}
+
+function retryAfterMs(report: Report | undefined): number {
+  return report && 'retryAfterMs' in report.outcome ? (report.outcome.retryAfterMs ?? 0) : 0;
+}
+
+async function call<Subject, Rows>(
+  { dependencies, holder, kind, claim }: Run<Subject, Rows>,
+  saga: Saga,
+  { action, fresh }: Extract<Todo, { kind: 'call' }>,
+): Promise<Report> {
+  const { now, limits, log, events, observe } = dependencies;
+  const { sagaId } = claim;
+  const { name } = action;
+  const { key, request, requestedAt } = actionOf(saga, name);
+  const calls = kind.calls[name];
+  if (key === null || requestedAt === null || !calls) throw new Error(`${name} cannot be called`);
+  const startedAt = performance.now();
+  const deadline = startDeadline(2 * limits.callTimeoutMs, holder.cutting);
+  const options = {
+    fresh,
+    mayResend: now().getTime() - Date.parse(requestedAt) < limits.resendMsMax,
+    signal: deadline.signal,
+    around: async <Result>(what: 'send' | 'look_up' | 'cancel', make: () => Promise<Result>) => {
+      await observe?.(`before ${what} ${name}`, sagaId);
+      const result = await make();
+      await observe?.(`after ${what} ${name}`, sagaId);
+      return result;
+    },
+  };
+  const outcome = await callStep(calls, { key, request }, options).finally(deadline.end);
+  events?.called(kind.definition.name, name, outcome.outcome, performance.now() - startedAt);
+  if (outcome.outcome !== 'ok') {
+    const reason = 'reason' in outcome ? outcome.reason : undefined;
+    log.info({ sagaId, step: name, outcome: outcome.outcome, reason }, 'saga step not done');
+  }
+  return { action, outcome };
+}
+
+/** A signal that fires after the time, or with `outer`. `AbortSignal.timeout` would keep its timer. */
+function startDeadline(timeoutMs: number, outer: AbortSignal) {
+  const controller = new AbortController();
+  const abort = () => controller.abort();
+  const timer = setTimeout(abort, timeoutMs);
+  outer.addEventListener('abort', abort, { once: true });
+  if (outer.aborted) abort();
+  const end = () => {
+    clearTimeout(timer);
+    outer.removeEventListener('abort', abort);
+  };
+  return { signal: controller.signal, end };
+}
+
+function tellRest<Subject, Rows>(
+  { dependencies: { log }, claim: { sagaId } }: Run<Subject, Rows>,
+  { state, reason }: Saga,
+): void {
+  if (state === 'stuck') log.warn({ sagaId, reason }, 'saga stuck: it needs an operator');
+  else log.info({ sagaId, state }, 'saga ended');
+}

@@ -1,0 +1,201 @@
+import { randomUUID } from 'node:crypto';
+import type { Pool } from 'pg';
+import type { Logger } from 'pino';
+import type { EventMetadata, StreamAppend } from '#src/event-store/event-store.ts';
+import type { GroupCommit } from '#src/event-store/group-commit.ts';
+import { createWorker, fullJitterMs } from '#src/workers/worker.ts';
+import type { Backoff } from '#src/workers/worker.ts';
+import { toAppend } from './saga-kind.ts';
+import type { SagaKind } from './saga-kind.ts';
+import type { ObserveSaga } from './saga-points.ts';
+import { runSaga } from './saga-run.ts';
+import type { SagaHolder } from './saga-run.ts';
+import { claimSagas, giveBack, requireDefinitions } from './saga-work.ts';
+import type { SagaClaim, SagaWorkRow } from './saga-work.ts';
+import type { SagaState } from './saga.ts';
+
+/** A holder may still be writing its outcome when its calls have used up their time. */
+const LEASE_MARGIN_MS = 5_000;
+const CLAIM_MAX = 50;
+/** The row of a new saga is at it; a claim makes a new one. */
+const FIRST_EPOCH = 1;
+
+export type SagaRunnerLimits = Readonly<{
+  /** Of one call; a try is at most two. The lease of a saga is longer than that. */
+  callTimeoutMs: number;
+  /** Sagas that this process works on at once. */
+  concurrency: number;
+  /** How often to look for sagas that are due. */
+  pollMs: number;
+  /** Between the tries of a step. */
+  retry: Backoff;
+  /** A key that is older may be unknown to the provider, and is looked up only. */
+  resendMsMax: number;
+  /** How long a stop waits for calls under way. */
+  stopMsMax: number;
+}>;
+
+/** What happened, for metrics. */
+export type SagaRunnerEvents = Readonly<{
+  called(definition: string, step: string, outcome: string, durationMs: number): void;
+  /** It has ended, or is stuck. */
+  rested(definition: string, state: SagaState): void;
+}>;
+
+export type SagaRunnerDependencies<Subject, Rows> = Readonly<{
+  commit: Pick<GroupCommit<Rows>, 'submit'>;
+  pool: Pool;
+  /** Every version that may be live; new sagas take the last. */
+  kinds: readonly SagaKind<Subject, Rows>[];
+  now: () => Date;
+  limits: SagaRunnerLimits;
+  log: Pick<Logger, 'info' | 'warn' | 'error'>;
+  events?: SagaRunnerEvents;
+  observe?: ObserveSaga;
+}>;
+
+export type SagaStart = Readonly<{
+  sagaId: string;
+  subjectId: string;
+  metadata: EventMetadata;
+  at: string;
+}>;
+
+/** What a unit must hold to start a saga. */
+export type BegunSaga = Readonly<{ append: StreamAppend; work: SagaWorkRow }>;
+
+/** Works on sagas: those that this process starts, and those that are due and nobody holds. */
+export type SagaRunner = Readonly<{
+  /** @throws SagaDefinitionMissing if there is a live saga that no kind is for */
+  start(): Promise<void>;
+  /** This process holds the saga from the commit on, if it has room; else whoever claims it. */
+  begin(start: SagaStart): BegunSaga;
+  /** To be told of every unit that was committed: it takes up what is due at once. */
+  committed(rows: readonly SagaWorkRow[]): void;
+  /** Claims nothing more, and lets the calls under way end in time; what does not is left to its lease. */
+  stop(): Promise<void>;
+}>;
+
+export function createSagaRunner<Subject, Rows>(
+  dependencies: SagaRunnerDependencies<Subject, Rows>,
+): SagaRunner {
+  const { pool, kinds, limits, log } = dependencies;
+  const owner = randomUUID();
+  const leaseMs = 2 * limits.callTimeoutMs + LEASE_MARGIN_MS;
+  const definitions = kinds.map(({ definition }) => definition);
+  const stopping = new AbortController();
+  const cutting = new AbortController();
+  const holder = { owner, leaseMs, stopping: stopping.signal, cutting: cutting.signal };
+  const running = new Set<Promise<void>>();
+  let hasBacklog = false;
+
+  const take = (claim: SagaClaim, heldFrom: number) => {
+    const work = runGuarded(dependencies, holder, claim, heldFrom).finally(() => {
+      running.delete(work);
+      if (hasBacklog) worker.wake();
+    });
+    running.add(work);
+  };
+
+  const worker = createWorker({
+    name: 'sagas',
+    idleMs: limits.pollMs,
+    errorBackoff: { baseMs: limits.pollMs, maxMs: 10 * limits.pollMs },
+    log,
+    tick: async () => {
+      const room = Math.min(limits.concurrency - running.size, CLAIM_MAX);
+      hasBacklog = room <= 0;
+      if (hasBacklog) return 0;
+      const heldFrom = performance.now();
+      const claims = await claimSagas(pool, { owner, leaseMs, definitions }, room);
+      hasBacklog = claims.length === room;
+      for (const claim of claims) take(claim, heldFrom);
+      return claims.length;
+    },
+  });
+
+  return {
+    start: async () => {
+      await requireDefinitions(pool, definitions);
+      if (kinds.length > 0) worker.start();
+    },
+    begin: (start) => {
+      const hasRoom = running.size < limits.concurrency && !stopping.signal.aborted;
+      return beginSaga(kinds.at(-1), start, hasRoom ? { owner, leaseMs } : null);
+    },
+    committed: (rows) => {
+      for (const row of rows) {
+        if (row.op === 'begin' && row.owner === owner) take(begun(row), performance.now());
+        else if (row.op !== 'advance' || row.due_in_ms === 0) worker.wake();
+      }
+    },
+    stop: async () => {
+      stopping.abort();
+      await worker.stop();
+      const cut = setTimeout(() => cutting.abort(), limits.stopMsMax);
+      while (running.size > 0) await Promise.all(running);
+      clearTimeout(cut);
+    },
+  };
+}
+
+async function runGuarded<Subject, Rows>(
+  dependencies: SagaRunnerDependencies<Subject, Rows>,
+  holder: SagaHolder,
+  claim: SagaClaim,
+  heldFrom: number,
+): Promise<void> {
+  const { pool, kinds, limits, log, observe } = dependencies;
+  const { sagaId, definition, definitionVersion, epoch, failures } = claim;
+  try {
+    const kind = kinds.find(
+      ({ definition: { name, version } }) => name === definition && version === definitionVersion,
+    );
+    if (!kind) throw new Error(`${definition} version ${definitionVersion} is not known here`);
+    if (epoch > FIRST_EPOCH) await observe?.('after claim', sagaId);
+    await runSaga({ dependencies, holder, kind, claim }, heldFrom);
+  } catch (err) {
+    if (holder.cutting.aborted) return; // it is left to its lease
+    log.error({ sagaId, failures, err }, 'saga run failed, giving it back');
+    const dueInMs = Math.ceil(fullJitterMs(failures + 1, limits.retry));
+    await giveBack(pool, claim, { dueInMs, failed: true }).catch((err: unknown) => {
+      log.error({ sagaId, err }, 'saga not given back: its lease must end');
+    });
+  }
+}
+
+function beginSaga<Subject, Rows>(
+  kind: SagaKind<Subject, Rows> | undefined,
+  { sagaId, subjectId, metadata, at }: SagaStart,
+  holder: Pick<SagaHolder, 'owner' | 'leaseMs'> | null,
+): BegunSaga {
+  if (!kind) throw new Error('there is no definition to start a saga with');
+  const { name, version } = kind.definition;
+  const data = { definition: name, definitionVersion: version, subjectId };
+  const target = { sagaId, category: kind.category, expectedVersion: 0 };
+  return {
+    append: toAppend(target, [{ type: 'SagaStarted', data, recordedAt: at }], metadata),
+    work: {
+      op: 'begin',
+      saga_id: sagaId,
+      subject_id: subjectId,
+      definition: name,
+      definition_version: version,
+      owner: holder?.owner ?? null,
+      lease_ms: holder?.leaseMs ?? null,
+      due_in_ms: holder?.leaseMs ?? 0,
+    },
+  };
+}
+
+/** The claim that a saga begins with. Its lease began with the commit, a moment ago. */
+function begun(row: Extract<SagaWorkRow, { op: 'begin' }>): SagaClaim {
+  return {
+    sagaId: row.saga_id,
+    subjectId: row.subject_id,
+    definition: row.definition,
+    definitionVersion: row.definition_version,
+    epoch: FIRST_EPOCH,
+    failures: 0,
+  };
+}

@@ -1,0 +1,163 @@
+import type { RecordedSagaEvent } from './saga-events.ts';
+
+/** `stuck` waits for an operator; the last two are ends. */
+export type SagaState = 'running' | 'compensating' | 'stuck' | 'completed' | 'compensated';
+
+/**
+ * requested: asked for, and may have happened. given_up: the same, but it is not tried any more.
+ * refused, cancelled: it has not happened under its key, and never will.
+ */
+export type ActionState = 'pending' | 'requested' | 'done' | 'refused' | 'cancelled' | 'given_up';
+
+/** How one action stands. */
+export type ActionRecord = Readonly<{
+  state: ActionState;
+  /** Counts its keys, from 1. There is a new one only where the old can have no effect. */
+  round: number;
+  /** How often it was tried since it was asked for or reopened. */
+  attempts: number;
+  key: string | null;
+  request: unknown;
+  result: unknown;
+  /** Of the last call. */
+  outcome: 'ok' | 'refused' | 'not_applied' | 'unknown' | null;
+  reason: string | null;
+  /** When its key was first recorded. */
+  requestedAt: string | null;
+  /** Its deadline counts from here: the request, or the reopening. */
+  triedFrom: string | null;
+  /** When it came to its state, once that is neither pending nor requested. */
+  settledAt: string | null;
+}>;
+
+/** A saga, folded from its stream. */
+export type Saga = Readonly<{
+  definition: string;
+  definitionVersion: number;
+  subjectId: string;
+  state: SagaState;
+  /** It goes back, whatever state it is in. */
+  compensating: boolean;
+  /** Why it goes back, or is stuck. */
+  reason: string | null;
+  actions: Readonly<Record<string, ActionRecord>>;
+  startedAt: string;
+  lastAt: string;
+}>;
+
+const pending: ActionRecord = {
+  state: 'pending',
+  round: 1,
+  attempts: 0,
+  key: null,
+  request: null,
+  result: null,
+  outcome: null,
+  reason: null,
+  requestedAt: null,
+  triedFrom: null,
+  settledAt: null,
+};
+
+/** An event came for a saga whose first event is not `SagaStarted`: the stream is damaged. */
+export class SagaStreamDamaged extends Error {
+  constructor(type: string) {
+    super(`a saga's stream has ${type} before SagaStarted`);
+    this.name = 'SagaStreamDamaged';
+  }
+}
+
+export function actionOf({ actions }: Pick<Saga, 'actions'>, name: string): ActionRecord {
+  return actions[name] ?? pending;
+}
+
+/** Nothing but an operator moves a saga that has ended or is stuck. */
+export function isLive({ state }: Pick<Saga, 'state'>): boolean {
+  return state === 'running' || state === 'compensating';
+}
+
+/** Folds a whole stream; `null` where it is empty. */
+export function foldSaga(events: readonly RecordedSagaEvent[]): Saga | null {
+  return events.reduce<Saga | null>(evolveSaga, null);
+}
+
+/** Applies one fact; `null` is a saga that has none yet. */
+export function evolveSaga(saga: Saga | null, event: RecordedSagaEvent): Saga {
+  if (event.type === 'SagaStarted') return started(event);
+  if (saga === null) throw new SagaStreamDamaged(event.type);
+  const { recordedAt: at } = event;
+  const before = { ...saga, lastAt: at };
+  switch (event.type) {
+    case 'StepRequested': {
+      const { step, key, request } = event.data;
+      const asked = { key, request, requestedAt: at, triedFrom: at };
+      return change(before, step, { state: 'requested', ...asked });
+    }
+    case 'StepAttempted': {
+      const { step, outcome, reason } = event.data;
+      const attempts = actionOf(saga, step).attempts + 1;
+      return change(before, step, { attempts, outcome, reason });
+    }
+    case 'StepDone': {
+      const { step, result } = event.data;
+      const settled = { result, outcome: 'ok', reason: null, settledAt: at } as const;
+      const attempts = actionOf(saga, step).attempts + 1;
+      return change(before, step, { state: 'done', attempts, ...settled });
+    }
+    case 'StepRefused': {
+      const { step, reason } = event.data;
+      const settled = { outcome: 'refused', reason, settledAt: at } as const;
+      const attempts = actionOf(saga, step).attempts + 1;
+      return change(before, step, { state: 'refused', attempts, ...settled });
+    }
+    case 'StepCancelled':
+      return change(before, event.data.step, { state: 'cancelled', settledAt: at });
+    case 'StepGivenUp': {
+      const { step, reason } = event.data;
+      return change(before, step, { state: 'given_up', reason, settledAt: at });
+    }
+    case 'StepReopened':
+      return reopen(before, event.data, at);
+    case 'CompensationStarted': {
+      const { reason } = event.data;
+      return { ...before, state: 'compensating', compensating: true, reason };
+    }
+    case 'SagaCompleted':
+      return { ...before, state: 'completed' };
+    case 'SagaCompensated':
+      return { ...before, state: 'compensated', reason: event.data.reason };
+    case 'SagaStuck':
+      return { ...before, state: 'stuck' };
+    case 'RetryRequested':
+    case 'StepResolved':
+      return { ...before, state: saga.compensating ? 'compensating' : 'running' };
+  }
+}
+
+type Recorded<Type> = Extract<RecordedSagaEvent, { type: Type }>;
+
+function started({ data, recordedAt }: Recorded<'SagaStarted'>): Saga {
+  return {
+    ...data,
+    state: 'running',
+    compensating: false,
+    reason: null,
+    actions: {},
+    startedAt: recordedAt,
+    lastAt: recordedAt,
+  };
+}
+
+function change(saga: Saga, step: string, changes: Partial<ActionRecord>): Saga {
+  return {
+    ...saga,
+    actions: { ...saga.actions, [step]: { ...actionOf(saga, step), ...changes } },
+  };
+}
+
+function reopen(saga: Saga, { step, newKey }: Recorded<'StepReopened'>['data'], at: string): Saga {
+  const { round } = actionOf(saga, step);
+  return newKey
+    ? { ...saga, actions: { ...saga.actions, [step]: { ...pending, round: round + 1 } } }
+    : change(saga, step, { state: 'requested', attempts: 0, triedFrom: at, settledAt: null });
+}

@@ -1,0 +1,177 @@
+import { randomUUID } from 'node:crypto';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import pino from 'pino';
+import { v7 as uuidv7 } from 'uuid';
+import { createProviderSimulator } from '#dev/provider-simulator/provider-simulator.ts';
+import { createSimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
+import { createDatabase } from '#src/database/database.ts';
+import type { Unit } from '#src/event-store/event-store.ts';
+import { createGroupCommit } from '#src/event-store/group-commit.ts';
+import { createPostgresEventStore } from '#src/event-store/postgres-event-store.ts';
+import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
+import { createFulfilment } from '#src/fulfilment/fulfilment.ts';
+import type { FulfilmentDependencies } from '#src/fulfilment/fulfilment.ts';
+import { setOnHand } from '#src/fulfilment/inventory.ts';
+import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
+import { createHttpShippingProvider } from '#src/fulfilment/providers/http-shipping-provider.ts';
+import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
+import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
+import type { OrderItem } from '#src/orders/domain/order-events.ts';
+import { foldOrder } from '#src/orders/order-history.ts';
+import { appendUnits } from '#src/orders/order-units.ts';
+import type { OrderRows } from '#src/orders/order-units.ts';
+import { toRecordedSagaEvent } from '#src/sagas/saga-event-codec.ts';
+import { foldSaga } from '#src/sagas/saga.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import { eventually } from '#test/support/poll.ts';
+
+const LIMITS = { batchMax: 64, slots: 2, queueMax: 2000, waitMaxMs: 5_000 };
+export const TOTAL_CENTS = 2500;
+
+/** A database and the two providers, for as many services as a test starts on them. */
+export async function createWorld() {
+  const database = await createTestDatabase();
+  const simulator = createProviderSimulator({
+    ledgerFile: join(tmpdir(), `simulator-${randomUUID()}`, 'ledger.jsonl'),
+  });
+  const url = await simulator.listen();
+  return {
+    database,
+    url,
+    simulator: createSimulatorClient(url),
+    async [Symbol.asyncDispose]() {
+      await simulator.close();
+      await database[Symbol.asyncDispose]();
+    },
+  };
+}
+
+export type World = Awaited<ReturnType<typeof createWorld>>;
+
+type Changes = Partial<Pick<FulfilmentDependencies, 'observe' | 'now' | 'providers' | 'events'>> &
+  Readonly<{
+    limits?: Partial<FulfilmentDependencies['limits']>;
+    deadlines?: Partial<FulfilmentDependencies['deadlines']>;
+  }>;
+
+/** One process of the service, as far as sagas go; its own pools, its own group commit. */
+export function createService(
+  { database: { url: databaseUrl }, url }: World,
+  changes: Changes = {},
+) {
+  const now = changes.now ?? (() => new Date());
+  const log = pino({ level: 'silent' });
+  const callTimeoutMs = changes.limits?.callTimeoutMs ?? 500;
+  const connection = { url, timeoutMs: callTimeoutMs, callsMax: 50 };
+  const database = createDatabase(databaseUrl, { writersMax: 2, poolMax: 4 }, () => {});
+  const committed = (units: readonly Unit<OrderRows>[]) => fulfilment.committed(units);
+  const store = createPostgresUnitStore(database.writer, appendUnits);
+  const commit = createGroupCommit(store, LIMITS, { committed, failed: () => {} });
+  const topic = 'order.events';
+  const fulfilment = createFulfilment({
+    commit,
+    pool: database.pool,
+    providers: {
+      payments: createHttpPaymentProvider(connection),
+      shipping: createHttpShippingProvider(connection),
+    },
+    topic,
+    now,
+    log,
+    ...changes,
+    deadlines: { captureMs: 900_000, shipMs: 86_400_000, undoMs: 86_400_000, ...changes.deadlines },
+    limits: {
+      callTimeoutMs,
+      concurrency: 50,
+      pollMs: 20,
+      retry: { baseMs: 5, maxMs: 20 },
+      resendMsMax: 72_000_000,
+      stopMsMax: 2_000,
+      ...changes.limits,
+    },
+  });
+  const { followUp } = fulfilment;
+  const handle = createOrderCommandHandler({
+    commit,
+    now,
+    topic,
+    outboxIsFull: () => false,
+    followUp,
+  });
+  const eventStore = createPostgresEventStore(database.pool);
+  const metadata = { correlationId: 'test', actor: 'test' };
+
+  const sagaIdOf = async (orderId: string) => {
+    const rows = await database.knex('saga_work').select('saga_id').where({ subject_id: orderId });
+    return String(rows[0]?.saga_id);
+  };
+
+  return {
+    fulfilment,
+    commit,
+    knex: database.knex,
+    pool: database.pool,
+    eventStore,
+    start: () => fulfilment.start(),
+    handle: (orderId: string, command: OrderCommand) => handle({ orderId, command, metadata }),
+    /** Places an order that is fulfilled at once; two books of 1250 each unless told otherwise. */
+    place: async (
+      items: readonly OrderItem[] = [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+      changes: Readonly<{ sagaId?: string | undefined }> = { sagaId: uuidv7() },
+    ) => {
+      const orderId = uuidv7();
+      const { sagaId } = changes;
+      await handle({
+        orderId,
+        command: {
+          type: 'PlaceOrder',
+          orderId,
+          customerId: 'c-1',
+          currency: 'EUR',
+          items,
+          ...(sagaId !== undefined && { sagaId }),
+        },
+        metadata,
+      });
+      return orderId;
+    },
+    setOnHand: (sku: string, onHand: number) => setOnHand(database.knex, sku, onHand),
+    sagaIdOf,
+    order: async (orderId: string) => foldOrder(await eventStore.readStream(orderId)).view!,
+    saga: async (orderId: string) => {
+      const stream = await eventStore.readStream(await sagaIdOf(orderId));
+      return foldSaga(stream.map(toRecordedSagaEvent))!;
+    },
+    sagaEvents: async (orderId: string) => {
+      const stream = await eventStore.readStream(await sagaIdOf(orderId));
+      return stream.map(({ type, data }) => {
+        const step = data !== null && typeof data === 'object' && 'step' in data ? data.step : '';
+        return `${type} ${String(step)}`.trim();
+      });
+    },
+    async [Symbol.asyncDispose]() {
+      await fulfilment.stop();
+      await commit.idle();
+      await database.close();
+    },
+  };
+}
+
+export type Service = ReturnType<typeof createService>;
+
+/** Waits until the saga of the order has come to rest, and tells in what state. */
+export function resting({ saga }: Service, orderId: string) {
+  return eventually(async () => {
+    const { state } = await saga(orderId);
+    return state === 'running' || state === 'compensating' ? false : state;
+  });
+}
+
+/** What the stock says, by sku: [on hand, reserved]. */
+export async function stock({ database }: World): Promise<Record<string, [number, number]>> {
+  const rows = await database.query<{ sku: string; on_hand: number; reserved: number }>(
+    'select sku, on_hand, reserved from stock',
+  );
+  return Object.fromEntries(rows.map(({ sku, on_hand, reserved }) => [sku, [on_hand, reserved]]));
+}
