@@ -96,8 +96,8 @@ grant select, insert on outbox_audit to orders_app;
 -- What a relay may publish now, in id order: the order of the commits of each key. Partitions that are
 -- busy or resting and keys that are parked are left out here, or they would fill the window. At least
 -- one row, and no more payload than bytes_max.
--- The planner may only walk the primary key: its statistics tell of a table that was empty just now,
--- and a sort of a long backlog for every 2000 rows of it takes a hundred times as long.
+-- The planner may only walk the primary key: its statistics tell of a table that was empty just now, and
+-- by them it would read and sort the whole backlog for every 2000 rows of it.
 create function outbox_waiting(
   for_topic text, from_id bigint, partitions integer, excluded integer[],
   rows_max integer, bytes_max integer

@@ -1,0 +1,93 @@
+import { describe, expect, test } from 'vitest';
+import { createLease } from '#src/outbox/lease.ts';
+import type { LeaseOptions } from '#src/outbox/lease.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import { eventually } from '#test/support/poll.ts';
+import { quiet, servicePool } from './outbox-fixture.ts';
+
+/** Longer than any test takes. */
+const LONG_MS = 600_000;
+
+function testLease(options: Pick<LeaseOptions, 'pool'> & Partial<LeaseOptions>) {
+  const changes: boolean[] = [];
+  const lease = createLease({
+    name: 'work',
+    ttlMs: LONG_MS,
+    pollMs: 20,
+    log: quiet,
+    onChange: (isHeld) => changes.push(isHeld),
+    ...options,
+  });
+  return { ...lease, changes };
+}
+
+describe('a lease', () => {
+  test('is held by one at a time, and handed over at once by a stop', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const leases = [1, 2, 3].map(() => testLease(service));
+    const holders = () => leases.filter((lease) => lease.current() !== undefined);
+    for (const lease of leases) lease.start();
+    await eventually(() => holders().length > 0);
+    const [first, ...others] = holders();
+    expect(others).toEqual([]);
+    expect(first?.current()?.epoch).toBe(1);
+    await first?.stop();
+    expect(first?.current()).toBeUndefined();
+    expect(first?.changes).toEqual([true, false]);
+    await eventually(() => holders().length > 0);
+    const [second, ...rest] = holders();
+    expect(rest).toEqual([]);
+    expect(second?.current()?.epoch).toBe(2);
+    await Promise.all(leases.map((lease) => lease.stop()));
+  });
+
+  test('is one of many, told apart by name', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const leases = ['a', 'b'].map((name) => testLease({ ...service, name }));
+    for (const lease of leases) lease.start();
+    const areBothHeld = () => leases.every((lease) => lease.current()?.epoch === 1);
+    await expect(eventually(areBothHeld)).resolves.toBe(true);
+    await Promise.all(leases.map((lease) => lease.stop()));
+  });
+
+  test('goes to another when its holder falls silent, with a new epoch', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    await db.query(`insert into leases values ('work', gen_random_uuid(), 7, clock_timestamp())`);
+    const lease = testLease(service);
+    lease.start();
+    await expect(eventually(() => lease.current()?.epoch === 8)).resolves.toBe(true);
+    await lease.stop();
+  });
+
+  test('is lost at once when another has it', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const lease = testLease(service);
+    lease.start();
+    await eventually(() => lease.current() !== undefined);
+    await db.query(`update leases set owner = gen_random_uuid(), epoch = epoch + 1`);
+    await eventually(() => lease.current() === undefined);
+    expect(lease.changes).toEqual([true, false]);
+    await lease.stop();
+    const [row] = await db.query<{ alive: boolean }>(
+      'select expires_at > clock_timestamp() as alive from leases',
+    );
+    expect(row?.alive).toBe(true); // the stop gave back nothing that was another's
+  });
+
+  test('ends by itself on the monotonic clock when it cannot be renewed', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const lease = testLease({ ...service, ttlMs: 400 });
+    lease.start();
+    await eventually(() => lease.current() !== undefined);
+    await db.query('alter table leases rename to leases_away');
+    await eventually(() => lease.current() === undefined);
+    await db.query('alter table leases_away rename to leases');
+    await expect(eventually(() => (lease.current()?.epoch ?? 0) > 1)).resolves.toBe(true);
+    await lease.stop();
+  });
+});

@@ -1,0 +1,172 @@
+import { randomUUID } from 'node:crypto';
+import kafkajs from 'kafkajs';
+import type { Pool } from 'pg';
+import { pino } from 'pino';
+import { createDatabase } from '#src/database/database.ts';
+import { createKafkaClient } from '#src/outbox/kafka-client.ts';
+import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
+import type { Publisher } from '#src/outbox/outbox.ts';
+import { createOutboxMonitor } from '#src/outbox/outbox-monitor.ts';
+import { murmur2 } from '#src/outbox/partitioner.ts';
+import type { RelaySettings } from '#src/outbox/relay-settings.ts';
+import { createRelay } from '#src/outbox/relay.ts';
+
+export const quiet = pino({ level: 'silent' });
+
+/** Waits short enough for a test; in proportion they are those of production. */
+export const quickSettings: Partial<RelaySettings> = {
+  leaseTtlMs: 3_000,
+  leasePollMs: 100,
+  sendTimeoutMs: 1_500,
+  idleMs: 20,
+  roundMs: 5,
+  patienceMs: 100,
+  topicCheckMs: 200,
+  backoff: { baseMs: 20, maxMs: 200 },
+};
+
+/** An event of the key `key` to insert; `createdAt` as SQL would default it if unset. */
+export type NewEvent = Readonly<{
+  key: string;
+  version: number;
+  payload?: string;
+  createdAt?: Date;
+}>;
+
+type Queryable = Readonly<{ query: (sql: string, params: unknown[]) => Promise<unknown> }>;
+
+/** Inserts outbox rows as the write path does, in the order given. */
+export async function insertEvents(
+  db: Queryable,
+  topic: string,
+  events: readonly NewEvent[],
+): Promise<void> {
+  const column = <T>(value: (event: NewEvent) => T) => events.map(value);
+  await db.query(
+    `insert into outbox_events (
+       aggregate_type, aggregate_id, event_type, stream_version, topic, message_key, key_hash, ce_id,
+       ce_type, ce_source, ce_time, ce_subject, ce_sequence, traceparent, payload, created_at)
+     select 'order', $2::uuid, 'OrderPlaced', version, $1, key, hash, key || ':' || version,
+       'order.placed', '/orders', '2026-01-02T03:04:05.678Z', key, lpad(version::text, 10, '0'), null,
+       payload, coalesce(created, clock_timestamp())
+     from unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::timestamptz[])
+       with ordinality as e (key, hash, version, payload, created, number)
+     order by number`,
+    [
+      topic,
+      randomUUID(),
+      column(({ key }) => key),
+      column(({ key }) => murmur2(key)),
+      column(({ version }) => version),
+      column(({ payload, version }) => payload ?? JSON.stringify({ version })),
+      column(({ createdAt }) => createdAt ?? null),
+    ],
+  );
+}
+
+/** Versions 1 to n of each key, the keys side by side. */
+export function eventsOf(keys: readonly string[], versions: number): NewEvent[] {
+  return Array.from({ length: versions }, (_, index) =>
+    keys.map((key) => ({ key, version: index + 1 })),
+  ).flat();
+}
+
+export function newKeys(count: number): string[] {
+  return Array.from({ length: count }, () => randomUUID());
+}
+
+/** A pool as the service has it: role orders_app, its time-outs. */
+export function servicePool(url: string): AsyncDisposable & Readonly<{ pool: Pool }> {
+  const database = createDatabase(url, { writersMax: 1, poolMax: 10 }, () => {});
+  return { pool: database.pool, [Symbol.asyncDispose]: database.close };
+}
+
+export function testPublisher(brokers: readonly string[], partitions = 1): Publisher {
+  return createKafkaPublisher({ brokers, newTopic: { partitions, replication: 1 }, log: quiet });
+}
+
+/** What a test may hear from a relay. */
+export type RelayCounts = { published: number; refused: number; unknown: number; terms: number };
+
+/** A relay on its own connections, with quick settings, and what it counted. */
+export function createTestRelay(
+  options: Readonly<{
+    url: string;
+    topic: string;
+    publisher: Publisher | undefined;
+    settings?: Partial<RelaySettings>;
+    rowsMax?: number;
+  }>,
+) {
+  const { url, topic, publisher } = options;
+  const { pool, [Symbol.asyncDispose]: closePool } = servicePool(url);
+  const monitor = createOutboxMonitor({
+    pool,
+    rowsMax: options.rowsMax ?? 1_000_000,
+    log: quiet,
+    refreshMs: 50,
+  });
+  const counts: RelayCounts = { published: 0, refused: 0, unknown: 0, terms: 0 };
+  const relay = createRelay({
+    pool,
+    topic,
+    publisher,
+    monitor,
+    metrics: {
+      published: (messages) => {
+        counts.published += messages;
+      },
+      publishFailed: (kind) => {
+        counts[kind] += 1;
+      },
+      leaseChanged: (isHeld) => {
+        counts.terms += isHeld ? 1 : 0;
+      },
+    },
+    log: quiet,
+    settings: { ...quickSettings, ...options.settings },
+  });
+  return {
+    relay,
+    monitor,
+    counts,
+    start: () => {
+      monitor.start();
+      relay.start();
+    },
+    [Symbol.asyncDispose]: async () => {
+      await relay.stop();
+      await monitor.stop();
+      await closePool();
+    },
+  };
+}
+
+/** A topic of one partition that takes batches up to `batchBytesMax`, which may change, as may the count. */
+export async function createChangingTopic(brokers: readonly string[], batchBytesMax: number) {
+  const topic = `test-${randomUUID()}`;
+  const admin = createKafkaClient(brokers, quiet).kafka.admin();
+  await admin.connect();
+  await admin.createTopics({
+    topics: [{ topic, numPartitions: 1, configEntries: batchLimit(batchBytesMax) }],
+  });
+  return {
+    name: topic,
+    setLimit: async (bytes: number) => {
+      const type = kafkajs.ConfigResourceTypes.TOPIC;
+      const resources = [{ type, name: topic, configEntries: batchLimit(bytes) }];
+      await admin.alterConfigs({ validateOnly: false, resources });
+    },
+    growTo: async (count: number) => {
+      await admin.createPartitions({ topicPartitions: [{ topic, count }] });
+    },
+    [Symbol.asyncDispose]: async () => {
+      await admin.deleteTopics({ topics: [topic] });
+      await admin.disconnect();
+    },
+  };
+}
+
+function batchLimit(bytes: number) {
+  return [{ name: 'max.message.bytes', value: String(bytes) }];
+}

@@ -1,0 +1,113 @@
+import { Client } from 'pg';
+import { describe, expect, test } from 'vitest';
+import { createOutboxFloor } from '#src/outbox/outbox-floor.ts';
+import type { OutboxFloor } from '#src/outbox/outbox-floor.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import type { TestDatabase } from '#test/support/database.ts';
+import { eventually } from '#test/support/poll.ts';
+import { eventsOf, insertEvents, servicePool } from './outbox-fixture.ts';
+
+async function openClient(db: TestDatabase) {
+  const client = new Client({ connectionString: db.url });
+  await client.connect();
+  return client;
+}
+
+const insert = (db: Parameters<typeof insertEvents>[0], rows: number) =>
+  insertEvents(db, 'any', eventsOf(['key'], rows));
+
+const risesTo = (floor: OutboxFloor, id: number) =>
+  eventually(async () => {
+    await floor.advance();
+    return floor.lowestId() === id;
+  });
+
+describe('the lowest id of the outbox', () => {
+  test('rises to what is left once the rows below are gone', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const floor = createOutboxFloor(service.pool);
+    await insert(db, 10);
+    await db.query('delete from outbox_events where id <= 7');
+    await expect(risesTo(floor, 8)).resolves.toBe(true);
+    await db.query('delete from outbox_events');
+    await expect(risesTo(floor, 10)).resolves.toBe(true);
+  });
+
+  test('never passes an id that a transaction under way has drawn', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const floor = createOutboxFloor(service.pool);
+    const late = await openClient(db);
+    await late.query('begin');
+    await insert(late, 1);
+    await insert(db, 5);
+    await db.query('delete from outbox_events');
+    for (let look = 0; look < 5; look += 1) await floor.advance();
+    expect(floor.lowestId()).toBeLessThanOrEqual(1);
+    await late.query('commit');
+    await late.end();
+    for (let look = 0; look < 5; look += 1) await floor.advance();
+    expect(floor.lowestId()).toBe(1); // the late row is there
+    await db.query('delete from outbox_events');
+    await expect(risesTo(floor, 6)).resolves.toBe(true);
+  });
+
+  test('is not held back by a long read, which could not insert', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const floor = createOutboxFloor(service.pool);
+    const reader = await openClient(db);
+    await reader.query('begin isolation level repeatable read');
+    await reader.query('select count(*) from outbox_events');
+    await insert(db, 10);
+    await db.query('delete from outbox_events');
+    await expect(risesTo(floor, 10)).resolves.toBe(true);
+    await reader.query('rollback');
+    await reader.end();
+  });
+
+  test('rests on this: a transaction has its number before it draws an id', async () => {
+    await using db = await createTestDatabase();
+    await insert(db, 1); // the first id of all is logged, and so numbers its transaction anyhow
+    await db.query(`
+      create function number_so_far() returns text language sql as
+        $$ select coalesce(pg_current_xact_id_if_assigned()::text, 'none') $$;
+      alter table outbox_events alter column ce_specversion set default number_so_far()`);
+    await insert(db, 1);
+    const [row] = await db.query<{ number: string }>(
+      'select ce_specversion as number from outbox_events where id = 2',
+    );
+    expect(row?.number).toMatch(/^[0-9]+$/);
+  });
+
+  test('is not guessed in a race of many writers and removals', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const floor = createOutboxFloor(service.pool);
+    const writers = await Promise.all(Array.from({ length: 6 }, () => openClient(db)));
+    let done = 0;
+    const writing = writers.map(async (writer) => {
+      for (let round = 0; round < 40; round += 1) {
+        await writer.query('begin');
+        await insert(writer, 1 + Math.floor(Math.random() * 4));
+        await writer.query('select pg_sleep($1)', [Math.random() * 0.01]);
+        await writer.query(Math.random() < 0.2 ? 'rollback' : 'commit');
+      }
+      done += 1;
+      await writer.end();
+    });
+    let seen = 0;
+    let below = 0;
+    while (done < writers.length) {
+      await floor.advance();
+      const lowestId = floor.lowestId();
+      const rows = await db.query<{ id: number }>('delete from outbox_events returning id');
+      seen += rows.length;
+      below += rows.filter(({ id }) => id < lowestId).length;
+    }
+    await Promise.all(writing);
+    expect(seen).toBeGreaterThan(0);
+    expect(below).toBe(0);
+  });
+});

@@ -1,0 +1,72 @@
+import { describe, expect, test } from 'vitest';
+import { createOutboxMonitor } from '#src/outbox/outbox-monitor.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import { eventually } from '#test/support/poll.ts';
+import { eventsOf, insertEvents, newKeys, quiet, servicePool } from './outbox-fixture.ts';
+
+const minutesAgo = (minutes: number) => new Date(Date.now() - minutes * 60_000);
+
+describe('watching the outbox', () => {
+  test('sees an empty one', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const monitor = createOutboxMonitor({ ...service, rowsMax: 10, log: quiet });
+    await monitor.refresh();
+    expect(monitor.backlog()).toEqual({
+      pendingRows: 0,
+      oldestAgeSeconds: 0,
+      parkedKeys: 0,
+      oldestParkedAgeSeconds: 0,
+    });
+    expect(monitor.isFull()).toBe(false);
+  });
+
+  test('tells how old the oldest is that nothing holds back, and of parked keys apart', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const monitor = createOutboxMonitor({ ...service, rowsMax: 10, log: quiet });
+    await insertEvents(db, 'any', [
+      { key: 'parked', version: 1, createdAt: minutesAgo(60) },
+      { key: 'free', version: 1, createdAt: minutesAgo(10) },
+      { key: 'free', version: 2 },
+    ]);
+    await db.query(`
+      insert into outbox_parked (topic, message_key, outbox_id, ce_id, reason, epoch, parked_at)
+      values ('any', 'parked', 1, 'id', 'too large', 1, clock_timestamp() - interval '30 min')`);
+    await monitor.refresh();
+    const backlog = monitor.backlog();
+    expect(backlog).toMatchObject({ pendingRows: 3, parkedKeys: 1 });
+    expect(Math.round(backlog.oldestAgeSeconds / 60)).toBe(10);
+    expect(Math.round(backlog.oldestParkedAgeSeconds / 60)).toBe(30);
+  });
+
+  test('is full past its bound, not at it, and counts no further', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const monitor = createOutboxMonitor({ ...service, rowsMax: 5, log: quiet });
+    await insertEvents(db, 'any', eventsOf(newKeys(5), 1));
+    await monitor.refresh();
+    expect(monitor.isFull()).toBe(false);
+    await insertEvents(db, 'any', eventsOf(newKeys(5), 1));
+    await monitor.refresh();
+    expect(monitor.isFull()).toBe(true);
+    expect(monitor.backlog().pendingRows).toBe(6);
+    await db.query('delete from outbox_events where id > 5');
+    await monitor.refresh();
+    expect(monitor.isFull()).toBe(false);
+  });
+
+  test('looks by itself, again and again, and over a failure', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const monitor = createOutboxMonitor({ ...service, rowsMax: 5, log: quiet, refreshMs: 10 });
+    monitor.start();
+    await insertEvents(db, 'any', eventsOf(['key'], 2));
+    await expect(eventually(() => monitor.backlog().pendingRows === 2)).resolves.toBe(true);
+    await db.query('alter table outbox_parked rename to outbox_parked_away');
+    await insertEvents(db, 'any', eventsOf(['key'], 1));
+    await db.query('alter table outbox_parked_away rename to outbox_parked');
+    await expect(eventually(() => monitor.backlog().pendingRows === 3)).resolves.toBe(true);
+    await monitor.stop();
+  });
+});

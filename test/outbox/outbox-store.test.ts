@@ -1,0 +1,165 @@
+import { describe, expect, test } from 'vitest';
+import { createOutboxStore } from '#src/outbox/outbox-store.ts';
+import type { Window } from '#src/outbox/outbox-store.ts';
+import { murmur2, partitionFor } from '#src/outbox/partitioner.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import type { TestDatabase } from '#test/support/database.ts';
+import { eventsOf, insertEvents, newKeys, servicePool } from './outbox-fixture.ts';
+
+const window: Window = {
+  fromId: 0,
+  partitions: 6,
+  excluded: [],
+  rowsMax: 1_000,
+  bytesMax: 1_000_000,
+};
+const ids = (rows: readonly { id: number }[]) => rows.map(({ id }) => id);
+
+describe('reading the outbox', () => {
+  test('gives the rows of its topic in id order, as many as wanted', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const store = createOutboxStore(service.pool, 'mine');
+    await insertEvents(db, 'mine', eventsOf(newKeys(3), 2));
+    await insertEvents(db, 'other', eventsOf(newKeys(1), 1));
+    await insertEvents(db, 'mine', eventsOf(newKeys(2), 1));
+    expect(ids(await store.waiting(window))).toEqual([1, 2, 3, 4, 5, 6, 8, 9]);
+    expect(ids(await store.waiting({ ...window, rowsMax: 2 }))).toEqual([1, 2]);
+    expect(ids(await store.waiting({ ...window, fromId: 5 }))).toEqual([5, 6, 8, 9]);
+    await expect(store.hasOtherTopics()).resolves.toBe(true);
+    await expect(createOutboxStore(service.pool, 'none').waiting(window)).resolves.toEqual([]);
+  });
+
+  test('stops before the bytes are too many, but gives one row at least', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const store = createOutboxStore(service.pool, 'mine');
+    const payload = 'x'.repeat(100);
+    const events = [1, 2, 3, 4].map((version) => ({ key: 'key', version, payload }));
+    await insertEvents(db, 'mine', events);
+    expect(ids(await store.waiting({ ...window, bytesMax: 300 }))).toEqual([1, 2, 3]);
+    expect(ids(await store.waiting({ ...window, bytesMax: 301 }))).toEqual([1, 2, 3, 4]);
+    expect(ids(await store.waiting({ ...window, bytesMax: 1 }))).toEqual([1]);
+  });
+
+  test('leaves out partitions, by the same reckoning as the code', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const store = createOutboxStore(service.pool, 'mine');
+    const keys = newKeys(200);
+    await insertEvents(db, 'mine', eventsOf(keys, 1));
+    const excluded = [0, 2, 5];
+    const rows = await store.waiting({ ...window, excluded });
+    const wanted = keys.filter((key) => !excluded.includes(partitionFor(murmur2(key), 6)));
+    expect(rows.map((row) => row.message_key)).toEqual(wanted);
+  });
+
+  test('leaves out parked keys of the same topic', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const store = createOutboxStore(service.pool, 'mine');
+    await insertEvents(db, 'mine', eventsOf(['parked', 'free'], 2));
+    await db.query(`
+      insert into outbox_parked (topic, message_key, outbox_id, ce_id, reason, epoch)
+      values ('mine', 'parked', 1, 'id', 'too large', 1), ('other', 'free', 2, 'id', 'too large', 1)`);
+    expect(ids(await store.waiting(window))).toEqual([2, 4]);
+  });
+
+  test('looks at no more rows than it gives, even by statistics of an empty table', async () => {
+    await using db = await createTestDatabase();
+    await insertEvents(db, 'mine', eventsOf(['key'], 1));
+    await db.query('delete from outbox_events');
+    await db.query('vacuum analyze outbox_events');
+    await insertEvents(db, 'mine', eventsOf(newKeys(10_000), 1));
+    const before = await rowsLookedAt(db);
+    await db.query(`select count(*) from outbox_waiting('mine', 0, 6, '{}', 1000, 1000000)`);
+    const timesForEachRow = 2; // once to choose it, once to fetch it
+    expect((await rowsLookedAt(db)) - before).toBeLessThanOrEqual(1_000 * timesForEachRow);
+  });
+});
+
+async function rowsLookedAt(db: TestDatabase): Promise<number> {
+  await db.query('select pg_stat_force_next_flush()');
+  const [stat] = await db.query<{ rows: number }>(`
+    select seq_tup_read + idx_tup_fetch as rows from pg_stat_user_tables
+    where relname = 'outbox_events'`);
+  return stat?.rows ?? 0;
+}
+
+/** Makes another process hold the lease. */
+function hold(epoch: number, leftMs: number): string {
+  return `insert into leases values
+    ('relay mine', gen_random_uuid(), ${epoch}, clock_timestamp() + ${leftMs} * interval '1 ms')`;
+}
+
+describe('parking a key', () => {
+  const refusal = { outboxId: 1, reason: 'MESSAGE_TOO_LARGE', lease: 'relay mine', epoch: 3 };
+
+  test('writes why, under the epoch of the leader', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const store = createOutboxStore(service.pool, 'mine');
+    await db.query(hold(3, 60_000));
+    await insertEvents(db, 'mine', eventsOf(['key'], 2));
+    await expect(store.park(refusal)).resolves.toBe(true);
+    const parked = await db.query(
+      'select topic, message_key, outbox_id, reason, epoch from outbox_parked',
+    );
+    expect(parked).toEqual([
+      {
+        topic: 'mine',
+        message_key: 'key',
+        outbox_id: 1,
+        reason: 'MESSAGE_TOO_LARGE',
+        epoch: 3,
+      },
+    ]);
+  });
+
+  test.each([
+    ['another leads by now', hold(4, 60_000)],
+    ['the lease ran out', hold(3, -1)],
+    ['there is no lease', 'select 1'],
+  ])('writes nothing when %s', async (_, statement) => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const store = createOutboxStore(service.pool, 'mine');
+    await db.query(statement);
+    await insertEvents(db, 'mine', eventsOf(['key'], 2));
+    await expect(store.park(refusal)).resolves.toBe(false);
+    await expect(db.query('select from outbox_parked')).resolves.toEqual([]);
+  });
+
+  test('writes nothing when the message is gone', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    await db.query(hold(3, 60_000));
+    await expect(createOutboxStore(service.pool, 'mine').park(refusal)).resolves.toBe(false);
+  });
+
+  test('ends at a thousand keys: then the topic is at fault', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const store = createOutboxStore(service.pool, 'mine');
+    await db.query(hold(3, 60_000));
+    await db.query(`
+      insert into outbox_parked (topic, message_key, outbox_id, ce_id, reason, epoch)
+      select 'mine', 'key' || n, n + 100, 'id', 'too large', 1 from generate_series(1, 999) n`);
+    await insertEvents(db, 'mine', eventsOf(newKeys(2), 1));
+    await expect(store.park(refusal)).resolves.toBe(true);
+    await expect(store.park({ ...refusal, outboxId: 2 })).resolves.toBe(false);
+  });
+});
+
+describe('the partitions of a topic', () => {
+  test('are remembered as they were at first use', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const store = createOutboxStore(service.pool, 'mine');
+    await expect(store.rememberPartitions(6)).resolves.toBe(6);
+    await expect(store.rememberPartitions(6)).resolves.toBe(6);
+    await expect(store.rememberPartitions(12)).resolves.toBe(6);
+    const stored = await db.query('select partitions, partitions_found from outbox_topics');
+    expect(stored).toEqual([{ partitions: 6, partitions_found: 12 }]);
+  });
+});

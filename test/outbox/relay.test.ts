@@ -1,0 +1,342 @@
+import { describe, expect, test } from 'vitest';
+import { runOutboxCommand } from '#src/outbox/outbox-commands.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import type { TestDatabase } from '#test/support/database.ts';
+import { createTestTopic, readTopic, testBrokers } from '#test/support/kafka.ts';
+import { eventually } from '#test/support/poll.ts';
+import { faultsOf, isComplete, repeatsIn, versionOf } from './delivery.ts';
+import type { NewEvent } from './outbox-fixture.ts';
+import {
+  createChangingTopic,
+  createTestRelay,
+  eventsOf,
+  insertEvents,
+  newKeys,
+  servicePool,
+  testPublisher,
+} from './outbox-fixture.ts';
+
+const isEmpty = async (db: TestDatabase) =>
+  (await db.query('select from outbox_events limit 1')).length === 0;
+
+describe('the relay', () => {
+  test('publishes what is in the outbox, each key in order, once, and empties it', async () => {
+    await using db = await createTestDatabase();
+    await using topic = await createTestTopic(6);
+    const keys = newKeys(40);
+    const expected = new Map(keys.map((key) => [key, 25]));
+    await insertEvents(db, topic.name, eventsOf(keys, 25));
+    await using relay = createTestRelay({
+      url: db.url,
+      topic: topic.name,
+      publisher: testPublisher(topic.brokers),
+    });
+    relay.start();
+    const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
+    expect(faultsOf(messages, expected)).toEqual([]);
+    expect(repeatsIn(messages)).toBe(0);
+    await eventually(() => isEmpty(db));
+    expect(relay.counts).toEqual({ published: 1_000, refused: 0, unknown: 0, terms: 1 });
+    await eventually(() => relay.relay.status().pendingRows === 0);
+    expect(relay.relay.status()).toMatchObject({ mode: 'leading', epoch: 1, parkedKeys: 0 });
+  });
+
+  test('sends every column as the header it is for, and the payload untouched', async () => {
+    await using db = await createTestDatabase();
+    await using topic = await createTestTopic();
+    const payload = '{ "text": "é 💶 \\u0000", "n": 1.10 }';
+    await insertEvents(db, topic.name, [{ key: 'the-key', version: 3, payload }]);
+    await db.query(`update outbox_events set traceparent = '00-aa-bb-01'`);
+    await using relay = createTestRelay({
+      url: db.url,
+      topic: topic.name,
+      publisher: testPublisher(topic.brokers),
+    });
+    relay.start();
+    const [message] = await readTopic(topic.name, { until: (all) => all.length > 0 });
+    expect(message).toMatchObject({
+      key: 'the-key',
+      value: payload,
+      headers: {
+        ce_specversion: '1.0',
+        ce_id: 'the-key:3',
+        ce_type: 'order.placed',
+        ce_source: '/orders',
+        ce_time: '2026-01-02T03:04:05.678Z',
+        ce_subject: 'the-key',
+        ce_sequence: '0000000003',
+        'content-type': 'application/json',
+        traceparent: '00-aa-bb-01',
+      },
+    });
+  });
+
+  test('starts without Kafka and without its tables, and works once both are there', async () => {
+    await using db = await createTestDatabase();
+    await using topic = await createTestTopic();
+    await db.query('alter table leases rename to leases_away');
+    await insertEvents(db, topic.name, eventsOf(['key'], 1));
+    const publisher = testPublisher(topic.brokers);
+    let isAway = true;
+    await using relay = createTestRelay({
+      url: db.url,
+      topic: topic.name,
+      publisher: {
+        ...publisher,
+        openTopic: (name) =>
+          isAway ? Promise.reject(new Error('Kafka is away')) : publisher.openTopic(name),
+      },
+    });
+    relay.start();
+    expect(relay.relay.status()).toMatchObject({ mode: 'standby' });
+    await db.query('alter table leases_away rename to leases');
+    await eventually(() => relay.relay.status().lastError === 'Error: Kafka is away');
+    expect(relay.relay.status()).toMatchObject({ mode: 'leading' });
+    isAway = false;
+    await eventually(() => isEmpty(db));
+    await eventually(() => relay.relay.status().lastError === undefined);
+  });
+
+  test('finds events that nobody told it of, and is told of others sooner', async () => {
+    await using db = await createTestDatabase();
+    await using topic = await createTestTopic();
+    await using relay = createTestRelay({
+      url: db.url,
+      topic: topic.name,
+      publisher: testPublisher(topic.brokers),
+    });
+    relay.start();
+    await eventually(() => relay.relay.status().mode === 'leading');
+    await insertEvents(db, topic.name, eventsOf(['polled'], 1));
+    await eventually(() => isEmpty(db));
+    await insertEvents(db, topic.name, eventsOf(['woken'], 1));
+    relay.relay.wake();
+    await eventually(() => isEmpty(db));
+    expect(relay.counts.published).toBe(2);
+  });
+
+  test('hands the lease over when it stops, with nothing left under way', async () => {
+    await using db = await createTestDatabase();
+    await using topic = await createTestTopic(3);
+    const keys = newKeys(30);
+    const expected = new Map(keys.map((key) => [key, 40]));
+    await insertEvents(db, topic.name, eventsOf(keys, 40));
+    const create = () =>
+      createTestRelay({
+        url: db.url,
+        topic: topic.name,
+        publisher: testPublisher(topic.brokers),
+        settings: { leaseTtlMs: 600_000, batchRowsMax: 20 },
+      });
+    await using first = create();
+    await using second = create();
+    first.start();
+    await eventually(() => first.counts.published > 0);
+    second.start();
+    await first.relay.stop();
+    await eventually(() => second.relay.status().epoch === 2);
+    const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
+    expect(faultsOf(messages, expected)).toEqual([]);
+    expect(repeatsIn(messages)).toBe(0);
+  });
+
+  test('stops in bounded time although Kafka never answers', async () => {
+    await using db = await createTestDatabase();
+    await using topic = await createTestTopic();
+    await insertEvents(db, topic.name, eventsOf(['key'], 1));
+    const publisher = testPublisher(topic.brokers);
+    const sending = Promise.withResolvers<void>();
+    await using relay = createTestRelay({
+      url: db.url,
+      topic: topic.name,
+      publisher: {
+        ...publisher,
+        publish: () => {
+          sending.resolve();
+          return new Promise(() => {});
+        },
+      },
+      settings: { stopMs: 400 },
+    });
+    relay.start();
+    await sending.promise;
+    await relay.relay.stop();
+    const [lease] = await db.query('select from leases where expires_at > clock_timestamp()');
+    expect(lease).toBeUndefined();
+  });
+
+  test('leaves everything to others when it is off', async () => {
+    await using db = await createTestDatabase();
+    await insertEvents(db, 'any', eventsOf(['key'], 2));
+    await using relay = createTestRelay({ url: db.url, topic: 'any', publisher: undefined });
+    relay.start();
+    relay.relay.wake();
+    await eventually(() => relay.relay.status().pendingRows === 2);
+    expect(relay.relay.status().mode).toBe('off');
+    await expect(db.query('select from leases')).resolves.toEqual([]);
+  });
+
+  test('leaves events for other topics alone', async () => {
+    await using db = await createTestDatabase();
+    await using topic = await createTestTopic();
+    await insertEvents(db, 'other', eventsOf(['key'], 1));
+    await insertEvents(db, topic.name, eventsOf(['key'], 1));
+    await using relay = createTestRelay({
+      url: db.url,
+      topic: topic.name,
+      publisher: testPublisher(topic.brokers),
+    });
+    relay.start();
+    await eventually(() => relay.counts.published > 0);
+    await eventually(async () => (await db.query('select from outbox_events')).length === 1);
+    const left = await db.query('select topic from outbox_events');
+    expect(left).toEqual([{ topic: 'other' }]);
+  });
+});
+
+/** The events, some with a payload above 10,000 bytes. */
+function enlarged(events: readonly NewEvent[], isTooLarge: (event: NewEvent) => boolean) {
+  const payload = 'x'.repeat(20_000);
+  return events.map((event) =>
+    isTooLarge(event) ? { key: event.key, version: event.version, payload } : event,
+  );
+}
+
+describe('a message that Kafka refuses', () => {
+  test('parks its key, and nothing else, until an operator has it retried', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const brokers = await testBrokers();
+    await using topic = await createChangingTopic(brokers, 10_000);
+    const others = newKeys(30);
+    const keys = ['parked', ...others];
+    const events = eventsOf(keys, 5);
+    const withTooLarge = enlarged(events, ({ key, version }) => key === 'parked' && version === 3);
+    await insertEvents(db, topic.name, withTooLarge);
+    await using relay = createTestRelay({
+      url: db.url,
+      topic: topic.name,
+      publisher: testPublisher(brokers),
+    });
+    relay.start();
+    await eventually(async () => {
+      const left = await db.query(
+        'select message_key, stream_version from outbox_events order by id',
+      );
+      expect(left).toEqual([3, 4, 5].map((v) => ({ message_key: 'parked', stream_version: v })));
+    });
+    await eventually(() => relay.relay.status().parkedKeys === 1);
+    const parked = await db.query('select message_key, ce_id, reason, epoch from outbox_parked');
+    expect(parked).toEqual([
+      { message_key: 'parked', ce_id: 'parked:3', reason: 'MESSAGE_TOO_LARGE', epoch: 1 },
+    ]);
+
+    await topic.setLimit(1_000_000);
+    await expect(runOutboxCommand(['retry', 'parked'], service.pool, () => {})).resolves.toBe(0);
+    const expected = new Map(keys.map((key) => [key, 5]));
+    const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
+    expect(faultsOf(messages, expected)).toEqual([]);
+    await eventually(() => isEmpty(db));
+  });
+
+  test('is parked again when nothing changed, and skipped when an operator says so', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const brokers = await testBrokers();
+    await using topic = await createChangingTopic(brokers, 10_000);
+    await insertEvents(
+      db,
+      topic.name,
+      enlarged(eventsOf(['key'], 3), ({ version }) => version === 2),
+    );
+    await using relay = createTestRelay({
+      url: db.url,
+      topic: topic.name,
+      publisher: testPublisher(brokers),
+    });
+    relay.start();
+    const parkedAt = async () => {
+      const [row] = await db.query<{ parked_at: Date }>('select parked_at from outbox_parked');
+      return row?.parked_at.getTime() ?? 0;
+    };
+    let first = 0;
+    await eventually(async () => {
+      first = await parkedAt();
+      return first > 0;
+    });
+    await runOutboxCommand(['retry', 'key'], service.pool, () => {});
+    await eventually(async () => (await parkedAt()) > first);
+    await runOutboxCommand(['skip', '2', '--reason', 'too large'], service.pool, () => {});
+    await eventually(() => isEmpty(db));
+    const messages = await readTopic(topic.name, {
+      until: (all) => all.some((message) => versionOf(message) === 3),
+    });
+    expect(messages.map(versionOf)).toEqual([1, 3]);
+  });
+
+  test('of several keys, several in one batch, parks each of them', async () => {
+    await using db = await createTestDatabase();
+    const brokers = await testBrokers();
+    await using topic = await createChangingTopic(brokers, 10_000);
+    const bad = newKeys(4);
+    const good = newKeys(20);
+    const events = eventsOf([...good.slice(0, 10), ...bad, ...good.slice(10)], 3);
+    const isTooLarge = ({ key, version }: NewEvent) => bad.includes(key) && version === 2;
+    await insertEvents(db, topic.name, enlarged(events, isTooLarge));
+    await using relay = createTestRelay({
+      url: db.url,
+      topic: topic.name,
+      publisher: testPublisher(brokers),
+    });
+    relay.start();
+    const expected = new Map([
+      ...good.map((key) => [key, 3] as const),
+      ...bad.map((key) => [key, 1] as const),
+    ]);
+    const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
+    expect(faultsOf(messages, expected)).toEqual([]);
+    await eventually(async () => (await db.query('select from outbox_parked')).length === 4);
+    await expect(db.query('select from outbox_events')).resolves.toHaveLength(8);
+  });
+});
+
+describe('a topic whose partitions change', () => {
+  test('stops the relay until an operator accepts', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const brokers = await testBrokers();
+    await using topic = await createChangingTopic(brokers, 1_000_000);
+    await using relay = createTestRelay({
+      url: db.url,
+      topic: topic.name,
+      publisher: testPublisher(brokers),
+    });
+    await insertEvents(db, topic.name, eventsOf(newKeys(5), 1));
+    relay.start();
+    await eventually(() => isEmpty(db));
+
+    await topic.growTo(4);
+    await eventually(() => relay.relay.status().mode === 'stopped');
+    expect(relay.relay.status().stoppedReason).toBe('partitions_changed');
+    const keys = newKeys(20);
+    const { published } = relay.counts;
+    await insertEvents(db, topic.name, eventsOf(keys, 1));
+    await eventually(() => relay.relay.status().pendingRows === 20);
+    expect(relay.counts.published).toBe(published);
+
+    const said: string[] = [];
+    const code = await runOutboxCommand(['accept-partitions', topic.name], service.pool, (text) =>
+      said.push(text),
+    );
+    expect({ code, said }).toEqual({
+      code: 0,
+      said: [`topic ${topic.name}: 1 partitions before, 4 from now on`],
+    });
+    await eventually(() => isEmpty(db));
+    expect(relay.relay.status().mode).toBe('leading');
+    const messages = await readTopic(topic.name, {
+      until: (all) => keys.every((key) => all.some((message) => message.key === key)),
+    });
+    expect(new Set(messages.map(({ partition }) => partition)).size).toBeGreaterThan(1);
+  });
+});
