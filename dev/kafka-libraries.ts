@@ -59,7 +59,10 @@ async function fetchInto(
   await mkdir(unfinished, { recursive: true });
   try {
     const goal = ['dependency:copy-dependencies', `-DoutputDirectory=${unfinished}`];
-    await run('mvn', ['--batch-mode', '--file', POM, ...goal], { timeout: FETCH_MS_MAX, signal });
+    await run('mvn', ['--batch-mode', '-Dstyle.color=never', '--file', POM, ...goal], {
+      timeout: FETCH_MS_MAX,
+      signal,
+    });
     await rename(unfinished, libraries);
     return undefined;
   } catch (error) {
@@ -73,6 +76,5 @@ async function fetchInto(
 
 function firstProblem(error: unknown): string {
   const output = error instanceof Error && 'stdout' in error ? String(error.stdout) : '';
-  const line = output.split('\n').find((line) => line.startsWith('[ERROR]'));
-  return line?.slice('[ERROR] '.length) ?? String(error);
+  return /\[ERROR\] (.+)/.exec(output)?.[1] ?? String(error);
 }
