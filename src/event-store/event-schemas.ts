@@ -17,7 +17,10 @@ export async function agreeOnEventSchemas(
   );
   for (const { type, schema_version: schemaVersion } of rows) {
     if (!known.has(nameOf({ type, schemaVersion }))) {
-      throw new EventUnreadable({ type, schemaVersion }, 'may be in the log, and is not known here');
+      throw new EventUnreadable(
+        { type, schemaVersion },
+        'may be in the log, and is not known here',
+      );
     }
   }
   await pool.query(

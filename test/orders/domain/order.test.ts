@@ -29,13 +29,16 @@ describe('placing an order', () => {
     expect(decide(lines(9007, 1e12, 199_254_740_991), initialOrder)[0]).toMatchObject({
       data: { totalCents: Number.MAX_SAFE_INTEGER },
     });
-    given().when(lines(9007, 1e12, 199_254_740_992)).rejects('total_too_large');
+    given()
+      .when(lines(9007, 1e12, 199_254_740_992))
+      .rejects('total_too_large');
   });
 });
 
 describe('every command but place', () => {
   test.each([a.pay, a.ship, a.cancel, a.refund, a.fulfil])('$type needs an order', (command) =>
-    given().when(command).rejects('order_not_found'));
+    given().when(command).rejects('order_not_found'),
+  );
 });
 
 describe('paying an order', () => {
@@ -44,7 +47,8 @@ describe('paying an order', () => {
   test.each([a.totalCents - 1, a.totalCents + 1])('refuses %i cents of 2500', (amountCents) =>
     given(a.placed)
       .when({ type: 'PayOrder', paymentId: 'pay-1', amountCents })
-      .rejects('payment_amount_mismatch'));
+      .rejects('payment_amount_mismatch'),
+  );
 
   test('again with the same payment changes nothing, whatever came after', () => {
     given(a.placed, a.paid).when(a.pay).emitsNothing();
@@ -114,18 +118,25 @@ describe('refunding an order', () => {
     amountCents,
   });
 
-  test('gives back what is owed', () => given(...owed).when(a.refund).emits(a.refunded));
+  test('gives back what is owed', () =>
+    given(...owed)
+      .when(a.refund)
+      .emits(a.refunded));
 
   test('works in parts, up to the last cent', () => {
     const first: OrderEvent = {
       type: 'PaymentRefunded',
       data: { refundId: 'r1', amountCents: 2499, paymentId: 'pay-1' },
     };
-    given(...owed, first).when(part('r2', 1)).emits({
-      type: 'PaymentRefunded',
-      data: { refundId: 'r2', amountCents: 1, paymentId: 'pay-1' },
-    });
-    given(...owed, first).when(part('r2', 2)).rejects('refund_exceeds_owed');
+    given(...owed, first)
+      .when(part('r2', 1))
+      .emits({
+        type: 'PaymentRefunded',
+        data: { refundId: 'r2', amountCents: 1, paymentId: 'pay-1' },
+      });
+    given(...owed, first)
+      .when(part('r2', 2))
+      .rejects('refund_exceeds_owed');
   });
 
   test('needs a cancelled order', () =>
@@ -135,10 +146,14 @@ describe('refunding an order', () => {
     given(a.placed, a.cancelled(0)).when(a.refund).rejects('refund_exceeds_owed'));
 
   test('again under the same id changes nothing', () =>
-    given(...owed, a.refunded).when(a.refund).emitsNothing());
+    given(...owed, a.refunded)
+      .when(a.refund)
+      .emitsNothing());
 
   test('of another amount under the same id is refused, not passed over', () =>
-    given(...owed, a.refunded).when(part('ref-1', 1)).rejects('refund_id_taken'));
+    given(...owed, a.refunded)
+      .when(part('ref-1', 1))
+      .rejects('refund_id_taken'));
 });
 
 describe('fulfilling an order', () => {
@@ -161,18 +176,26 @@ describe('what the saga reports', () => {
   const running = [a.placed, a.fulfilmentStarted];
 
   test('pays the order, once', () => {
-    given(...running).when(capture).emits(a.paid);
-    given(...running, a.paid).when(capture).emitsNothing();
+    given(...running)
+      .when(capture)
+      .emits(a.paid);
+    given(...running, a.paid)
+      .when(capture)
+      .emitsNothing();
   });
 
   test('is taken on a cancelled order too, and changes its money only', () => {
     const late = [...running, a.cancelled(0)];
-    given(...late).when(capture).emits(a.paid);
+    given(...late)
+      .when(capture)
+      .emits(a.paid);
     expect(fold(...late, a.paid)).toMatchObject({ status: 'cancelled', capturedCents: 2500 });
   });
 
   test('asks for a shipment unless somebody asked to cancel', () => {
-    given(...running, a.paid).when({ type: 'RequestShipment' }).emits(a.shipmentRequested);
+    given(...running, a.paid)
+      .when({ type: 'RequestShipment' })
+      .emits(a.shipmentRequested);
     given(...running, a.paid, a.cancellationRequested)
       .when({ type: 'RequestShipment' })
       .rejects('cancellation_requested');
