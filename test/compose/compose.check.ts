@@ -30,15 +30,18 @@ let replicas: string[];
 
 beforeAll(async () => {
   project = await createComposeProject();
-  await project.compose('up', '--detach', '--build', '--scale', `service=${REPLICAS}`);
-  replicas = await project.urls('service', 3000);
-  await Promise.all(replicas.map(untilReady));
+  try {
+    await project.compose('up', '--detach', '--build', '--scale', `service=${REPLICAS}`);
+    replicas = await project.urls('service', 3000);
+    await Promise.all(replicas.map(untilReady));
+  } catch (error) {
+    await printLogs();
+    throw error;
+  }
 });
 
 afterEach(async ({ task }) => {
-  if (task.result?.state !== 'fail') return;
-  console.log(await project.compose('ps'));
-  console.log(await project.compose('logs', '--no-color', '--tail=30'));
+  if (task.result?.state === 'fail') await printLogs();
 });
 
 afterAll(() => project.compose('down', '--volumes'));
@@ -82,6 +85,7 @@ describe('docker compose', () => {
     expect(replicas).toHaveLength(REPLICAS);
     const log = await project.compose('logs', '--no-color', 'service');
     expect(log.match(/schema brought up to date/g)).toHaveLength(1);
+    expect(await inspect('service', '{{.RestartCount}}')).toEqual(['0', '0', '0']);
     await eventually(async () => {
       const states = await inspect('service', '{{.State.Health.Status}}');
       return states.every((state) => state === 'healthy');
@@ -184,6 +188,11 @@ describe('docker compose', () => {
     expect(codes.map(Number)).toEqual([0, 0, 0]);
   });
 });
+
+async function printLogs(): Promise<void> {
+  console.log(await project.compose('ps'));
+  console.log(await project.compose('logs', '--no-color', '--tail=30'));
+}
 
 function place(url: string): Promise<Answer> {
   return post(url, '/v1/orders', newOrder);
