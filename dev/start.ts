@@ -17,6 +17,8 @@ const { DATABASE_URL, KAFKA_BROKERS, HOST = '127.0.0.1', PORT = '3000' } = proce
 /** One Ctrl-C comes twice: from the terminal, and from npm, which passes its own on. */
 const SAME_SIGNAL_MS = 1_000;
 const pidFile = join(folders.data, 'start.pid');
+/** For the operator's commands, which run beside this one. */
+const databaseUrlFile = join(folders.data, 'database-url');
 const startedAt = performance.now();
 const stopping = new AbortController();
 const servers: Server[] = [];
@@ -62,6 +64,7 @@ async function bringUpPostgres(): Promise<string> {
   const { postgres: folder } = folders;
   const postgres = await startPostgres({ folder, database: 'orders', log: console.log });
   servers.push(postgres);
+  await writeFile(databaseUrlFile, postgres.url, { mode: 0o600 });
   console.log(`Postgres 18: ready on port ${postgres.port}.`);
   return postgres.url;
 }
