@@ -89,7 +89,7 @@ function readResult<Result, Outcome extends 'ok' | 'found'>(
   const { success, data } = result.safeParse(answer.body);
   if (!success) return unknown(answer, `answer ${answer.status} is not as the contract has it`);
   const differs = difference?.(data);
-  if (differs !== undefined) return { ...unknown<Result>(answer, differs), stated: data };
+  if (differs !== undefined) return { ...unknown(answer, differs), stated: data };
   return { outcome, result: data };
 }
 
@@ -109,6 +109,6 @@ function settlesNothing({ status, body }: Answer): string {
 const again = (answer: ProviderAnswer) =>
   'retryAfterMs' in answer ? { retryAfterMs: answer.retryAfterMs } : {};
 
-function unknown<Result>(answer: ProviderAnswer, reason: string): UnknownOutcome<Result> {
+function unknown(answer: ProviderAnswer, reason: string): UnknownOutcome<never> {
   return { outcome: 'unknown', reason, ...again(answer) };
 }

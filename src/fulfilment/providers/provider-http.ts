@@ -1,3 +1,6 @@
+import { Agent as HttpAgent, request as requestHttp } from 'node:http';
+import type { ClientRequest, IncomingMessage } from 'node:http';
+import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
 import { createCallLimit } from './call-limit.ts';
 
 const ANSWER_BYTES_MAX = 64 * 1024;
@@ -42,37 +45,35 @@ export type SendToProvider = (request: ProviderRequest) => Promise<ProviderAnswe
  */
 export function createProviderHttp(connection: ProviderConnection): SendToProvider {
   const base = baseUrl(connection.url);
-  const headers = {
-    accept: 'application/json',
-    'accept-encoding': 'identity',
-    ...authorization(connection.apiKey),
-  };
+  const shared = { accept: 'application/json', ...authorization(connection.apiKey) };
+  const secure = base.startsWith('https:');
+  const agent = secure ? new HttpsAgent({ keepAlive: true }) : new HttpAgent({ keepAlive: true });
+  const open = secure ? requestHttps : requestHttp;
   const limit = createCallLimit({
     callsMax: connection.callsMax,
     waitersMax: LIMIT_WAITERS_MAX,
     waitMsMax: LIMIT_WAIT_MS_MAX,
   });
 
-  return async ({ method, path, key, body, signal }) => {
-    if (!(await limit.enter(signal))) return { kind: 'not_sent', reason: 'no place for the call' };
-    const deadline = startDeadline(connection.timeoutMs, signal);
+  const prepare = ({ method, path, key, body }: ProviderRequest) => {
+    const text = body === undefined ? '' : JSON.stringify(body);
+    const headers = body === undefined ? shared : { ...shared, ...bodyHeaders(text, key) };
     try {
-      const response = await fetch(base + path, {
-        method,
-        redirect: 'manual',
-        signal: deadline.signal,
-        ...(body === undefined
-          ? { headers }
-          : {
-              headers: { ...headers, 'content-type': 'application/json', 'idempotency-key': key },
-              body: JSON.stringify(body),
-            }),
-      });
-      return await readAnswer(response);
-    } catch (error) {
-      return deadline.signal.aborted ? gaveUp(connection, signal) : failed(error);
+      return { request: open(base + path, { agent, method, headers }), text };
+    } catch {
+      return undefined;
+    }
+  };
+
+  return async (call) => {
+    const { signal } = call;
+    if (!(await limit.enter(signal))) return { kind: 'not_sent', reason: 'no place for the call' };
+    try {
+      const prepared = prepare(call);
+      return prepared
+        ? await exchange({ ...prepared, timeoutMs: connection.timeoutMs, signal })
+        : { kind: 'not_sent', reason: 'the key has a character that HTTP cannot carry' };
     } finally {
-      deadline.end();
       limit.leave();
     }
   };
@@ -92,23 +93,52 @@ function authorization(apiKey: string | undefined): { authorization?: string } {
   return { authorization: `Bearer ${apiKey}` };
 }
 
-/** A signal that fires after the time or with `outer`. `AbortSignal.any` would hold on to both. */
-function startDeadline(timeoutMs: number, outer: AbortSignal | undefined) {
-  const controller = new AbortController();
-  const abort = () => controller.abort();
-  const timer = setTimeout(abort, timeoutMs);
-  outer?.addEventListener('abort', abort, { once: true });
-  if (outer?.aborted) abort();
-  const end = () => {
-    clearTimeout(timer);
-    outer?.removeEventListener('abort', abort);
+function bodyHeaders(text: string, key: string) {
+  return {
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(text),
+    'idempotency-key': key,
   };
-  return { signal: controller.signal, end };
 }
 
-async function readAnswer(response: Response): Promise<ProviderAnswer> {
-  const { status } = response;
-  const again = retryAfter(response.headers.get('retry-after'));
+type Exchange = Readonly<{
+  request: ClientRequest;
+  text: string;
+  timeoutMs: number;
+  signal: AbortSignal | undefined;
+}>;
+
+/** Sends a request and waits for its answer, its time to be over, or `signal`. */
+async function exchange({ request, text, timeoutMs, signal }: Exchange): Promise<ProviderAnswer> {
+  const { promise, resolve } = Promise.withResolvers<ProviderAnswer>();
+  const giveUp = (reason: string) => {
+    resolve({ kind: isUnsent(request) ? 'not_sent' : 'lost', reason });
+    request.destroy();
+  };
+  const leave = () => giveUp('stopped waiting');
+  const timer = setTimeout(() => giveUp(`no answer in ${timeoutMs} ms`), timeoutMs);
+  signal?.addEventListener('abort', leave, { once: true });
+
+  let answered = false;
+  request.on('response', (response) => {
+    answered = true;
+    readAnswer(response).then(resolve, (error: unknown) => resolve(lost(error)));
+  });
+  request.on('error', (error) => resolve(neverConnected(error) ? notSent(error) : lost(error)));
+  request.on('close', () => answered || resolve(lost(undefined)));
+  request.end(text);
+  if (signal?.aborted) leave();
+  try {
+    return await promise;
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', leave);
+  }
+}
+
+async function readAnswer(response: IncomingMessage): Promise<ProviderAnswer> {
+  const { statusCode: status = 0, headers } = response;
+  const again = retryAfter(headers['retry-after']);
   const bytes = await readBytes(response);
   if (!bytes) return { kind: 'lost', reason: `answer ${status} is too large`, ...again };
   if (bytes.length === 0) return { kind: 'lost', reason: `answer ${status} is empty`, ...again };
@@ -121,46 +151,47 @@ async function readAnswer(response: Response): Promise<ProviderAnswer> {
 }
 
 /** The body, or nothing where it is too large; leaving the loop closes the connection. */
-async function readBytes(response: Response): Promise<Buffer | undefined> {
-  const chunks: Uint8Array[] = [];
+async function readBytes(response: AsyncIterable<Buffer>): Promise<Buffer | undefined> {
+  const chunks: Buffer[] = [];
   let size = 0;
-  for await (const chunk of response.body ?? []) {
-    size += chunk.byteLength;
+  for await (const chunk of response) {
+    size += chunk.length;
     if (size > ANSWER_BYTES_MAX) return undefined;
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);
 }
 
-function retryAfter(header: string | null): { retryAfterMs?: number } {
-  if (header === null || !/^\d{1,9}$/.test(header)) return {};
+function retryAfter(header: string | undefined): { retryAfterMs?: number } {
+  if (header === undefined || !/^\d{1,9}$/.test(header)) return {};
   return { retryAfterMs: Math.min(Number(header), RETRY_AFTER_SECONDS_MAX) * 1_000 };
 }
 
-function gaveUp(connection: ProviderConnection, outer: AbortSignal | undefined): ProviderAnswer {
-  const reason = outer?.aborted ? 'stopped waiting' : `no answer in ${connection.timeoutMs} ms`;
-  return { kind: 'lost', reason };
+/** While there is no connection, not a byte of the request has left. */
+function isUnsent({ socket }: ClientRequest): boolean {
+  return !socket || socket.connecting;
 }
 
-/**
- * Only a failure to resolve or to connect proves that nothing was sent. Messages are not passed
- * on: they may quote a header.
- */
-function failed(error: unknown): ProviderAnswer {
-  const cause = error instanceof Error ? error.cause : undefined;
-  if (neverConnected(cause)) return { kind: 'not_sent', reason: `no connection${codeOf(cause)}` };
-  return { kind: 'lost', reason: `connection lost${codeOf(cause)}` };
+/** Whether an error came of looking up the name or of connecting: the proof that nothing was sent. */
+function neverConnected(error: unknown): boolean {
+  if (error instanceof AggregateError)
+    return error.errors.length > 0 && error.errors.every((each) => neverConnected(each));
+  if (!(error instanceof Error) || !('syscall' in error)) return false;
+  return error.syscall === 'connect' || error.syscall === 'getaddrinfo';
 }
 
-function neverConnected(cause: unknown): boolean {
-  if (!(cause instanceof Error)) return false;
-  if (cause instanceof AggregateError)
-    return cause.errors.length > 0 && cause.errors.every((each) => neverConnected(each));
-  if ('syscall' in cause) return cause.syscall === 'connect' || cause.syscall === 'getaddrinfo';
-  return 'code' in cause && cause.code === 'UND_ERR_CONNECT_TIMEOUT';
-}
+const notSent = (error: unknown): ProviderAnswer => ({
+  kind: 'not_sent',
+  reason: `no connection${codeOf(error)}`,
+});
 
-function codeOf(cause: unknown): string {
-  const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
+const lost = (error: unknown): ProviderAnswer => ({
+  kind: 'lost',
+  reason: `connection lost${codeOf(error)}`,
+});
+
+/** Messages are not passed on, only codes: a message may quote what was sent. */
+function codeOf(error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
   return typeof code === 'string' && /^\w{1,40}$/.test(code) ? ` (${code})` : '';
 }

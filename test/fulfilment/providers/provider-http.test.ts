@@ -1,6 +1,8 @@
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import type { Socket } from 'node:net';
+import { once } from 'node:events';
 import { inspect } from 'node:util';
+import { Worker } from 'node:worker_threads';
 import { describe, expect, test } from 'vitest';
 import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
 import { createProviderHttp } from '#src/fulfilment/providers/provider-http.ts';
@@ -89,13 +91,18 @@ describe('a request to a provider', () => {
 
   test('is given up with the signal of the caller, before or after it was sent', async () => {
     const sent = Promise.withResolvers<undefined>();
-    await using server = await startRawServer(() => sent.resolve(undefined));
+    const cut = Promise.withResolvers<undefined>();
+    await using server = await startRawServer((socket) => {
+      socket.on('close', () => cut.resolve(undefined));
+      sent.resolve(undefined);
+    });
     const payments = createHttpPaymentProvider({ url: server.url, ...limits });
     const leaving = new AbortController();
     const outcome = payments.capture(request, leaving.signal);
     await sent.promise;
     leaving.abort(new Error(SECRET));
     expect(await outcome).toEqual({ outcome: 'unknown', reason: 'stopped waiting' });
+    await cut.promise;
     expect(await payments.capture(request, leaving.signal)).toMatchObject({
       outcome: 'not_applied',
     });
@@ -209,6 +216,28 @@ describe('a provider that cannot be reached', () => {
   });
 });
 
+test('a call that is given up while it still connects has not applied anything', async () => {
+  await using server = await startDeafServer();
+  const { port } = server;
+  const payments = createHttpPaymentProvider({
+    url: `http://127.0.0.1:${port}`,
+    timeoutMs: 50,
+    callsMax: 4,
+  });
+  expect(await payments.capture(request)).toEqual({
+    outcome: 'not_applied',
+    reason: 'no answer in 50 ms',
+  });
+});
+
+test('a key that HTTP cannot carry is not sent', async () => {
+  await using server = await startRawServer(() => undefined);
+  const payments = createHttpPaymentProvider({ url: server.url, ...limits });
+  const outcome = await payments.capture({ ...request, key: 'k\r\nx: y' });
+  expect(outcome).toMatchObject({ outcome: 'not_applied' });
+  expect(server.requests).toEqual([]);
+});
+
 describe('the API key of a provider', () => {
   test.each([
     ['a reset', (socket: Socket) => socket.resetAndDestroy()],
@@ -243,6 +272,29 @@ test.each(['', 'provider', 'ftp://h', 'http://user:pass@h', 'http://h?x=1', 'htt
     );
   },
 );
+
+/** A server that accepts nobody, in a thread that sleeps; its queue is full, so connecting hangs. */
+async function startDeafServer() {
+  const code = `
+    const { parentPort } = require('node:worker_threads');
+    const server = require('node:net').createServer();
+    server.listen({ host: '127.0.0.1', port: 0, backlog: 1 }, () => {
+      parentPort.postMessage(server.address().port);
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+    });`;
+  const worker = new Worker(code, { eval: true });
+  const [port]: number[] = await once(worker, 'message');
+  const queued = [connect(port!, '127.0.0.1'), connect(port!, '127.0.0.1')];
+  for (const socket of queued) socket.on('error', () => undefined);
+  await Promise.all(queued.map((socket) => once(socket, 'connect')));
+  return {
+    port: port!,
+    [Symbol.asyncDispose]: async () => {
+      for (const socket of queued) socket.destroy();
+      await worker.terminate();
+    },
+  };
+}
 
 /** What a careless provider says: the head of the request, in every field. */
 function quoting(status: string, text: string): string {
