@@ -1,6 +1,12 @@
 import { z } from 'zod';
 
 const count = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+const providerUrl = z
+  .union([
+    z.literal(''),
+    z.url({ protocol: /^https?$/, error: 'must be a http:// or https:// URL' }),
+  ])
+  .default('');
 const onOff = z.enum(['on', 'off']).transform((value) => value === 'on');
 
 /** Every setting: an environment variable, its bounds, its default and what it is for. */
@@ -43,12 +49,49 @@ const settings = {
     .default(2000)
     .describe('Commands that may wait for a commit; past it they are refused with 503.'),
   COMMAND_BATCH_MAX: count(1, 1000).default(64).describe('Commands that share one commit at most.'),
+  PAYMENT_URL: providerUrl.describe(
+    'Payment provider (docs/providers.md). Empty, with SHIPPING_URL: no fulfilment, only by hand.',
+  ),
+  SHIPPING_URL: providerUrl.describe('Shipping provider (docs/providers.md).'),
+  PAYMENT_API_KEY: z.string().default('').describe('Sent to the payment provider, if set.'),
+  SHIPPING_API_KEY: z.string().default('').describe('Sent to the shipping provider, if set.'),
+  PROVIDER_TIMEOUT_MS: count(50, 300_000)
+    .default(30_000)
+    .describe('How long one call to a provider may take; a short one only makes more unknowns.'),
+  PROVIDER_CALLS_MAX: count(1, 1000).default(32).describe('Calls to one provider at once.'),
+  SAGA_CONCURRENCY: count(1, 10_000).default(100).describe('Sagas that are worked on at once.'),
+  SAGA_POLL_MS: count(10, 60_000)
+    .default(1000)
+    .describe('How often to look for sagas that are due and that nobody works on.'),
+  SAGA_RETRY_MS: count(1, 60_000)
+    .default(1000)
+    .describe('Longest wait before a step is tried a second time; doubles with each try.'),
+  SAGA_RETRY_MS_MAX: count(1, 3_600_000)
+    .default(300_000)
+    .describe('Longest wait between two tries of a step.'),
+  SAGA_LEASE_MARGIN_MS: count(100, 60_000)
+    .default(5000)
+    .describe('How much longer than two calls a saga is kept from others by whoever works on it.'),
+  CAPTURE_DEADLINE_S: count(1, 86_400)
+    .default(900)
+    .describe('When to give up on a payment: it is settled by its key, and the order cancelled.'),
+  SHIP_DEADLINE_S: count(1, 604_800)
+    .default(86_400)
+    .describe('When to give up on a shipment: it is settled by its key first.'),
+  UNDO_DEADLINE_S: count(1, 604_800)
+    .default(86_400)
+    .describe('When to give up on undoing a step: the saga is then stuck.'),
   SHUTDOWN_DELAY_MS: count(0, 60_000)
     .default(0)
     .describe('How long to go on serving after SIGTERM while /readyz already says no.'),
 } as const;
 
-const schema = z.object(settings);
+const schema = z
+  .object(settings)
+  .refine(({ PAYMENT_URL, SHIPPING_URL }) => (PAYMENT_URL === '') === (SHIPPING_URL === ''), {
+    error: 'must be set where PAYMENT_URL is, and not otherwise',
+    path: ['SHIPPING_URL'],
+  });
 
 /** The settings of one process, checked. */
 export type Config = Readonly<z.infer<typeof schema>>;

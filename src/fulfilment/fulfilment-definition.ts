@@ -2,7 +2,13 @@ import type { OrderView } from '#src/orders/order-view.ts';
 import type { CallAction, SagaDefinition } from '#src/sagas/saga-definition.ts';
 import { actionOf } from '#src/sagas/saga.ts';
 import type { Saga } from '#src/sagas/saga.ts';
-import { cancelIntent, captured, captureIntent, refundIntent } from './fulfilment-facts.ts';
+import {
+  cancelIntent,
+  captured,
+  captureIntent,
+  refundIntent,
+  refunded,
+} from './fulfilment-facts.ts';
 
 /** What the saga of an order looks at. */
 export type FulfilledOrder = Readonly<{
@@ -72,7 +78,7 @@ function resultOf(action: string, reference: string, saga: Saga): unknown {
     case 'capture':
       return captured.parse({ ...captureIntent.parse(request), paymentId: reference });
     case 'refund':
-      return { ...refundIntent.parse(request), refundId: reference };
+      return refunded.parse({ ...refundIntent.parse(request), refundId: reference });
     case 'ship':
       return { trackingNumber: reference, carrier: CARRIER_UNKNOWN };
     default:

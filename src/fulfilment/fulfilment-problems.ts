@@ -2,13 +2,6 @@ import type { ProblemKind } from '#src/http/problem.ts';
 
 /** What a route of fulfilments or of the stock can fail with, beside what any order command can. */
 export const fulfilmentProblemKinds = {
-  off: {
-    code: 'fulfilment_off',
-    status: 409,
-    title: 'Fulfilment is switched off',
-    advice:
-      'This installation has no providers (PAYMENT_URL, SHIPPING_URL): pay and ship by hand instead.',
-  },
   notFound: {
     code: 'fulfilment_not_found',
     status: 404,

@@ -7,11 +7,15 @@ import { entityTags } from '#src/http/entity-tags.ts';
 import { safeText } from '#src/http/fields.ts';
 import { idempotencyKey } from '#src/http/idempotency.ts';
 import { problemKinds } from '#src/http/problem-kinds.ts';
-import { Problem } from '#src/http/problem.ts';
 import { route } from '#src/http/route.ts';
 import type { Route, RouteRequest } from '#src/http/route.ts';
 import { orderAnswered } from '#src/orders/order-command-routes.ts';
-import { orderProblemKinds, refusalKind, toOrderProblem } from '#src/orders/order-problems.ts';
+import {
+  orderProblem,
+  orderProblemKinds,
+  refusalKind,
+  toOrderProblem,
+} from '#src/orders/order-problems.ts';
 import { orderParams } from '#src/orders/order-schemas.ts';
 import type { OrderRows } from '#src/orders/order-units.ts';
 import type { RunOrderCommand } from '#src/orders/run-order-command.ts';
@@ -58,8 +62,8 @@ const resolveBody = z
     path: ['reference'],
   });
 
-const { notFound, notStuck, stepNotOpen, off } = fulfilmentProblemKinds;
-const { databaseUnavailable, overloaded, outcomeUnknown } = orderProblemKinds;
+const { notFound, notStuck, stepNotOpen } = fulfilmentProblemKinds;
+const { databaseUnavailable, fulfilmentOff, overloaded, outcomeUnknown } = orderProblemKinds;
 const common = { params: orderParams, tag: 'Fulfilment' } as const;
 
 /** The fulfilment of an order over HTTP: started, watched, repaired. */
@@ -93,7 +97,7 @@ function fulfilRoute({ run }: FulfilmentRouteDependencies): Route {
       refusalKind('order_already_shipped'),
       refusalKind('order_cancelled'),
       refusalKind('version_mismatch'),
-      off,
+      fulfilmentOff,
       problemKinds.idempotencyKeyInUse,
       orderProblemKinds.idempotencyKeyReused,
       orderProblemKinds.versionConflict,
@@ -189,7 +193,7 @@ async function operate(
     const kind = fulfilment.kinds.find(
       ({ definition }) => definition.version === definitionVersion,
     );
-    if (!kind) throw new Problem(off, { detail: off.advice });
+    if (!kind) throw orderProblem(fulfilmentOff);
     await operateSaga(commit, kind, now, saga, decide);
     return read(dependencies, orderId);
   });
@@ -211,7 +215,7 @@ async function read(
 
 async function find(knex: Knex, orderId: string) {
   const row = await readFulfilmentRow(knex, orderId);
-  if (!row) throw new Problem(notFound, { detail: notFound.advice });
+  if (!row) throw orderProblem(notFound);
   return row;
 }
 
@@ -221,12 +225,10 @@ async function guarded<Result>(work: () => Promise<Result>): Promise<Result> {
     return await work();
   } catch (error) {
     if (error instanceof SagaNotStuck) {
-      const extra = { state: error.state };
-      throw new Problem(notStuck, { detail: notStuck.advice, extra });
+      throw orderProblem(notStuck, { extra: { state: error.state } });
     }
     if (error instanceof StepNotOpen) {
-      const extra = { open: error.open };
-      throw new Problem(stepNotOpen, { detail: stepNotOpen.advice, extra });
+      throw orderProblem(stepNotOpen, { extra: { open: error.open } });
     }
     throw toOrderProblem(error);
   }

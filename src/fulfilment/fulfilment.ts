@@ -2,8 +2,8 @@ import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import type { Unit } from '#src/event-store/event-store.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
-import { Problem } from '#src/http/problem.ts';
 import type { FollowUp } from '#src/orders/handle-order-command.ts';
+import { orderProblem, orderProblemKinds } from '#src/orders/order-problems.ts';
 import type { OrderRows } from '#src/orders/order-units.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import type { ObserveSaga } from '#src/sagas/saga-points.ts';
@@ -14,7 +14,6 @@ import { fulfilmentDefinition } from './fulfilment-definition.ts';
 import type { FulfilledOrder, FulfilmentDeadlines } from './fulfilment-definition.ts';
 import { fulfilmentKind } from './fulfilment-kind.ts';
 import type { FulfilmentKind } from './fulfilment-kind.ts';
-import { fulfilmentProblemKinds } from './fulfilment-problems.ts';
 
 const NOTHING = { appends: [], sagas: [] } as const;
 
@@ -62,8 +61,7 @@ export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilme
           return { appends: [], sagas: [{ op: 'wake', subject_id: orderId }] };
         }
         if (type === 'FulfilmentStarted') {
-          const kind = fulfilmentProblemKinds.off;
-          if (!providers) throw new Problem(kind, { detail: kind.advice });
+          if (!providers) throw orderProblem(orderProblemKinds.fulfilmentOff);
           const { sagaId } = data;
           const start = { sagaId, subjectId: orderId, metadata, at: recordedAt };
           const { append, work } = runner.begin(start);

@@ -1,10 +1,9 @@
 import type { Knex } from 'knex';
 import { z } from 'zod';
 import { instant, queryInteger, safeText } from '#src/http/fields.ts';
-import { Problem } from '#src/http/problem.ts';
 import { route } from '#src/http/route.ts';
 import type { Route } from '#src/http/route.ts';
-import { orderProblemKinds, toOrderProblem } from '#src/orders/order-problems.ts';
+import { orderProblem, orderProblemKinds, toOrderProblem } from '#src/orders/order-problems.ts';
 import { fulfilmentProblemKinds } from './fulfilment-problems.ts';
 import { listStock, readStock, setOnHand } from './inventory.ts';
 
@@ -61,7 +60,7 @@ function putRoute(knex: Knex): Route {
     problems: [fulfilmentProblemKinds.stockReserved, databaseUnavailable],
     handle: async ({ params, body }) => {
       const level = await asking(setOnHand(knex, params.sku, body.onHand));
-      if (!level) throw problem(fulfilmentProblemKinds.stockReserved);
+      if (!level) throw orderProblem(fulfilmentProblemKinds.stockReserved);
       return { status: 200, body: level };
     },
   });
@@ -79,7 +78,7 @@ function getRoute(knex: Knex): Route {
     problems: [fulfilmentProblemKinds.stockNotFound, databaseUnavailable],
     handle: async ({ params }) => {
       const level = await asking(readStock(knex, params.sku));
-      if (!level) throw problem(fulfilmentProblemKinds.stockNotFound);
+      if (!level) throw orderProblem(fulfilmentProblemKinds.stockNotFound);
       return { status: 200, body: level };
     },
   });
@@ -115,10 +114,6 @@ async function asking<Result>(answer: Promise<Result>): Promise<Result> {
   } catch (error) {
     throw toOrderProblem(error);
   }
-}
-
-function problem(kind: (typeof fulfilmentProblemKinds)[keyof typeof fulfilmentProblemKinds]) {
-  return new Problem(kind, { detail: kind.advice });
 }
 
 function isCursor(cursor: string): boolean {

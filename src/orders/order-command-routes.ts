@@ -34,7 +34,9 @@ function placeRoute(run: RunOrderCommand): Route {
     operationId: 'placeOrder',
     tag: 'Orders',
     summary: 'Place an order',
-    description: 'The server computes the total. Prices are in the minor unit of the currency.',
+    description:
+      'The server computes the total. Prices are in the minor unit of the currency. With automatic ' +
+      'fulfilment the order is reserved, charged and shipped by itself, or cancelled.',
     headers: placeHeaders,
     body: placeOrderBody,
     example: {
@@ -43,10 +45,11 @@ function placeRoute(run: RunOrderCommand): Route {
       items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
     },
     answers: { 201: orderAnswered('The order, placed.', 'Location') },
-    problems: problems('total_too_large'),
-    handle: ({ body, ...request }) => {
+    problems: [...problems('total_too_large'), orderProblemKinds.fulfilmentOff],
+    handle: ({ body: { fulfilment, ...order }, ...request }) => {
       const orderId = uuidv7();
-      return run(request, orderId, { type: 'PlaceOrder', orderId, ...body });
+      const saga = fulfilment === 'automatic' ? { sagaId: uuidv7() } : {};
+      return run(request, orderId, { type: 'PlaceOrder', orderId, ...order, ...saga });
     },
   });
 }

@@ -121,6 +121,13 @@ export const orderProblemKinds = {
     title: 'Too many writers at once',
     advice: 'Others changed the order at every attempt. Nothing was written; try again.',
   },
+  fulfilmentOff: {
+    code: 'fulfilment_off',
+    status: 409,
+    title: 'Fulfilment is switched off',
+    advice:
+      'This installation has no providers (PAYMENT_URL, SHIPPING_URL): pay and ship by hand instead.',
+  },
   overloaded: {
     code: 'overloaded',
     status: 503,

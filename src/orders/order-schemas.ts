@@ -22,6 +22,8 @@ export const placeOrderBody = z.strictObject({
   customerId: safeText(1, 64),
   currency: z.string().regex(/^[A-Z]{3}$/, 'must be an ISO 4217 code: three capital letters'),
   items: z.array(orderItem).min(1).max(ITEMS_MAX),
+  /** automatic starts the saga that reserves, charges and ships. */
+  fulfilment: z.enum(['manual', 'automatic']).default('manual'),
 });
 export const payOrderBody = z.strictObject({ paymentId: reference, amountCents: cents(0) });
 export const shipOrderBody = z.strictObject({ trackingNumber: reference, carrier: reference });

@@ -111,7 +111,8 @@ export function openSteps<Subject>(
 ): { step: string; reason: string }[] {
   return steps.toReversed().flatMap((step) => {
     const { name } = step.action;
-    const open = isOpen(saga, name) ? name : compensationDue(saga, step)?.name;
+    const undo = saga.compensating ? compensationDue(saga, step) : undefined;
+    const open = isOpen(saga, name) ? name : undo?.name;
     if (open === undefined) return [];
     const why = open === name ? (step.cancel?.name ?? name) : open;
     const { reason } = actionOf(saga, why);

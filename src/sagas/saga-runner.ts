@@ -14,15 +14,15 @@ import { claimSagas, giveBack, requireDefinitions } from './saga-work.ts';
 import type { SagaClaim, SagaWorkRow } from './saga-work.ts';
 import type { SagaState } from './saga.ts';
 
-/** A holder may still be writing its outcome when its calls have used up their time. */
-const LEASE_MARGIN_MS = 5_000;
 const CLAIM_MAX = 50;
 /** The row of a new saga is at it; a claim makes a new one. */
 const FIRST_EPOCH = 1;
 
 export type SagaRunnerLimits = Readonly<{
-  /** Of one call; a try is at most two. The lease of a saga is longer than that. */
+  /** Of one call; a try is at most two. */
   callTimeoutMs: number;
+  /** How much longer than a try a lease lasts: its outcome is still to be written. */
+  leaseMarginMs: number;
   /** Sagas that this process works on at once. */
   concurrency: number;
   /** How often to look for sagas that are due. */
@@ -81,7 +81,7 @@ export function createSagaRunner<Subject, Rows>(
 ): SagaRunner {
   const { pool, kinds, limits, log } = dependencies;
   const owner = randomUUID();
-  const leaseMs = 2 * limits.callTimeoutMs + LEASE_MARGIN_MS;
+  const leaseMs = 2 * limits.callTimeoutMs + limits.leaseMarginMs;
   const definitions = kinds.map(({ definition }) => definition);
   const stopping = new AbortController();
   const cutting = new AbortController();
@@ -164,8 +164,8 @@ async function runGuarded<Subject, Rows>(
   }
 }
 
-function beginSaga<Subject, Rows>(
-  kind: SagaKind<Subject, Rows> | undefined,
+function beginSaga(
+  kind: Pick<SagaKind<never, unknown>, 'definition' | 'category'> | undefined,
   { sagaId, subjectId, metadata, at }: SagaStart,
   holder: Pick<SagaHolder, 'owner' | 'leaseMs'> | null,
 ): BegunSaga {

@@ -83,6 +83,7 @@ export function createService(
     deadlines: { captureMs: 900_000, shipMs: 86_400_000, undoMs: 86_400_000, ...changes.deadlines },
     limits: {
       callTimeoutMs,
+      leaseMarginMs: 200,
       concurrency: 50,
       pollMs: 20,
       retry: { baseMs: 5, maxMs: 20 },

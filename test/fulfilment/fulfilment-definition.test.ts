@@ -1,0 +1,474 @@
+import { describe, expect, test } from 'vitest';
+import { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
+import type { FulfilledOrder } from '#src/fulfilment/fulfilment-definition.ts';
+import type { OrderView } from '#src/orders/order-view.ts';
+import { advance, eventsOfOutcome } from '#src/sagas/saga-decisions.ts';
+import type { Situation, StepOutcome } from '#src/sagas/saga-decisions.ts';
+import { actionsOf } from '#src/sagas/saga-definition.ts';
+import type { SagaEvent } from '#src/sagas/saga-events.ts';
+import { SagaNotStuck, StepNotOpen, decideResolve, decideRetry } from '#src/sagas/saga-operator.ts';
+import type { Resolution } from '#src/sagas/saga-operator.ts';
+import { evolveSaga } from '#src/sagas/saga.ts';
+import type { Saga } from '#src/sagas/saga.ts';
+import { specFor } from '#test/support/spec.ts';
+
+const sagaId = 'saga-1';
+const orderId = 'order-1';
+const HOUR_MS = 3_600_000;
+const definition = fulfilmentDefinition({ captureMs: 900_000, shipMs: HOUR_MS, undoMs: HOUR_MS });
+const view: OrderView = {
+  orderId,
+  customerId: 'c-1',
+  status: 'pending',
+  currency: 'EUR',
+  items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+  itemCount: 1,
+  totalCents: 2500,
+  version: 2,
+  placedAt: '2026-01-01T00:00:00.000Z',
+  capturedCents: 0,
+  refundedCents: 0,
+};
+
+type Command = Readonly<{
+  step?: string;
+  outcome?: StepOutcome;
+  retry?: true;
+  resolve?: Resolution;
+  cancellation?: string;
+  short?: true;
+  hoursLater?: number;
+}>;
+
+/** History is recorded at midnight, commands are decided `hoursLater`. */
+const midnight = Date.parse('2026-01-01T00:00:00.000Z');
+
+function decide(command: Command, saga: Saga | null): SagaEvent[] {
+  const at = new Date(midnight + (command.hoursLater ?? 0) * HOUR_MS).toISOString();
+  const situation: Situation<FulfilledOrder> = {
+    sagaId,
+    definition,
+    subject: { view, cancellation: command.cancellation ?? null },
+    at,
+    ...(command.short && { refused: { step: 'reserve', reason: 'out of stock' } }),
+  };
+  const { events } = advance(saga, newsOf(command, saga!, situation), situation);
+  return events.map(({ recordedAt, ...event }) => {
+    expect(recordedAt).toBe(at);
+    return event;
+  });
+}
+
+function newsOf(command: Command, saga: Saga, situation: Situation<FulfilledOrder>): SagaEvent[] {
+  if (command.retry) return decideRetry(saga, definition);
+  if (command.resolve) return decideResolve(saga, command.resolve, definition);
+  const action = actionsOf(definition).find(({ name }) => name === command.step);
+  if (action?.kind !== 'call') return [];
+  return eventsOfOutcome(saga, action, command.outcome!, situation);
+}
+
+const given = specFor<Saga | null, Command, SagaEvent>({
+  initial: null,
+  evolve: (saga, event) =>
+    evolveSaga(saga, { ...event, recordedAt: new Date(midnight).toISOString() }),
+  decide,
+});
+
+const done = (step: string, result: unknown = {}): SagaEvent => ({
+  type: 'StepDone',
+  data: { step, result },
+});
+const requested = (step: string, request: unknown, round = 1): SagaEvent => ({
+  type: 'StepRequested',
+  data: { step, key: `${sagaId}-${step}-${round}`, request },
+});
+const refused = (step: string, reason: string): SagaEvent => ({
+  type: 'StepRefused',
+  data: { step, reason },
+});
+const tried = (step: string, reason = 'no answer'): SagaEvent => ({
+  type: 'StepAttempted',
+  data: { step, outcome: 'unknown', reason },
+});
+const givenUp = (step: string, reason = 'no answer'): SagaEvent => ({
+  type: 'StepGivenUp',
+  data: { step, reason },
+});
+const back = (reason: string): SagaEvent => ({ type: 'CompensationStarted', data: { reason } });
+const compensated = (reason: string): SagaEvent => ({ type: 'SagaCompensated', data: { reason } });
+const stuck = (...open: [string, string][]): SagaEvent => ({
+  type: 'SagaStuck',
+  data: { open: open.map(([step, reason]) => ({ step, reason })) },
+});
+const cancelled = (step: string): SagaEvent => ({ type: 'StepCancelled', data: { step } });
+const reopened = (step: string, newKey: boolean): SagaEvent => ({
+  type: 'StepReopened',
+  data: { step, newKey },
+});
+const completed: SagaEvent = { type: 'SagaCompleted', data: {} };
+const retried: SagaEvent = { type: 'RetryRequested', data: {} };
+const resolved = (resolution: Resolution): SagaEvent => ({
+  type: 'StepResolved',
+  data: resolution,
+});
+
+const ok = (result: unknown): StepOutcome => ({ outcome: 'ok', result });
+const no = (reason: string): StepOutcome => ({ outcome: 'refused', reason });
+const unknown: StepOutcome = { outcome: 'unknown', reason: 'no answer' };
+const notApplied: StepOutcome = { outcome: 'not_applied', reason: 'too_many_requests' };
+
+const money = { amountCents: 2500, currency: 'EUR' };
+const capture = { paymentId: 'pay-1', ...money };
+const shipment = { trackingNumber: 'T-1', carrier: 'post' };
+const captureIntent = requested('capture', { orderId, ...money });
+const shipIntent = requested('ship', { orderId, items: [{ sku: 'book', quantity: 2 }] });
+const cancelIntent = requested('cancel_capture', { orderId, openKey: 'saga-1-capture-1' });
+const cancelShipIntent = requested('cancel_shipment', { orderId, openKey: 'saga-1-ship-1' });
+const refundIntent = requested('refund', { orderId, ...capture });
+const refund = { refundId: 'ref-1', ...capture };
+
+const started: SagaEvent = {
+  type: 'SagaStarted',
+  data: { definition: 'fulfilment', definitionVersion: 1, subjectId: orderId },
+};
+const capturing = [started, done('reserve'), captureIntent];
+const shipping = [...capturing, done('capture', capture), shipIntent];
+const refunding = [...shipping, refused('ship', 'too heavy'), back('x'), refundIntent];
+const settling = [...capturing, back('changed my mind'), cancelIntent];
+const unshipping = [...shipping, tried('ship'), givenUp('ship'), cancelShipIntent];
+
+describe('the straight way', () => {
+  test('reserves and asks for the money', () => {
+    given(started).when({}).emits(done('reserve'), captureIntent);
+  });
+
+  test('asks for the parcel once the money is there', () => {
+    given(...capturing)
+      .when({ step: 'capture', outcome: ok(capture) })
+      .emits(done('capture', capture), shipIntent);
+  });
+
+  test('ends with the parcel', () => {
+    given(...shipping)
+      .when({ step: 'ship', outcome: ok(shipment) })
+      .emits(done('ship', shipment), completed);
+  });
+});
+
+describe('a refusal', () => {
+  test('of the stock ends the saga with nothing to undo', () => {
+    const reason = 'reserve refused: out of stock';
+    given(started)
+      .when({ short: true })
+      .emits(refused('reserve', 'out of stock'), back(reason), compensated(reason));
+  });
+
+  test('of the money releases the stock', () => {
+    const reason = 'capture refused: card_declined';
+    given(...capturing)
+      .when({ step: 'capture', outcome: no('card_declined') })
+      .emits(
+        refused('capture', 'card_declined'),
+        back(reason),
+        done('release'),
+        compensated(reason),
+      );
+  });
+
+  test('of the parcel gives back exactly the money that the provider said it took', () => {
+    given(...shipping)
+      .when({ step: 'ship', outcome: no('too heavy') })
+      .emits(refused('ship', 'too heavy'), back('ship refused: too heavy'), refundIntent);
+  });
+});
+
+describe('a call that settles nothing', () => {
+  test.each([
+    ['capture', capturing],
+    ['ship', shipping],
+    ['refund', [...refunding, done('release')]],
+  ])('is recorded and tried again: %s', (step, history) => {
+    given(...history)
+      .when({ step, outcome: unknown })
+      .emits(tried(step));
+    given(...history)
+      .when({ step, outcome: notApplied })
+      .emits({
+        type: 'StepAttempted',
+        data: { step, outcome: 'not_applied', reason: 'too_many_requests' },
+      });
+  });
+
+  test('is recorded once', () => {
+    given(...capturing, done('capture', capture), shipIntent)
+      .when({ step: 'capture', outcome: unknown })
+      .emitsNothing();
+  });
+
+  test('gives the capture up at its deadline, and settles it by its key', () => {
+    given(...capturing)
+      .when({ step: 'capture', outcome: unknown, hoursLater: 0.249 })
+      .emits(tried('capture'));
+    given(...capturing)
+      .when({ step: 'capture', outcome: unknown, hoursLater: 0.25 })
+      .emits(
+        tried('capture'),
+        givenUp('capture'),
+        back('capture given up: no answer'),
+        cancelIntent,
+      );
+  });
+
+  test('gives the capture up where the provider states another amount', () => {
+    given(...capturing)
+      .when({ step: 'capture', outcome: { ...unknown, hopeless: true } })
+      .emits(
+        tried('capture'),
+        givenUp('capture'),
+        back('capture given up: no answer'),
+        cancelIntent,
+      );
+  });
+
+  test('never gives back the money while the parcel may be on its way', () => {
+    given(...shipping)
+      .when({ step: 'ship', outcome: unknown, hoursLater: 1 })
+      .emits(tried('ship'), givenUp('ship'), cancelShipIntent);
+  });
+
+  test('does not keep what else is to be undone waiting', () => {
+    given(...refunding)
+      .when({ step: 'refund', outcome: unknown })
+      .emits(tried('refund'), done('release'));
+    given(...settling)
+      .when({ step: 'cancel_capture', outcome: unknown })
+      .emits(tried('cancel_capture'), done('release'));
+  });
+});
+
+describe('a cancellation', () => {
+  const cancellation = 'changed my mind';
+
+  test('before anything is done ends the saga', () => {
+    given(started).when({ cancellation }).emits(back(cancellation), compensated(cancellation));
+  });
+
+  test('while the capture is open settles it by its key', () => {
+    given(...capturing)
+      .when({ step: 'capture', outcome: unknown, cancellation })
+      .emits(tried('capture'), back(cancellation), cancelIntent);
+  });
+
+  test('after the capture gives the money back', () => {
+    given(...capturing)
+      .when({ step: 'capture', outcome: ok(capture), cancellation })
+      .emits(done('capture', capture), back(cancellation), refundIntent);
+  });
+
+  test('is not heard any more once the parcel is asked for', () => {
+    given(...shipping)
+      .when({ step: 'ship', outcome: unknown, cancellation })
+      .emits(tried('ship'));
+    given(...shipping)
+      .when({ step: 'ship', outcome: ok(shipment), cancellation })
+      .emits(done('ship', shipment), completed);
+  });
+});
+
+describe('settling an open call by its key', () => {
+  test('ends with nothing taken: the stock is released', () => {
+    given(...settling)
+      .when({ step: 'cancel_capture', outcome: { outcome: 'cancelled' } })
+      .emits(
+        done('cancel_capture', { outcome: 'cancelled' }),
+        cancelled('capture'),
+        done('release'),
+        compensated('changed my mind'),
+      );
+  });
+
+  test('finds a capture that came late, whatever its amount: that is given back', () => {
+    const other = { paymentId: 'pay-9', amountCents: 99, currency: 'USD' };
+    given(...settling)
+      .when({ step: 'cancel_capture', outcome: { outcome: 'already_done', result: other } })
+      .emits(
+        done('cancel_capture', { outcome: 'already_done' }),
+        done('capture', other),
+        requested('refund', { orderId, ...other }),
+      );
+  });
+
+  test('finds a parcel that was on its way: the saga is complete', () => {
+    given(...unshipping)
+      .when({ step: 'cancel_shipment', outcome: { outcome: 'already_done', result: shipment } })
+      .emits(
+        done('cancel_shipment', { outcome: 'already_done' }),
+        done('ship', shipment),
+        completed,
+      );
+  });
+
+  test('stops the parcel: only now the money is given back', () => {
+    given(...unshipping)
+      .when({ step: 'cancel_shipment', outcome: { outcome: 'cancelled' } })
+      .emits(
+        done('cancel_shipment', { outcome: 'cancelled' }),
+        cancelled('ship'),
+        back('ship given up: no answer'),
+        refundIntent,
+      );
+  });
+});
+
+describe('undoing', () => {
+  test('ends when all is undone', () => {
+    given(...refunding)
+      .when({ step: 'refund', outcome: ok(refund) })
+      .emits(done('refund', refund), done('release'), compensated('x'));
+  });
+
+  test('ends stuck where the money cannot be given back, with all the rest undone', () => {
+    given(...refunding)
+      .when({ step: 'refund', outcome: no('payment_not_found') })
+      .emits(
+        refused('refund', 'payment_not_found'),
+        done('release'),
+        stuck(['refund', 'payment_not_found']),
+      );
+  });
+
+  test('ends stuck where nobody answers until the deadline', () => {
+    given(...refunding, tried('refund'), done('release'))
+      .when({ step: 'refund', outcome: unknown, hoursLater: 1 })
+      .emits(tried('refund'), givenUp('refund'), stuck(['refund', 'no answer']));
+    given(...settling, tried('cancel_capture'), done('release'))
+      .when({ step: 'cancel_capture', outcome: unknown, hoursLater: 1 })
+      .emits(tried('cancel_capture'), givenUp('cancel_capture'), stuck(['capture', 'no answer']));
+    given(...unshipping)
+      .when({ step: 'cancel_shipment', outcome: unknown, hoursLater: 1 })
+      .emits(tried('cancel_shipment'), givenUp('cancel_shipment'), stuck(['ship', 'no answer']));
+  });
+});
+
+describe('an operator', () => {
+  const word = { reference: null, reason: 'asked the provider' } as const;
+  const refundRefused = [
+    ...refunding,
+    refused('refund', 'r'),
+    done('release'),
+    stuck(['refund', 'r']),
+  ];
+  const refundUnknown = [
+    ...refunding,
+    givenUp('refund'),
+    done('release'),
+    stuck(['refund', 'no answer']),
+  ];
+  const captureUnknown = [
+    ...settling,
+    givenUp('cancel_capture'),
+    done('release'),
+    stuck(['capture', 'no answer']),
+  ];
+  const shipUnknown = [...unshipping, givenUp('cancel_shipment'), stuck(['ship', 'no answer'])];
+
+  test('has a refused refund made anew, under a new key', () => {
+    given(...refundRefused)
+      .when({ retry: true })
+      .emits(retried, reopened('refund', true), requested('refund', { orderId, ...capture }, 2));
+  });
+
+  test('has a refund that may have happened tried again under its old key', () => {
+    given(...refundUnknown)
+      .when({ retry: true })
+      .emits(retried, reopened('refund', false));
+  });
+
+  test('has a given up settlement tried again', () => {
+    given(...captureUnknown)
+      .when({ retry: true })
+      .emits(retried, reopened('cancel_capture', false));
+    given(...shipUnknown)
+      .when({ retry: true })
+      .emits(retried, reopened('cancel_shipment', false));
+  });
+
+  test('tells that the refund was made', () => {
+    const resolution = { ...word, step: 'refund', outcome: 'done', reference: 'ref-1' } as const;
+    given(...refundUnknown)
+      .when({ resolve: resolution })
+      .emits(resolved(resolution), done('refund', refund), compensated('x'));
+  });
+
+  test('tells that the refund was not made: it is, under a new key', () => {
+    const resolution = { ...word, step: 'refund', outcome: 'notDone' } as const;
+    given(...refundUnknown)
+      .when({ resolve: resolution })
+      .emits(
+        resolved(resolution),
+        reopened('refund', true),
+        requested('refund', { orderId, ...capture }, 2),
+      );
+  });
+
+  test('tells that the money was taken: it is given back', () => {
+    const resolution = { ...word, step: 'capture', outcome: 'done', reference: 'pay-1' } as const;
+    given(...captureUnknown)
+      .when({ resolve: resolution })
+      .emits(resolved(resolution), done('capture', capture), refundIntent);
+  });
+
+  test('tells that the money was not taken: there is nothing more to undo', () => {
+    const resolution = { ...word, step: 'capture', outcome: 'notDone' } as const;
+    given(...captureUnknown)
+      .when({ resolve: resolution })
+      .emits(
+        resolved(resolution),
+        refused('capture', 'resolved: asked the provider'),
+        compensated('changed my mind'),
+      );
+  });
+
+  test('tells that the parcel left', () => {
+    const resolution = { ...word, step: 'ship', outcome: 'done', reference: 'T-1' } as const;
+    given(...shipUnknown)
+      .when({ resolve: resolution })
+      .emits(
+        resolved(resolution),
+        done('ship', { trackingNumber: 'T-1', carrier: 'unknown' }),
+        completed,
+      );
+  });
+
+  test('tells that the parcel did not leave: the money is given back', () => {
+    const resolution = { ...word, step: 'ship', outcome: 'notDone' } as const;
+    const reason = 'resolved: asked the provider';
+    given(...shipUnknown)
+      .when({ resolve: resolution })
+      .emits(
+        resolved(resolution),
+        refused('ship', reason),
+        back(`ship refused: ${reason}`),
+        refundIntent,
+      );
+  });
+
+  test('is not believed while the saga goes on by itself, nor about a step that is settled', () => {
+    const resolve = { ...word, step: 'reserve', outcome: 'notDone' } as const;
+    const saga = [...refundUnknown].reduce<Saga | null>(
+      (sofar, event) => evolveSaga(sofar, { ...event, recordedAt: '2026-01-01T00:00:00.000Z' }),
+      null,
+    );
+    expect(() => decide({ resolve }, saga)).toThrow(StepNotOpen);
+    const live = { ...saga!, state: 'compensating' } as const;
+    expect(() => decide({ resolve }, live)).toThrow(SagaNotStuck);
+    expect(() => decide({ retry: true }, live)).toThrow(SagaNotStuck);
+  });
+
+  test('is asked again where the next try fails too', () => {
+    const again = [...refundUnknown, retried, reopened('refund', false)];
+    given(...again)
+      .when({ step: 'refund', outcome: unknown, hoursLater: 1 })
+      .emits(tried('refund'), givenUp('refund'), stuck(['refund', 'no answer']));
+  });
+});

@@ -1,0 +1,342 @@
+import { Pool } from 'pg';
+import { v7 as uuidv7 } from 'uuid';
+import { describe, expect, test } from 'vitest';
+import { createDatabase } from '#src/database/database.ts';
+import type { StreamAppend, Unit } from '#src/event-store/event-store.ts';
+import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
+import { appendUnits } from '#src/orders/order-units.ts';
+import type { OrderRows, ReservationRow } from '#src/orders/order-units.ts';
+import {
+  SagaDefinitionMissing,
+  claimSagas,
+  giveBack,
+  requireDefinitions,
+} from '#src/sagas/saga-work.ts';
+import type { SagaWorkRow } from '#src/sagas/saga-work.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import { skipReason } from '#test/support/infra.ts';
+
+const metadata = { correlationId: 'test', actor: 'test' };
+
+/** One event in one stream, at a version. */
+function append(streamId: string, expectedVersion = 0): StreamAppend {
+  const recordedAt = '2026-01-01T00:00:00.000Z';
+  const event = { type: 'Tested', schemaVersion: 1, data: {}, metadata, recordedAt };
+  return { streamId, category: 'test', expectedVersion, events: [event] };
+}
+
+function unit(
+  rows: Partial<OrderRows>,
+  appends: readonly StreamAppend[] = [append(uuidv7())],
+): Unit<OrderRows> {
+  return { appends, rows: { summaries: [], messages: [], ...rows } };
+}
+
+const reserve = (sku: string, quantity: number, id = uuidv7()): ReservationRow => ({
+  op: 'reserve',
+  reservation_id: id,
+  sku,
+  quantity,
+});
+
+const begin = (sagaId: string, subjectId = uuidv7()): SagaWorkRow => ({
+  op: 'begin',
+  saga_id: sagaId,
+  subject_id: subjectId,
+  definition: 'fulfilment',
+  definition_version: 1,
+  owner: null,
+  lease_ms: null,
+  due_in_ms: 0,
+});
+
+const moved = (sagaId: string, epoch: number | null): SagaWorkRow => ({
+  op: 'advance',
+  saga_id: sagaId,
+  epoch,
+  state: 'running',
+  step: 'capture',
+  attempt: 1,
+  reason: null,
+  owner: null,
+  lease_ms: null,
+  due_in_ms: 60_000,
+  deadline_at: '2026-01-01T00:00:00.000Z',
+});
+
+async function createStore() {
+  const testDatabase = await createTestDatabase();
+  const database = createDatabase(testDatabase.url, { writersMax: 3, poolMax: 4 }, () => {});
+  const store = createPostgresUnitStore(database.writer, appendUnits);
+  return {
+    write: store.write,
+    pool: database.pool,
+    query: testDatabase.query,
+    stock: (sku: string, onHand: number) =>
+      testDatabase.query('insert into stock (sku, on_hand) values ($1, $2)', [sku, onHand]),
+    levels: async () => {
+      const rows = await testDatabase.query<{ sku: string; on_hand: number; reserved: number }>(
+        'select sku, on_hand, reserved from stock order by sku',
+      );
+      return Object.fromEntries(
+        rows.map(({ sku, on_hand, reserved }) => [sku, [on_hand, reserved]]),
+      );
+    },
+    async [Symbol.asyncDispose]() {
+      await database.close();
+      await testDatabase[Symbol.asyncDispose]();
+    },
+  };
+}
+
+describe.skipIf(skipReason('postgres'))('a unit that reserves stock', () => {
+  test('takes all that it names, a sku that stands twice summed', async () => {
+    await using store = await createStore();
+    await store.stock('a', 7);
+    await store.stock('b', 1);
+    const id = uuidv7();
+    const reservations = [reserve('a', 3, id), reserve('b', 1, id), reserve('a', 4, id)];
+    expect(await store.write([unit({ reservations })])).toEqual(['ok']);
+    expect(await store.levels()).toEqual({ a: [7, 7], b: [1, 1] });
+    const held = await store.query('select sku, quantity from reservations order by sku');
+    expect(held).toEqual([
+      { sku: 'a', quantity: 7 },
+      { sku: 'b', quantity: 1 },
+    ]);
+  });
+
+  test('takes nothing where one sku is short, and is told so', async () => {
+    await using store = await createStore();
+    await store.stock('a', 7);
+    const stream = uuidv7();
+    const reservations = [reserve('a', 4), reserve('a', 4)];
+    expect(await store.write([unit({ reservations }, [append(stream)])])).toEqual(['short']);
+    expect(await store.write([unit({ reservations: [reserve('none', 1)] })])).toEqual(['short']);
+    expect(await store.levels()).toEqual({ a: [7, 0] });
+    expect(await store.query('select from events')).toEqual([]);
+    expect(await store.query('select from streams')).toEqual([]);
+  });
+
+  test('is judged after those before it in its batch', async () => {
+    await using store = await createStore();
+    await store.stock('a', 5);
+    const units = [3, 3, 2, 1].map((quantity) => unit({ reservations: [reserve('a', quantity)] }));
+    expect(await store.write(units)).toEqual(['ok', 'short', 'ok', 'short']);
+    expect(await store.levels()).toEqual({ a: [5, 5] });
+  });
+
+  test('takes nothing where its stream has moved on, and leaves it to the others', async () => {
+    await using store = await createStore();
+    await store.stock('a', 5);
+    const lost = unit({ reservations: [reserve('a', 5)] }, [append(uuidv7(), 3)]);
+    const other = unit({ reservations: [reserve('a', 5)] });
+    expect(await store.write([lost, other])).toEqual(['conflict', 'ok']);
+    expect(await store.levels()).toEqual({ a: [5, 5] });
+  });
+
+  test('ends by a release, which puts it back, or a consumption, which takes it away, once', async () => {
+    await using store = await createStore();
+    await store.stock('a', 9);
+    const [released, consumed] = [uuidv7(), uuidv7()];
+    await store.write([
+      unit({ reservations: [reserve('a', 2, released)] }),
+      unit({ reservations: [reserve('a', 3, consumed)] }),
+    ]);
+    const end = (op: 'release' | 'consume', id: string) =>
+      unit({ reservations: [{ op, reservation_id: id }] });
+    await store.write([end('release', released), end('consume', consumed)]);
+    expect(await store.levels()).toEqual({ a: [6, 0] });
+    await store.write([end('release', released), end('consume', consumed)]);
+    await store.write([end('consume', released), end('release', consumed)]);
+    expect(await store.levels()).toEqual({ a: [6, 0] });
+    expect(await store.query('select from reservations')).toEqual([]);
+  });
+
+  test('never oversells and never waits in a circle, whoever else reserves', async () => {
+    await using store = await createStore();
+    const skus = ['a', 'b', 'c', 'd', 'e'];
+    for (const sku of skus) await store.stock(sku, 100);
+    const taken = new Map<string, number>();
+    const pick = () => skus[Math.floor(Math.random() * skus.length)]!;
+    const held: string[] = [];
+
+    const race = async () => {
+      for (let batch = 0; batch < 60; batch += 1) {
+        const reserving = Array.from({ length: 4 }, () => {
+          const id = uuidv7();
+          const lines = [pick(), pick(), pick()].map((sku) => reserve(sku, 1, id));
+          return { id, unit: unit({ reservations: lines }) };
+        });
+        const ending = held.splice(0, 2).map((id) => {
+          const op = Math.random() < 0.5 ? ('release' as const) : ('consume' as const);
+          return unit({ reservations: [{ op, reservation_id: id }] });
+        });
+        const units = [...ending, ...reserving.map(({ unit }) => unit)];
+        const verdicts = await store.write(units);
+        reserving.forEach(({ id }, index) => {
+          const verdict = verdicts[ending.length + index]!;
+          taken.set(verdict, (taken.get(verdict) ?? 0) + 1);
+          if (verdict === 'ok') held.push(id);
+        });
+      }
+    };
+    await Promise.all([race(), race(), race()]);
+
+    expect([...taken.keys()].toSorted()).toEqual(['ok', 'short']);
+    const wrong = await store.query(
+      `select s.sku from stock s left join reservations r using (sku)
+       group by s.sku having s.reserved <> coalesce(sum(r.quantity), 0) or s.reserved > s.on_hand`,
+    );
+    expect(wrong).toEqual([]);
+  });
+});
+
+describe.skipIf(skipReason('postgres'))('a unit that advances a saga', () => {
+  test('is fenced once another has claimed the saga, and writes nothing', async () => {
+    await using store = await createStore();
+    const sagaId = uuidv7();
+    await store.write([unit({ sagas: [begin(sagaId)] }, [append(sagaId)])]);
+    await store.query('update saga_work set epoch = 2');
+    const stale = unit({ sagas: [moved(sagaId, 1)] }, [append(sagaId, 1)]);
+    const current = unit({ sagas: [moved(sagaId, 2)] }, [append(sagaId, 1)]);
+    expect(await store.write([stale])).toEqual(['fenced']);
+    expect(await store.query('select from events')).toHaveLength(1);
+    expect(await store.write([current])).toEqual(['ok']);
+    expect(await store.query('select step, attempt from saga_work')).toEqual([
+      { step: 'capture', attempt: 1 },
+    ]);
+  });
+
+  test('is fenced where there is no such saga', async () => {
+    await using store = await createStore();
+    const sagaId = uuidv7();
+    const lost = unit({ sagas: [moved(sagaId, 1)] }, [append(sagaId)]);
+    expect(await store.write([lost])).toEqual(['fenced']);
+  });
+
+  test('takes nothing from the stock when it is fenced', async () => {
+    await using store = await createStore();
+    await store.stock('a', 1);
+    const fenced = unit({ sagas: [moved(uuidv7(), 1)], reservations: [reserve('a', 1)] });
+    const other = unit({ reservations: [reserve('a', 1)] });
+    expect(await store.write([fenced, other])).toEqual(['fenced', 'ok']);
+    expect(await store.levels()).toEqual({ a: [1, 1] });
+  });
+
+  test('needs no epoch as the word of an operator', async () => {
+    await using store = await createStore();
+    const sagaId = uuidv7();
+    await store.write([unit({ sagas: [begin(sagaId)] }, [append(sagaId)])]);
+    const word = unit({ sagas: [moved(sagaId, null)] }, [append(sagaId, 1)]);
+    expect(await store.write([word])).toEqual(['ok']);
+  });
+
+  test('holds the version of a stream that it adds nothing to', async () => {
+    await using store = await createStore();
+    const [sagaId, orderId] = [uuidv7(), uuidv7()];
+    await store.write([unit({}, [append(orderId)])]);
+    const at = (expectedVersion: number) => ({
+      streamId: orderId,
+      category: 'order',
+      expectedVersion,
+      events: [],
+    });
+    expect(await store.write([unit({}, [append(sagaId), at(2)])])).toEqual(['conflict']);
+    expect(await store.write([unit({}, [append(sagaId), at(1)])])).toEqual(['ok']);
+    const [row] = await store.query('select version from streams where stream_id = $1', [orderId]);
+    expect(row).toEqual({ version: 1 });
+  });
+
+  test('makes a live saga due when it wakes its subject, and leaves an ended one alone', async () => {
+    await using store = await createStore();
+    const [live, ended] = [uuidv7(), uuidv7()];
+    const [liveSubject, endedSubject] = [uuidv7(), uuidv7()];
+    const rows = [begin(live, liveSubject), begin(ended, endedSubject)];
+    await store.write(rows.map((row) => unit({ sagas: [row] })));
+    await store.query(
+      `update saga_work set due_at = clock_timestamp() + interval '1 hour' where saga_id = $1`,
+      [live],
+    );
+    await store.query(
+      `update saga_work set state = 'completed', due_at = null where saga_id = $1`,
+      [ended],
+    );
+    const wake = (subject: string): SagaWorkRow => ({ op: 'wake', subject_id: subject });
+    await store.write([
+      unit({ sagas: [wake(liveSubject)] }),
+      unit({ sagas: [wake(endedSubject)] }),
+    ]);
+    const due = await store.query(
+      'select saga_id from saga_work where due_at <= clock_timestamp()',
+    );
+    expect(due).toEqual([{ saga_id: live }]);
+  });
+});
+
+describe.skipIf(skipReason('postgres'))('claiming sagas', () => {
+  const claimant = {
+    owner: uuidv7(),
+    leaseMs: 60_000,
+    definitions: [{ name: 'fulfilment', version: 1 }],
+  };
+
+  test('gives each to one claimant only, however many ask at once', async () => {
+    await using store = await createStore();
+    const ids = Array.from({ length: 300 }, () => uuidv7());
+    await store.write(ids.map((id) => unit({ sagas: [begin(id)] })));
+    const claims = await Promise.all(
+      Array.from({ length: 12 }, () => claimSagas(store.pool, claimant, 40)),
+    );
+    const claimed = claims.flat().map(({ sagaId }) => sagaId);
+    expect(new Set(claimed).size).toBe(claimed.length);
+    while ((await claimSagas(store.pool, claimant, 40)).length > 0);
+    const left = await store.query('select from saga_work where owner is null');
+    expect(left).toEqual([]);
+  });
+
+  test('leaves alone what is leased, even if it is due, until the lease has ended', async () => {
+    await using store = await createStore();
+    const sagaId = uuidv7();
+    await store.write([unit({ sagas: [begin(sagaId)] })]);
+    await store.query(`update saga_work set lease_until = clock_timestamp() + interval '1 hour'`);
+    expect(await claimSagas(store.pool, claimant, 10)).toEqual([]);
+    await store.query(`update saga_work set lease_until = clock_timestamp()`);
+    expect(await claimSagas(store.pool, claimant, 10)).toMatchObject([{ sagaId, epoch: 2 }]);
+    expect(await claimSagas(store.pool, claimant, 10)).toEqual([]);
+  });
+
+  test('leaves alone what this build has no definition for, and refuses to start beside it', async () => {
+    await using store = await createStore();
+    await store.write([unit({ sagas: [begin(uuidv7())] })]);
+    await store.query('update saga_work set definition_version = 2');
+    expect(await claimSagas(store.pool, claimant, 10)).toEqual([]);
+    const refusal = requireDefinitions(store.pool, claimant.definitions);
+    await expect(refusal).rejects.toThrow(SagaDefinitionMissing);
+    await expect(refusal).rejects.toThrow('fulfilment version 2');
+    await store.query(`update saga_work set state = 'completed', due_at = null`);
+    await requireDefinitions(store.pool, claimant.definitions);
+  });
+
+  test('fences the owner before, also after it gave the saga back', async () => {
+    await using store = await createStore();
+    const sagaId = uuidv7();
+    await store.write([unit({ sagas: [begin(sagaId)] })]);
+    await giveBack(store.pool, { sagaId, epoch: 1 }, { dueInMs: 0, failed: true });
+    await giveBack(store.pool, { sagaId, epoch: 1 }, { dueInMs: 0, failed: true });
+    const [claim] = await claimSagas(store.pool, claimant, 10);
+    expect(claim).toMatchObject({ epoch: 3, failures: 1 });
+  });
+});
+
+describe.skipIf(skipReason('postgres'))('the role of the service', () => {
+  test.each([
+    ['delete from saga_work'],
+    ['delete from stock'],
+    ['update reservations set quantity = 1'],
+  ])('may not: %s', async (statement) => {
+    await using database = await createTestDatabase();
+    const pool = new Pool({ connectionString: database.url, options: '-c role=orders_app' });
+    await expect(pool.query(statement)).rejects.toThrow('permission denied');
+    await pool.end();
+  });
+});
