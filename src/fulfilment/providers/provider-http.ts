@@ -9,6 +9,7 @@ const LIMIT_WAITERS_MAX = 10_000;
 const LIMIT_WAIT_MS_MAX = 5_000;
 /** What RFC 6750 lets a bearer token be made of; anything else could end the header. */
 const API_KEY = /^[A-Za-z0-9._~+/=-]+$/;
+const utf8 = new TextDecoder('utf-8', { fatal: true });
 
 /** Where a provider is and how much of it may be used at once. */
 export type ProviderConnection = Readonly<{
@@ -143,7 +144,7 @@ async function readAnswer(response: IncomingMessage): Promise<ProviderAnswer> {
   if (!bytes) return { kind: 'lost', reason: `answer ${status} is too large`, ...again };
   if (bytes.length === 0) return { kind: 'lost', reason: `answer ${status} is empty`, ...again };
   try {
-    const body: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+    const body: unknown = JSON.parse(utf8.decode(bytes));
     return { kind: 'answer', status, body, ...again };
   } catch {
     return { kind: 'lost', reason: `answer ${status} is not JSON`, ...again };
