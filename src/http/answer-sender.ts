@@ -11,8 +11,12 @@ import { internalProblem, toProblem } from './server-errors.ts';
 const JSON_MEDIA_TYPE = 'application/json; charset=utf-8';
 
 export type AnswerSender = Readonly<{
-  /** Sets status and headers; returns the payload. */
-  prepare(answer: Answer, request: FastifyRequest, reply: FastifyReply): string | Buffer | null;
+  /** Sets status and headers; returns the payload, if there is one. */
+  prepare(
+    answer: Answer,
+    request: FastifyRequest,
+    reply: FastifyReply,
+  ): string | Buffer | undefined;
   /** Answers a failure; what is not a Problem is logged here, once, with its stack. */
   sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): void;
 }>;
@@ -36,7 +40,7 @@ export function createAnswerSender(log: Logger, isLeaving: () => boolean): Answe
       if (answer.text !== undefined) return answer.text;
       if (answer.body !== undefined) return JSON.stringify(answer.body);
       reply.removeHeader('content-type');
-      return null;
+      return undefined;
     },
     sendError(error, request, reply) {
       const problem = toProblem(error);

@@ -64,9 +64,9 @@ function describe(issue: RawIssue, part: RequestPart): string | undefined {
     case 'invalid_type':
       return `must be ${TYPE_NAMES[issue.expected] ?? issue.expected}`;
     case 'too_small':
-      return `must ${sizeVerb(issue.origin)} at least ${issue.minimum}${sizeUnit(issue.origin)}`;
+      return `must ${size('at least', issue.origin, issue.minimum)}`;
     case 'too_big':
-      return `must ${sizeVerb(issue.origin)} at most ${issue.maximum}${sizeUnit(issue.origin)}`;
+      return `must ${size('at most', issue.origin, issue.maximum)}`;
     case 'invalid_value':
       return `must be one of ${issue.values.map(String).join(', ')}`;
     case 'invalid_format':
@@ -90,11 +90,10 @@ const TYPE_NAMES: Readonly<Record<string, string>> = {
   object: 'an object',
 };
 
-function sizeVerb(origin: string): string {
-  return origin === 'string' || origin === 'array' ? 'have' : 'be';
+function size(bound: string, origin: string, limit: number | bigint): string {
+  const unit = SIZE_UNITS[origin];
+  if (unit === undefined) return `be ${bound} ${limit}`;
+  return `have ${bound} ${limit} ${unit}${Number(limit) === 1 ? '' : 's'}`;
 }
 
-function sizeUnit(origin: string): string {
-  if (origin === 'string') return ' characters';
-  return origin === 'array' ? ' items' : '';
-}
+const SIZE_UNITS: Readonly<Record<string, string>> = { string: 'character', array: 'item' };

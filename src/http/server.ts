@@ -10,6 +10,7 @@ import { createAnswerSender } from './answer-sender.ts';
 import type { AnswerSender } from './answer-sender.ts';
 import { answerExpectations, createConnectionCloser } from './connections.ts';
 import { summarise } from './field-errors.ts';
+import { headerFaults } from './header-faults.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { Problem } from './problem.ts';
 import { pathOf } from './request-parts.ts';
@@ -18,7 +19,6 @@ import type { RequestMetrics, RequestReport } from './request-report.ts';
 import { fastifyPath } from './route.ts';
 import type { Route } from './route.ts';
 import { answerClientError } from './server-errors.ts';
-import { repeatedHeaders } from './single-headers.ts';
 
 /** What a caller may take of the server's time and memory. */
 export type ServerLimits = Readonly<{
@@ -72,7 +72,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
   acceptJsonOnly(app);
   app.addHook('onRequest', (request, reply, done) => {
     report(request, reply);
-    const errors = repeatedHeaders(request.raw.rawHeaders);
+    const errors = headerFaults(request.raw);
     if (errors.length === 0) done();
     else done(new Problem(problemKinds.invalidRequest, summarise(errors)));
   });
@@ -114,6 +114,8 @@ function createFastify(
     http: {
       headersTimeout: limits.headersTimeoutMs,
       connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+      // Node would answer a missing Host itself, without a body.
+      requireHostHeader: false,
     },
     routerOptions: { maxParamLength: PATH_PARAMETER_LENGTH_MAX },
     return503OnClosing: false,

@@ -1,3 +1,5 @@
+import type { IncomingMessage } from 'node:http';
+
 import { canonicalHeader } from './field-errors.ts';
 import type { FieldError } from './problem.ts';
 
@@ -13,24 +15,26 @@ const SINGLE = new Set([
 ]);
 const LENGTHS = new Set([...SINGLE].map((name) => name.length));
 
-/** Finds headers that were sent twice and must not be, in a list of names and values in turn. */
-export function repeatedHeaders(rawHeaders: readonly string[]): FieldError[] {
-  let seen: Set<string> | undefined;
-  let errors: FieldError[] | undefined;
+/** Finds headers that were sent twice and must not be, and a Host that HTTP/1.1 misses. */
+export function headerFaults({ headers, rawHeaders, httpVersion }: IncomingMessage): FieldError[] {
+  const seen = new Set<string>();
+  const faults: FieldError[] = [];
+  // Names and values in turn.
   for (let index = 0; index < rawHeaders.length; index += 2) {
     const raw = rawHeaders[index];
     if (raw === undefined || !LENGTHS.has(raw.length)) continue;
     const name = raw.toLowerCase();
     if (!SINGLE.has(name)) continue;
-    seen ??= new Set();
     if (seen.has(name)) {
-      errors ??= [];
-      errors.push({
+      faults.push({
         pointer: `header/${canonicalHeader(name)}`,
         message: 'must be sent once only',
       });
     }
     seen.add(name);
   }
-  return errors ?? [];
+  if (headers.host === undefined && httpVersion === '1.1') {
+    faults.push({ pointer: 'header/Host', message: 'is required' });
+  }
+  return faults;
 }

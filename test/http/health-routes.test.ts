@@ -1,0 +1,98 @@
+import { describe, expect, test, vi } from 'vitest';
+import { healthRoutes } from '#src/http/health-routes.ts';
+import type { Health, HealthDependencies } from '#src/http/health-routes.ts';
+import { createMetrics } from '#src/http/metrics.ts';
+import { sampleServer } from './sample-server.ts';
+
+const well: Health = { ready: true, details: { database: 'up', outbox: { pendingRows: 3 } } };
+
+const serverWith = (dependencies: Partial<HealthDependencies>) =>
+  sampleServer({
+    routes: healthRoutes({
+      check: async () => well,
+      isDraining: () => false,
+      metrics: createMetrics(),
+      ...dependencies,
+    }),
+  });
+
+describe('/livez', () => {
+  test('asks nothing', async () => {
+    const check = vi.fn<() => Promise<Health>>(() => Promise.reject(new Error('asked')));
+    await using server = serverWith({ check, isDraining: () => true });
+    const answer = await server.app.inject('/livez');
+    expect(answer.statusCode).toBe(200);
+    expect(answer.json()).toStrictEqual({ status: 'ok' });
+    expect(check).not.toHaveBeenCalled();
+  });
+});
+
+describe('/readyz', () => {
+  test('tells what was found', async () => {
+    await using server = serverWith({});
+    const answer = await server.app.inject('/readyz');
+    expect(answer.statusCode).toBe(200);
+    expect(answer.json()).toStrictEqual({ status: 'ready', ...well.details });
+  });
+
+  test('is 503 when the check says no', async () => {
+    const details = { database: 'away', status: 'cannot be overridden' };
+    await using server = serverWith({ check: async () => ({ ready: false, details }) });
+    const answer = await server.app.inject('/readyz');
+    expect(answer.statusCode).toBe(503);
+    expect(answer.json()).toStrictEqual({ status: 'unready', database: 'away' });
+  });
+
+  test('is 503 while draining, whatever the check says', async () => {
+    let draining = false;
+    await using server = serverWith({ isDraining: () => draining });
+    expect((await server.app.inject('/readyz')).statusCode).toBe(200);
+    draining = true;
+    const answer = await server.app.inject('/readyz');
+    expect(answer.statusCode).toBe(503);
+    expect(answer.json()).toStrictEqual({ status: 'draining' });
+  });
+
+  test('is 503, without the reason, when the check fails', async () => {
+    await using server = serverWith({ check: () => Promise.reject(new Error('password=x')) });
+    const answer = await server.app.inject('/readyz');
+    expect(answer.statusCode).toBe(503);
+    expect(answer.body).not.toContain('password');
+  });
+
+  test('is 503 when the check fails at once', async () => {
+    await using server = serverWith({
+      check: () => {
+        throw new Error('at once');
+      },
+    });
+    expect((await server.app.inject('/readyz')).statusCode).toBe(503);
+  });
+
+  test('is 503 when the check hangs', async () => {
+    await using server = serverWith({ check: () => new Promise(() => undefined) });
+    const answer = await server.app.inject('/readyz');
+    expect(answer.statusCode).toBe(503);
+    expect(answer.json()).toMatchObject({ reason: expect.stringContaining('too long') });
+  });
+
+  test('asks once for many that ask together', async () => {
+    const check = vi.fn<() => Promise<Health>>(async () => well);
+    await using server = serverWith({ check });
+    const answers = await Promise.all(
+      Array.from({ length: 50 }, () => server.app.inject('/readyz')),
+    );
+    expect(new Set(answers.map(({ statusCode }) => statusCode))).toStrictEqual(new Set([200]));
+    expect(check).toHaveBeenCalledTimes(1);
+  });
+});
+
+describe('/metrics', () => {
+  test('is the Prometheus text', async () => {
+    await using server = serverWith({});
+    const answer = await server.app.inject('/metrics');
+    expect(answer.statusCode).toBe(200);
+    expect(answer.headers['content-type']).toContain('text/plain');
+    expect(answer.body).toContain('# TYPE http_server_request_duration_seconds histogram');
+  });
+});

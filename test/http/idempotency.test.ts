@@ -1,0 +1,125 @@
+import * as fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { canonicalJson } from '#src/http/canonical-json.ts';
+import { createInFlight, hashRequest, idempotencyKey } from '#src/http/idempotency.ts';
+
+describe('an Idempotency-Key', () => {
+  test.each([
+    ['abc', 'abc'],
+    ['"abc"', 'abc'],
+    ['8e03978e-40d5-43e8-bc93-6894a57f9324', '8e03978e-40d5-43e8-bc93-6894a57f9324'],
+    ['"say \\"hi\\""', undefined],
+    ['"a\\"b\\\\c"', 'a"b\\c'],
+    ['!~', '!~'],
+    ['k'.repeat(255), 'k'.repeat(255)],
+    [`"${'k'.repeat(255)}"`, 'k'.repeat(255)],
+    ['k'.repeat(256), undefined],
+    [`"${'k'.repeat(256)}"`, undefined],
+    ['', undefined],
+    ['""', undefined],
+    ['"abc', undefined],
+    ['abc"', undefined],
+    ['a b', undefined],
+    ['"a b"', undefined],
+    ['caf\u00e9', undefined],
+    ['a\u0007', undefined],
+    ['"abc";x=1', undefined],
+  ])('of %j is %j', (text, key) => {
+    const result = idempotencyKey.safeParse(text);
+    expect(result.success ? result.data : undefined).toBe(key);
+  });
+});
+
+describe('the hash of a request', () => {
+  const request = { method: 'POST', path: '/v1/a', ifMatch: undefined, rawBody: { a: 1, b: [2] } };
+  const hash = (change: Partial<Parameters<typeof hashRequest>[0]>) =>
+    hashRequest({ ...request, ...change }).toString('hex');
+
+  test('is the same for the same request, members in any order', () => {
+    expect(hash({})).toBe(hash({ rawBody: { b: [2], a: 1 } }));
+    expect(hash({})).toHaveLength(64);
+  });
+
+  test('differs with anything that decides the effect', () => {
+    const hashes = [
+      hash({}),
+      hash({ method: 'PUT' }),
+      hash({ path: '/v1/b' }),
+      hash({ ifMatch: '"v1"' }),
+      hash({ ifMatch: '*' }),
+      hash({ rawBody: { a: 1, b: [3] } }),
+      hash({ rawBody: { a: 1, b: [2], c: null } }),
+      hash({ rawBody: {} }),
+      hash({ rawBody: undefined }),
+    ];
+    expect(new Set(hashes).size).toBe(hashes.length);
+  });
+});
+
+describe('canonical JSON', () => {
+  const json = fc.jsonValue({ maxDepth: 4 });
+
+  test('says what the value says', () => {
+    fc.assert(
+      fc.property(json, (value) => {
+        expect(JSON.parse(canonicalJson(value))).toEqual(JSON.parse(JSON.stringify(value)));
+      }),
+    );
+  });
+
+  test('is the same whatever the order of members', () => {
+    fc.assert(
+      fc.property(fc.dictionary(fc.string(), json), (value) => {
+        const reversed = Object.fromEntries(Object.entries(value).toReversed());
+        expect(canonicalJson(reversed)).toBe(canonicalJson(value));
+      }),
+    );
+  });
+
+  test('differs for values that differ', () => {
+    fc.assert(
+      fc.property(json, json, (a, b) => {
+        fc.pre(JSON.stringify(a) !== JSON.stringify(b));
+        const sameMembers = JSON.stringify(sorted(a)) === JSON.stringify(sorted(b));
+        expect(canonicalJson(a) === canonicalJson(b)).toBe(sameMembers);
+      }),
+    );
+  });
+});
+
+/** The reference: a deep copy whose members were put in in order. */
+function sorted(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (typeof value !== 'object' || value === null) return value;
+  const names = Object.entries(value).map(([name, of]) => [`-${name}`, sorted(of)] as const);
+  return Object.fromEntries(names.toSorted(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+describe('requests under way', () => {
+  test('keep others with their key out until they end', async () => {
+    const inFlight = createInFlight();
+    const gate = Promise.withResolvers<string>();
+    const first = inFlight.run('me', 'k', () => gate.promise);
+    await expect(inFlight.run('me', 'k', async () => 'never')).rejects.toMatchObject({
+      code: 'idempotency_key_in_use',
+      status: 409,
+      details: { retryAfterSeconds: 1 },
+    });
+    await expect(inFlight.run('you', 'k', async () => 'other principal')).resolves.toBe(
+      'other principal',
+    );
+    await expect(inFlight.run('me', 'l', async () => 'other key')).resolves.toBe('other key');
+    gate.resolve('done');
+    await expect(first).resolves.toBe('done');
+    await expect(inFlight.run('me', 'k', async () => 'again')).resolves.toBe('again');
+    expect(inFlight.count()).toBe(0);
+  });
+
+  test('let their key go when they fail', async () => {
+    const inFlight = createInFlight();
+    await expect(inFlight.run('me', 'k', () => Promise.reject(new Error('no')))).rejects.toThrow(
+      'no',
+    );
+    expect(inFlight.count()).toBe(0);
+  });
+});

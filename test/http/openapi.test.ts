@@ -1,0 +1,313 @@
+import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
+import { documentationRoutes } from '#src/http/documentation-routes.ts';
+import { healthRoutes } from '#src/http/health-routes.ts';
+import { createMetrics } from '#src/http/metrics.ts';
+import { allProblemKinds, buildOpenApi } from '#src/http/openapi.ts';
+import { problemKinds } from '#src/http/problem-kinds.ts';
+import { route } from '#src/http/route.ts';
+import type { Route } from '#src/http/route.ts';
+import { sampleRoutes, sampleServer, thingBusy } from './sample-server.ts';
+
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
+
+const serviceRoutes = (): Route[] => [
+  ...sampleRoutes(),
+  ...healthRoutes({
+    check: async () => ({ ready: true, details: {} }),
+    isDraining: () => false,
+    metrics: createMetrics(),
+  }),
+];
+const allRoutes = () => [...serviceRoutes(), ...documentationRoutes(serviceRoutes())];
+
+const parameter = z.object({
+  name: z.string(),
+  in: z.enum(['path', 'query', 'header']),
+  required: z.boolean(),
+  schema: z.record(z.string(), z.unknown()),
+});
+const operation = z.strictObject({
+  operationId: z.string(),
+  tags: z.array(z.string()).min(1),
+  summary: z.string().min(1),
+  description: z.string().optional(),
+  parameters: z.array(parameter),
+  requestBody: z
+    .strictObject({
+      required: z.boolean(),
+      content: z.strictObject({
+        'application/json': z.strictObject({
+          schema: z.unknown(),
+          example: z.unknown().optional(),
+        }),
+      }),
+    })
+    .optional(),
+  responses: z.record(
+    z.string().regex(/^[1-5]\d\d$/),
+    z.strictObject({
+      description: z.string().min(1),
+      headers: z.record(z.string(), z.strictObject({ $ref: z.string() })),
+      content: z
+        .record(z.string().regex(/^\w+\/[\w.+-]+$/), z.object({ schema: z.unknown() }))
+        .optional(),
+    }),
+  ),
+});
+/** The parts of OpenAPI 3.1 that the document uses, and nothing else. */
+const openApi = z.strictObject({
+  openapi: z.literal('3.1.0'),
+  info: z.object({
+    title: z.string(),
+    version: z.string(),
+    license: z.object({ name: z.string() }),
+  }),
+  servers: z.array(z.strictObject({ url: z.string() })),
+  tags: z.array(z.strictObject({ name: z.string() })),
+  paths: z.record(
+    z.string().regex(/^\//),
+    z
+      .record(z.enum(['get', 'post', 'put', 'delete']), operation)
+      .or(z.partialRecord(z.enum(['get', 'post', 'put', 'delete']), operation)),
+  ),
+  components: z.strictObject({
+    schemas: z.record(z.string().regex(/^[\w.-]+$/), z.unknown()),
+    headers: z.record(z.string(), z.object({ description: z.string(), schema: z.unknown() })),
+  }),
+});
+
+async function served() {
+  await using server = sampleServer({ routes: allRoutes() });
+  const answer = await server.app.inject('/openapi.json');
+  expect(answer.headers['content-type']).toBe('application/json; charset=utf-8');
+  return { document: openApi.parse(answer.json()), text: answer.body };
+}
+
+function operations(document: z.infer<typeof openApi>) {
+  return Object.entries(document.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).flatMap(([method, of]) =>
+      of === undefined ? [] : [{ path, method: method.toUpperCase(), ...of }],
+    ),
+  );
+}
+
+/** Every `$ref` at any depth. */
+function references(value: unknown): string[] {
+  if (typeof value !== 'object' || value === null) return [];
+  return Object.entries(value).flatMap(([name, of]) =>
+    name === '$ref' && typeof of === 'string' ? [of] : references(of),
+  );
+}
+
+function resolve(document: unknown, reference: string): unknown {
+  let at: unknown = document;
+  for (const name of reference.replace('#/', '').split('/')) {
+    at = z.record(z.string(), z.unknown()).parse(at)[name];
+  }
+  return at;
+}
+
+describe('the OpenAPI document', () => {
+  test('has each route of the server, and the server each route of it', async () => {
+    const { document } = await served();
+    await using server = sampleServer({ routes: allRoutes() });
+    await server.app.ready();
+    const described = operations(document).map(({ method, path }) => `${method} ${path}`);
+    const hidden = allRoutes().flatMap((of) => (of.hidden === true ? [of.path] : []));
+    const paths = [...new Set(allRoutes().map(({ path }) => path))].filter(
+      (path) => !hidden.includes(path),
+    );
+    const answered = paths.flatMap((path) =>
+      METHODS.filter((method) =>
+        server.app.hasRoute({ method, url: path.replaceAll(/\{(\w+)\}/g, ':$1') }),
+      )
+        // Every GET answers HEAD as well.
+        .filter((method) => method !== 'HEAD')
+        .map((method) => `${method} ${path}`),
+    );
+    expect(described.toSorted()).toStrictEqual(answered.toSorted());
+    expect(
+      server.app.printRoutes({ commonPrefix: false }).match(/\((GET|POST|PUT|DELETE)/g),
+    ).toHaveLength(allRoutes().length);
+    expect(hidden.every((path) => path.startsWith('/docs'))).toBe(true);
+  });
+
+  test('has an id for each operation, once', async () => {
+    const ids = operations((await served()).document).map(({ operationId }) => operationId);
+    expect(new Set(ids).size).toBe(ids.length);
+  });
+
+  test('resolves all its references', async () => {
+    const { document } = await served();
+    const all = references(document);
+    expect(all).toContain('#/components/schemas/Thing');
+    expect(all.filter((reference) => resolve(document, reference) === undefined)).toStrictEqual([]);
+    expect(JSON.stringify(document)).not.toContain('$defs');
+  });
+
+  test('declares each parameter of a path, as required, and none twice', async () => {
+    for (const { path, parameters } of operations((await served()).document)) {
+      const inPath = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
+      const declared = parameters.filter((of) => of.in === 'path');
+      expect(declared.map(({ name }) => name)).toStrictEqual(inPath);
+      expect(declared.every(({ required }) => required)).toBe(true);
+      const names = parameters.map((of) => `${of.in} ${of.name}`);
+      expect(new Set(names).size).toBe(names.length);
+    }
+  });
+
+  test('uses every tag that it lists, and lists every tag that it uses', async () => {
+    const { document } = await served();
+    const used = new Set(operations(document).flatMap(({ tags }) => tags));
+    expect(new Set(document.tags.map(({ name }) => name))).toStrictEqual(used);
+  });
+
+  test('describes a request as it is checked', async () => {
+    const { document } = await served();
+    const post = document.paths['/v1/things']?.post;
+    const { schema, example } = post?.requestBody?.content['application/json'] ?? {};
+    expect(post?.requestBody?.required).toBe(true);
+    expect(example).toBeDefined();
+    expect(schema).toMatchObject({
+      type: 'object',
+      additionalProperties: false,
+      required: ['name', 'items'],
+      properties: {
+        name: { type: 'string', minLength: 1, maxLength: 64 },
+        items: {
+          type: 'array',
+          minItems: 1,
+          maxItems: 200,
+          items: { properties: { quantity: { type: 'integer', minimum: 1, maximum: 100_000 } } },
+        },
+      },
+    });
+    expect(document.paths['/v1/things/{thingId}']?.get?.parameters).toMatchObject([
+      { name: 'thingId', in: 'path', required: true, schema: { type: 'string', format: 'uuid' } },
+      {
+        name: 'version',
+        in: 'query',
+        required: false,
+        schema: { type: 'integer', minimum: 1, default: 7 },
+      },
+      { name: 'If-None-Match', in: 'header', required: false, schema: { type: 'string' } },
+    ]);
+  });
+
+  test('lists answers and problems with their codes and headers', async () => {
+    const { document } = await served();
+    const responses = document.paths['/v1/things']?.post?.responses;
+    expect(Object.keys(responses ?? {})).toStrictEqual(['201', '400', '413', '415', '500', '503']);
+    expect(Object.keys(responses?.['201']?.headers ?? {})).toStrictEqual([
+      'X-Request-Id',
+      'ETag',
+      'Location',
+    ]);
+    expect(responses?.['503']).toMatchObject({
+      description: expect.stringContaining('thing_busy'),
+      headers: { 'Retry-After': {} },
+      content: {
+        'application/problem+json': {
+          schema: {
+            allOf: [
+              { $ref: '#/components/schemas/Problem' },
+              { properties: { code: { enum: ['thing_busy'] } } },
+            ],
+          },
+        },
+      },
+    });
+    expect(document.paths['/readyz']?.get?.responses['503']?.content).toHaveProperty(
+      'application/json',
+    );
+  });
+
+  test('is what the example bodies obey', () => {
+    for (const { schemas, example } of serviceRoutes()) {
+      if (example !== undefined) expect(schemas.body?.safeParse(example).success).toBe(true);
+    }
+  });
+
+  test('refuses two schemas of one name', () => {
+    const named = (schema: z.ZodType, operationId: string) =>
+      route({
+        method: 'GET',
+        path: `/${operationId}`,
+        operationId,
+        tag: 't',
+        summary: 's',
+        answers: { 200: { description: 'x', schema } },
+        handle: async () => ({ status: 200, text: '' }),
+      });
+    const one = z.object({ a: z.string() }).meta({ id: 'SameName' });
+    const routes = [named(one, 'a'), named(z.object({ c: one }), 'b')];
+    expect(() => buildOpenApi(routes)).not.toThrow();
+    const other = z.object({ SameName: z.string() });
+    const clash = named(other.meta({ id: 'Problem' }), 'c');
+    expect(() => buildOpenApi([clash])).toThrow('Problem');
+  });
+});
+
+describe('the list of problems', () => {
+  test('has each kind of the server and of its routes, once', () => {
+    const codes = allProblemKinds(allRoutes()).map(({ code }) => code);
+    expect(new Set(codes).size).toBe(codes.length);
+    expect(codes).toContain(thingBusy.code);
+    for (const { code } of Object.values(problemKinds)) expect(codes).toContain(code);
+    for (const code of codes) expect(code).toMatch(/^[a-z][a-z0-9_]*$/);
+  });
+});
+
+describe('the pages', () => {
+  test.each(['/docs', '/docs/problems'])(
+    '%s loads nothing from elsewhere and runs nothing inline',
+    async (url) => {
+      await using server = sampleServer({ routes: allRoutes() });
+      const answer = await server.app.inject(url);
+      expect(answer.statusCode).toBe(200);
+      expect(answer.headers['content-type']).toBe('text/html; charset=utf-8');
+      const policy = String(answer.headers['content-security-policy']);
+      expect(policy).toContain("default-src 'none'");
+      expect(policy).not.toMatch(/unsafe|http|\*/);
+      const links = [...answer.body.matchAll(/(?:src|href)="([^"]*)"/g)].map(([, link]) =>
+        String(link),
+      );
+      for (const link of links) expect(link).toMatch(/^(\/docs\/[\w.-]+|data:,)$/);
+      expect(answer.body).not.toMatch(/<script>|<style|\son\w+=|style=|https?:|\/\/[a-z]/i);
+      for (const link of links.filter((of) => of.startsWith('/'))) {
+        const file = await server.app.inject(link);
+        expect(file.statusCode).toBe(200);
+        expect(file.headers['content-type']).toMatch(
+          link.endsWith('.css') ? /^text\/css/ : /^text\/javascript/,
+        );
+        expect(file.headers['x-content-type-options']).toBe('nosniff');
+        expect(file.rawPayload.length).toBeGreaterThan(100);
+      }
+    },
+  );
+
+  test('has styles that load nothing from elsewhere', async () => {
+    await using server = sampleServer({ routes: allRoutes() });
+    const { body } = await server.app.inject('/docs/swagger-ui.css');
+    const loaded = [...body.matchAll(/url\(\s*["']?([^"')]{0,30})|@import[^;]*/g)];
+    expect(loaded.length).toBeGreaterThan(0);
+    for (const [, target] of loaded) expect(target).toMatch(/^data:/);
+  });
+
+  test('have a place for the type of every problem', async () => {
+    await using server = sampleServer({ routes: allRoutes() });
+    const page = (await server.app.inject('/docs/problems')).body;
+    const failure = z.object({ type: z.string() }).parse((await server.app.inject('/nope')).json());
+    expect(failure.type).toBe('/docs/problems#route_not_found');
+    for (const { code } of allProblemKinds(allRoutes())) expect(page).toContain(`id="${code}"`);
+  });
+
+  test.each(['/docs/../package.json', '/docs/%2e%2e/package.json', '/docs/index.html', '/docs/'])(
+    'give no other file: %s',
+    async (url) => {
+      await using server = sampleServer({ routes: allRoutes() });
+      expect((await server.app.inject(url)).statusCode).toBe(404);
+    },
+  );
+});

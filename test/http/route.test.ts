@@ -1,0 +1,378 @@
+import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
+import { route } from '#src/http/route.ts';
+import type { RouteRequest } from '#src/http/route.ts';
+import { THING_ID, goodThing, sampleRoutes, sampleServer } from './sample-server.ts';
+
+const path = '/v1/things';
+
+describe('a request', () => {
+  test('that is good reaches its handler, parsed', async () => {
+    const seen: RouteRequest<unknown, unknown, unknown, unknown>[] = [];
+    const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+    await using server = sampleServer({
+      routes: sampleRoutes(async (request) => void seen.push(request)),
+    });
+    const answer = await server.app.inject({
+      method: 'POST',
+      url: path,
+      headers: { 'idempotency-key': '"k-1"', traceparent },
+      payload: goodThing,
+    });
+    expect(answer.statusCode).toBe(201);
+    expect(answer.body).toBe(`{"thingId":"${THING_ID}","version":1}`);
+    expect(answer.headers).toMatchObject({
+      'content-type': 'application/json; charset=utf-8',
+      etag: '"v1"',
+      location: `${path}/${THING_ID}`,
+    });
+    expect(seen).toMatchObject([
+      {
+        body: goodThing,
+        rawBody: goodThing,
+        headers: { 'idempotency-key': 'k-1' },
+        method: 'POST',
+        path,
+        traceparent,
+        requestId: answer.headers['x-request-id'],
+      },
+    ]);
+  });
+
+  test('has its path and query parsed', async () => {
+    await using server = sampleServer();
+    const url = `${path}/${THING_ID.toUpperCase()}`;
+    const answer = await server.app.inject(`${url}?version=12`);
+    expect(answer.json()).toStrictEqual({ thingId: THING_ID, version: 12 });
+    expect((await server.app.inject(url)).json()).toMatchObject({ version: 7 });
+  });
+
+  test.each([
+    [{ ...goodThing, extra: 1 }, ['/extra is not a known field']],
+    [{ name: 'a' }, ['/items is required']],
+    [{ ...goodThing, name: 5 }, ['/name must be a string']],
+    [{ ...goodThing, name: '' }, ['/name must not be empty']],
+    [{ ...goodThing, name: 'x'.repeat(65) }, ['/name must have at most 64 characters']],
+    [{ ...goodThing, items: [] }, ['/items must have at least 1 item']],
+    [
+      { ...goodThing, items: Array(201).fill(goodThing.items[0]) },
+      ['/items must have at most 200 items'],
+    ],
+    [{ ...goodThing, items: {} }, ['/items must be a list']],
+    [
+      { ...goodThing, items: [{ sku: 'a', quantity: '5' }] },
+      ['/items/0/quantity must be a number'],
+    ],
+    [
+      { ...goodThing, items: [{ sku: 'a', quantity: true }] },
+      ['/items/0/quantity must be a number'],
+    ],
+    [
+      { ...goodThing, items: [{ sku: 'a', quantity: null }] },
+      ['/items/0/quantity must be a number'],
+    ],
+    [
+      { ...goodThing, items: [{ sku: 'a', quantity: 1.5 }] },
+      ['/items/0/quantity must be a whole number from 1 to 100000'],
+    ],
+    [
+      { ...goodThing, items: [{ sku: 'a', quantity: 0 }] },
+      ['/items/0/quantity must be a whole number from 1 to 100000'],
+    ],
+    [
+      { ...goodThing, items: [{ sku: 'a', quantity: 2 ** 53 }] },
+      ['/items/0/quantity must be a whole number from 1 to 100000'],
+    ],
+    [
+      { ...goodThing, items: [{ sku: 'a', quantity: 1, '~/': 1 }, { quantity: 1 }] },
+      ['/items/0/~0~1 is not a known field', '/items/1/sku is required'],
+    ],
+    [{ ...goodThing, note: null }, ['/note must be a string']],
+    [[goodThing], [' must be an object']],
+    ['text', [' must be an object']],
+    [null, [' must be an object']],
+  ])('with the body %j is refused', async (payload, errors) => {
+    const reached: unknown[] = [];
+    await using server = sampleServer({
+      routes: sampleRoutes(async (request) => void reached.push(request)),
+    });
+    const answer = await server.app.inject({
+      method: 'POST',
+      url: path,
+      headers: { 'content-type': 'application/json' },
+      payload: JSON.stringify(payload),
+    });
+    expect(answer.statusCode).toBe(400);
+    expect(answer.headers['content-type']).toContain('application/problem+json');
+    const problem = problemShape.parse(answer.json());
+    expect(problem.code).toBe('invalid_request');
+    expect(problem.errors?.map(({ pointer, message }) => `${pointer} ${message}`)).toStrictEqual(
+      errors,
+    );
+    expect(reached).toStrictEqual([]);
+  });
+
+  test.each([
+    ['{"name":"a","name":"b","items":[{"sku":"a","quantity":1}]}', '/name'],
+    ['{"name":"a\\u0000","items":[{"sku":"a","quantity":1}]}', '/name'],
+    ['{"name":"\\ud800","items":[{"sku":"a","quantity":1}]}', '/name'],
+    ['{"name":"a","items":[{"sku":"a","quantity":-0}]}', '/items/0/quantity'],
+    ['{"name":"a","items":[{"sku":"a","quantity":9007199254740993}]}', '/items/0/quantity'],
+    ['{"name":"a","__proto__":{},"items":[]}', '/__proto__'],
+  ])('with the JSON %s is refused', async (payload, pointer) => {
+    await using server = sampleServer();
+    const headers = { 'content-type': 'application/json' };
+    const answer = await server.app.inject({ method: 'POST', url: path, headers, payload });
+    expect(answer.statusCode).toBe(400);
+    expect(answer.json()).toMatchObject({ code: 'invalid_request', errors: [{ pointer }] });
+  });
+
+  test.each([
+    ['{"name":', 'malformed_json'],
+    ['', 'malformed_json'],
+    [Buffer.from([0xff, 0xfe]), 'malformed_json'],
+  ])('with the body %j is malformed', async (payload, code) => {
+    await using server = sampleServer();
+    const headers = { 'content-type': 'application/json' };
+    const answer = await server.app.inject({ method: 'POST', url: path, headers, payload });
+    expect(answer.json()).toMatchObject({ status: 400, code });
+  });
+
+  test('without a body is told so', async () => {
+    await using server = sampleServer();
+    const answer = await server.app.inject({ method: 'POST', url: path });
+    expect(answer.json()).toMatchObject({
+      code: 'malformed_json',
+      detail: expect.stringContaining('empty'),
+    });
+  });
+
+  test.each([
+    ['text/plain'],
+    ['application/xml'],
+    ['application/x-www-form-urlencoded'],
+    ['application/json; charset=latin1'],
+    ['application/json-patch+json'],
+    ['application/problem+json'],
+    ['json'],
+    [''],
+    ['application/json, text/plain'],
+    ['\tapplication/json\tx'],
+  ])('of the media type %j is refused', async (contentType) => {
+    await using server = sampleServer();
+    const answer = await server.app.inject({
+      method: 'POST',
+      url: path,
+      headers: { 'content-type': contentType },
+      payload: JSON.stringify(goodThing),
+    });
+    expect(answer.json()).toMatchObject({ status: 415, code: 'unsupported_media_type' });
+  });
+
+  test.each([
+    'application/json',
+    'Application/JSON',
+    'application/json; charset=utf-8',
+    'application/json;charset="UTF-8"',
+  ])('of the media type %j is taken', async (contentType) => {
+    await using server = sampleServer();
+    const headers = { 'content-type': contentType };
+    const payload = JSON.stringify(goodThing);
+    const answer = await server.app.inject({ method: 'POST', url: path, headers, payload });
+    expect(answer.statusCode).toBe(201);
+  });
+
+  test('in a content encoding is refused', async () => {
+    await using server = sampleServer();
+    const headers = { 'content-type': 'application/json', 'content-encoding': 'gzip' };
+    const payload = JSON.stringify(goodThing);
+    const answer = await server.app.inject({ method: 'POST', url: path, headers, payload });
+    expect(answer.json()).toMatchObject({ code: 'unsupported_media_type' });
+  });
+
+  test.each([
+    ['?version=0', 'query/version', 'must be a whole number from 1 to 1000'],
+    ['?version=1e2', 'query/version', 'must be a whole number from 1 to 1000'],
+    ['?version=', 'query/version', 'must be a whole number from 1 to 1000'],
+    ['?version=1&version=2', 'query/version', 'must be given once only'],
+    ['?Version=1', 'query/Version', 'is not a known parameter'],
+    ['?version=1&__proto__=1', 'query/__proto__', 'is not a known parameter'],
+    ['?version[]=1', 'query/version[]', 'is not a known parameter'],
+  ])('with the query %s is refused', async (query, pointer, message) => {
+    await using server = sampleServer();
+    const answer = await server.app.inject(`${path}/${THING_ID}${query}`);
+    expect(answer.json()).toMatchObject({
+      code: 'invalid_request',
+      errors: [{ pointer, message }],
+    });
+  });
+
+  test('with a query where none is known is refused', async () => {
+    await using server = sampleServer();
+    const answer = await server.app.inject({
+      method: 'POST',
+      url: `${path}?dry=1`,
+      payload: goodThing,
+    });
+    expect(answer.json()).toMatchObject({ errors: [{ pointer: 'query/dry' }] });
+  });
+
+  test.each(['nope', '%00', `${THING_ID}x`])('for the id %s is refused', async (id) => {
+    await using server = sampleServer();
+    const answer = await server.app.inject(`${path}/${id}`);
+    expect(answer.json()).toMatchObject({
+      status: 400,
+      errors: [{ pointer: 'path/thingId', message: 'must be a UUID' }],
+    });
+  });
+
+  test.each([
+    [{ 'if-none-match': 'v1' }, 'header/If-None-Match'],
+    [{ 'if-none-match': '' }, 'header/If-None-Match'],
+  ])('with the headers %j is refused', async (headers, pointer) => {
+    await using server = sampleServer();
+    const answer = await server.app.inject({ url: `${path}/${THING_ID}`, headers });
+    expect(answer.json()).toMatchObject({ status: 400, errors: [{ pointer }] });
+  });
+
+  test.each(['', 'a b', 'k'.repeat(256), '"open'])(
+    'with the Idempotency-Key %j is refused',
+    async (key) => {
+      await using server = sampleServer();
+      const headers = { 'idempotency-key': key };
+      const answer = await server.app.inject({
+        method: 'POST',
+        url: path,
+        headers,
+        payload: goodThing,
+      });
+      expect(answer.json()).toMatchObject({
+        status: 400,
+        errors: [{ pointer: 'header/Idempotency-Key' }],
+      });
+    },
+  );
+
+  test('with a body where none is taken is refused', async () => {
+    await using server = sampleServer();
+    const url = `${path}/${THING_ID}/poke`;
+    const answer = await server.app.inject({ method: 'POST', url, payload: {} });
+    expect(answer.json()).toMatchObject({
+      errors: [{ pointer: '', message: 'must be empty: this request takes no body' }],
+    });
+    expect((await server.app.inject({ method: 'POST', url })).statusCode).toBe(204);
+  });
+
+  test('with faults everywhere hears of all of them, none of its values repeated', async () => {
+    await using server = sampleServer();
+    const payload = {
+      name: 'SECRET'.repeat(20),
+      items: [{ sku: 'SECRET-SECRET', quantity: 'SECRET' }],
+    };
+    const answer = await server.app.inject({ method: 'POST', url: `${path}?a=SECRET`, payload });
+    const { errors, detail } = problemShape.parse(answer.json());
+    expect(errors?.map(({ pointer }) => pointer)).toStrictEqual([
+      'query/a',
+      '/name',
+      '/items/0/sku',
+      '/items/0/quantity',
+    ]);
+    expect(detail).toContain('3 more');
+    expect(answer.body).not.toContain('SECRET');
+  });
+
+  test('with hundreds of faults hears of fifty', async () => {
+    await using server = sampleServer();
+    const payload = {
+      name: 'a',
+      items: Array.from({ length: 200 }, () => ({ sku: 1, quantity: 0 })),
+    };
+    const answer = await server.app.inject({ method: 'POST', url: path, payload });
+    expect(problemShape.parse(answer.json()).errors).toHaveLength(50);
+  });
+});
+
+const problemShape = z.object({
+  code: z.string(),
+  detail: z.string(),
+  errors: z.array(z.object({ pointer: z.string(), message: z.string() })).optional(),
+});
+
+describe('an answer', () => {
+  test('is 304 without a body when the caller has it', async () => {
+    await using server = sampleServer();
+    const answer = await server.app.inject({
+      url: `${path}/${THING_ID}`,
+      headers: { 'if-none-match': 'W/"v7"' },
+    });
+    expect(answer.statusCode).toBe(304);
+    expect(answer.body).toBe('');
+    expect(answer.headers).toMatchObject({ etag: '"v7"' });
+    expect(answer.headers['content-type']).toBeUndefined();
+  });
+
+  test('to HEAD is that to GET without a body', async () => {
+    await using server = sampleServer();
+    const answer = await server.app.inject({ method: 'HEAD', url: `${path}/${THING_ID}` });
+    expect(answer.statusCode).toBe(200);
+    expect(answer.body).toBe('');
+    expect(answer.headers).toMatchObject({ etag: '"v7"', 'content-length': '62' });
+  });
+});
+
+const base = { method: 'POST', path: '/x', operationId: 'x', tag: 't', summary: 's' } as const;
+
+describe('declaring a route', () => {
+  test('with an object that is not strict is refused', () => {
+    const declare = (body: z.ZodType) => () =>
+      route({
+        ...base,
+        body,
+        answers: { 204: { description: '' } },
+        handle: async () => ({ status: 204 }),
+      });
+    expect(declare(z.object({ a: z.string() }))).toThrow('strictObject');
+    expect(declare(z.looseObject({ a: z.string() }))).toThrow('strictObject');
+    expect(declare(z.strictObject({ a: z.array(z.object({ b: z.string() })) }))).toThrow(
+      'strictObject',
+    );
+    expect(
+      declare(z.strictObject({ a: z.array(z.strictObject({ b: z.string() })) })),
+    ).not.toThrow();
+  });
+
+  test('types what its handler gets and may answer', () => {
+    const answers = {
+      200: { description: '', schema: z.object({ n: z.number() }) },
+      304: { description: '' },
+    };
+    const body = z.strictObject({ n: z.number() });
+    const posts = { ...base, body, answers };
+    const declared = [
+      route({
+        ...posts,
+        handle: async (request) => ({ status: 200, body: { n: request.body.n } }),
+      }),
+      route({ ...posts, handle: async () => ({ status: 304 }) }),
+      route({ ...posts, handle: async () => ({ status: 500, text: 'ready-made' }) }),
+      route({
+        ...posts,
+        // @ts-expect-error the request has no such field
+        handle: async (request) => ({ status: 200, body: { n: request.body.m } }),
+      }),
+      route({
+        ...posts,
+        // @ts-expect-error the status is not declared
+        handle: async (request) => ({ status: 201, body: request.body }),
+      }),
+      route({
+        ...posts,
+        // @ts-expect-error the body is not as declared
+        handle: async (request) => ({ status: 200, body: { n: String(request.body.n) } }),
+      }),
+      // @ts-expect-error the body is missing
+      route({ ...posts, handle: async (request) => ({ status: request.body.n > 1 ? 200 : 304 }) }),
+    ];
+    expect(declared).toHaveLength(7);
+  });
+});

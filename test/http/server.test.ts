@@ -1,0 +1,272 @@
+import { describe, expect, test } from 'vitest';
+import { createMetrics } from '#src/http/metrics.ts';
+import { Problem } from '#src/http/problem.ts';
+import { rawClient, requestText } from './raw-client.ts';
+import {
+  THING_ID,
+  busy,
+  goodThing,
+  sampleRoutes,
+  sampleServer,
+  thingBusy,
+} from './sample-server.ts';
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+const REQUEST_FIELDS = ['requestId', 'method', 'route', 'path', 'status', 'durationMs', 'msg'];
+
+/** A server whose handlers fail with `error`. */
+const failing = (error: unknown) =>
+  sampleServer({
+    routes: sampleRoutes(async () => {
+      throw error;
+    }),
+  });
+
+describe('a path that nothing answers', () => {
+  test.each([
+    '/',
+    '/nope',
+    '//v1/things',
+    '/v1//things',
+    '/V1/things',
+    '/v1/things/a/b/c',
+    '/v1/things%2F',
+  ])('%s is a 404 problem', async (url) => {
+    await using server = sampleServer();
+    const client = await rawClient(await server.listen());
+    client.socket.write(requestText('GET', url, ['connection: close']));
+    await client.ended;
+    expect(client.received()).toMatch(/^HTTP\/1.1 404 /);
+    expect(client.received()).toContain('content-type: application/problem+json');
+    expect(client.received()).toContain('"code":"route_not_found"');
+  });
+
+  test('is a 404 even for a body that is not JSON', async () => {
+    await using server = sampleServer();
+    const headers = { 'content-type': 'application/json' };
+    const answer = await server.app.inject({ method: 'POST', url: '/nope', headers, payload: '{' });
+    expect(answer.json()).toMatchObject({ status: 404, code: 'route_not_found' });
+  });
+});
+
+describe('a path that cannot be read', () => {
+  test.each([
+    ['/v1/things/%zz', 400, 'malformed_request'],
+    ['/%', 400, 'malformed_request'],
+    ['/v1/things/%ff', 400, 'malformed_request'],
+    [`/v1/things/${'x'.repeat(300)}`, 414, 'uri_too_long'],
+    ['/v1/things/%2e%2e', 400, 'invalid_request'],
+    ['/v1/things/%2e', 400, 'invalid_request'],
+    ['/v1/things/..', 400, 'invalid_request'],
+    ['/v1/things/', 400, 'invalid_request'],
+    ['/v1/things/a%2Fb', 400, 'invalid_request'],
+    ['/v1/things/a%00b', 400, 'invalid_request'],
+  ])('%s is answered with %i', async (url, status, code) => {
+    await using server = sampleServer();
+    const client = await rawClient(await server.listen());
+    client.socket.write(requestText('GET', url, ['connection: close']));
+    await client.ended;
+    expect(client.received()).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+    expect(client.received()).toContain(`"code":"${code}"`);
+    expect(client.received()).toContain('x-content-type-options: nosniff');
+    expect(server.lines).toHaveLength(1);
+    expect(server.lines[0]).toMatchObject({ msg: 'request', status });
+  });
+});
+
+describe('a method that a path does not have', () => {
+  test.each([
+    ['DELETE', '/v1/things', 'POST'],
+    ['GET', '/v1/things', 'POST'],
+    ['OPTIONS', '/v1/things', 'POST'],
+    ['PUT', `/v1/things/${THING_ID}`, 'GET, HEAD'],
+  ] as const)('%s %s is answered with those it has', async (method, url, allow) => {
+    await using server = sampleServer();
+    const answer = await server.app.inject({ method, url });
+    expect(answer.headers['allow']).toBe(allow);
+    expect(answer.json()).toMatchObject({ status: 405, code: 'method_not_allowed' });
+  });
+});
+
+describe('every answer', () => {
+  test.each([
+    ['POST', '/v1/things', 201, 'no-store'],
+    ['GET', `/v1/things/${THING_ID}`, 200, 'private, no-cache'],
+    ['GET', '/v1/things/x', 400, 'no-store'],
+    ['GET', '/nope', 404, 'no-store'],
+  ] as const)(
+    'to %s %s is safe to show and says which it is',
+    async (method, url, status, cache) => {
+      await using server = sampleServer();
+      const payload = method === 'POST' ? { payload: goodThing } : {};
+      const answer = await server.app.inject({ method, url, ...payload });
+      expect(answer.statusCode).toBe(status);
+      expect(answer.headers).toMatchObject({
+        'cache-control': cache,
+        'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+        'x-content-type-options': 'nosniff',
+        'x-request-id': expect.stringMatching(UUID),
+      });
+      expect(answer.headers['x-powered-by']).toBeUndefined();
+    },
+  );
+
+  test('has a request id of its own, not the caller’s', async () => {
+    await using server = sampleServer();
+    const headers = { 'x-request-id': 'mine', 'request-id': 'mine' };
+    const first = await server.app.inject({ url: '/nope', headers });
+    const second = await server.app.inject({ url: '/nope', headers });
+    expect(first.headers['x-request-id']).toMatch(UUID);
+    expect(first.headers['x-request-id']).not.toBe(second.headers['x-request-id']);
+    expect(first.json()).toMatchObject({ requestId: first.headers['x-request-id'] });
+  });
+});
+
+describe('a failure of a handler', () => {
+  test('that is a Problem is answered as it is', async () => {
+    await using server = failing(
+      new Problem(thingBusy, {
+        detail: 'Wait.',
+        current: { status: 'paid', version: 2, allowed: ['ship'] },
+        extra: { thingId: THING_ID, status: 'cannot be overridden' },
+        retryAfterSeconds: 2.2,
+        headers: { 'x-more': '1' },
+      }),
+    );
+    const answer = await server.app.inject(`/v1/things/${THING_ID}`);
+    expect(answer.statusCode).toBe(503);
+    expect(answer.headers).toMatchObject({ 'retry-after': '3', 'x-more': '1' });
+    expect(answer.json()).toStrictEqual({
+      type: '/docs/problems#thing_busy',
+      title: 'Thing busy',
+      status: 503,
+      detail: 'Wait.',
+      code: 'thing_busy',
+      requestId: answer.headers['x-request-id'],
+      thingId: THING_ID,
+      current: { status: 'paid', version: 2, allowed: ['ship'] },
+    });
+    expect(server.lines.map(({ msg }) => msg)).toStrictEqual(['request']);
+  });
+
+  test.each([
+    [new Error('select * from secrets')],
+    [Object.assign(new Error('duplicate key'), { code: '23505', statusCode: 418 })],
+    [new TypeError('x is not a function')],
+    ['a string'],
+    [null],
+    [undefined],
+  ])('that nobody expected (%s) is a 500 that tells nothing', async (error) => {
+    await using server = failing(error);
+    const answer = await server.app.inject(`/v1/things/${THING_ID}`);
+    expect(answer.statusCode).toBe(500);
+    expect(answer.json()).toStrictEqual({
+      type: '/docs/problems#internal',
+      title: 'Internal error',
+      status: 500,
+      detail: expect.any(String),
+      code: 'internal',
+      requestId: answer.headers['x-request-id'],
+    });
+    expect(answer.body).not.toMatch(/secrets|duplicate|function|\.ts/);
+  });
+
+  test('that nobody expected is logged once, with its stack', async () => {
+    await using server = failing(new Error('boom'));
+    const answer = await server.app.inject(`/v1/things/${THING_ID}`);
+    const failures = server.lines.filter(({ msg }) => msg === 'request failed');
+    expect(failures).toHaveLength(1);
+    expect(failures[0]).toMatchObject({
+      level: 50,
+      requestId: answer.headers['x-request-id'],
+      err: { message: 'boom', stack: expect.stringContaining('server.test.ts') },
+    });
+    expect(server.lines).toHaveLength(2);
+  });
+});
+
+describe('the log', () => {
+  test('has one line for a request, of known fields only', async () => {
+    await using server = sampleServer();
+    const answer = await server.app.inject({
+      method: 'POST',
+      url: '/v1/things',
+      headers: { authorization: 'Bearer CANARY', 'idempotency-key': 'CANARY', 'x-any': 'CANARY' },
+      payload: { ...goodThing, name: 'CANARY' },
+    });
+    expect(answer.statusCode).toBe(201);
+    await server.app.inject({ url: '/nope?token=CANARY#CANARY' });
+    await server.app.inject({ method: 'POST', url: '/v1/things?q=CANARY', payload: { CANARY: 1 } });
+    expect(server.lines).toHaveLength(3);
+    expect(server.lines[0]).toMatchObject({
+      level: 30,
+      msg: 'request',
+      method: 'POST',
+      route: '/v1/things',
+      path: '/v1/things',
+      status: 201,
+      requestId: answer.headers['x-request-id'],
+      durationMs: expect.any(Number),
+    });
+    for (const line of server.lines) {
+      const known = new Set([...REQUEST_FIELDS, 'level', 'time', 'pid', 'hostname']);
+      expect(Object.keys(line).filter((field) => !known.has(field))).toStrictEqual([]);
+    }
+    expect(server.raw.join('')).not.toContain('CANARY');
+  });
+
+  test('is spared quiet routes, unless it wants all', async () => {
+    const routes = sampleRoutes().map((route) => Object.assign(route, { quiet: true }));
+    await using usual = sampleServer({ routes });
+    await usual.app.inject(`/v1/things/${THING_ID}`);
+    expect(usual.lines).toHaveLength(0);
+    await using thorough = sampleServer({ routes, level: 'debug' });
+    await thorough.app.inject(`/v1/things/${THING_ID}`);
+    expect(thorough.lines).toMatchObject([{ level: 20, status: 200 }]);
+  });
+
+  test('keeps the path of a stranger short', async () => {
+    await using server = sampleServer();
+    await server.app.inject(`/${'x/'.repeat(1000)}`);
+    expect(String(server.lines[0]?.['path'])).toHaveLength(200);
+  });
+});
+
+describe('the metrics', () => {
+  test('count requests by method, route and status', async () => {
+    const metrics = createMetrics();
+    await using server = sampleServer({ metrics });
+    await server.app.inject(`/v1/things/${THING_ID}`);
+    await server.app.inject('/v1/things/x');
+    await server.app.inject('/nope/CANARY');
+    const text = await metrics.text();
+    const count = 'http_server_request_duration_seconds_count';
+    const labels = (route: string, status: number) =>
+      `http_request_method="GET",http_route="${route}",http_response_status_code="${status}"`;
+    expect(text).toContain(`${count}{${labels('/v1/things/{thingId}', 200)}} 1`);
+    expect(text).toContain(`${count}{${labels('/v1/things/{thingId}', 400)}} 1`);
+    expect(text).toContain(`${count}{${labels('', 404)}} 1`);
+    expect(text).not.toContain('CANARY');
+  });
+});
+
+describe('a server that is asked to leave', () => {
+  test('answers everything and asks callers to reconnect', async () => {
+    let draining = false;
+    await using server = sampleServer({ isDraining: () => draining });
+    const before = await server.app.inject(`/v1/things/${THING_ID}`);
+    draining = true;
+    const after = await server.app.inject(`/v1/things/${THING_ID}`);
+    const problem = await server.app.inject('/nope');
+    expect(before.headers['connection']).not.toBe('close');
+    expect(after.headers['connection']).toBe('close');
+    expect(after.statusCode).toBe(200);
+    expect(problem.headers['connection']).toBe('close');
+  });
+});
+
+test('a Problem rounds its Retry-After up', async () => {
+  await using server = failing(busy());
+  const answer = await server.app.inject(`/v1/things/${THING_ID}`);
+  expect(answer.headers['retry-after']).toBe('3');
+});
