@@ -5,6 +5,7 @@ import type { OutboxFloor } from '#src/outbox/outbox-floor.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { eventually } from '#test/support/poll.ts';
+import { createRandom } from '#test/support/random.ts';
 import { eventsOf, insertEvents, servicePool } from './outbox-fixture.ts';
 
 async function openClient(db: TestDatabase) {
@@ -86,13 +87,14 @@ describe('the lowest id of the outbox', () => {
     await using service = servicePool(db.url);
     const floor = createOutboxFloor(service.pool);
     const writers = await Promise.all(Array.from({ length: 6 }, () => openClient(db)));
+    const random = createRandom();
     let done = 0;
     const writing = writers.map(async (writer) => {
       for (let round = 0; round < 40; round += 1) {
         await writer.query('begin');
-        await insert(writer, 1 + Math.floor(Math.random() * 4));
-        await writer.query('select pg_sleep($1)', [Math.random() * 0.01]);
-        await writer.query(Math.random() < 0.2 ? 'rollback' : 'commit');
+        await insert(writer, 1 + random.below(4));
+        await writer.query('select pg_sleep($1)', [random.below(10) / 1_000]);
+        await writer.query(random.below(5) === 0 ? 'rollback' : 'commit');
       }
       done += 1;
       await writer.end();
