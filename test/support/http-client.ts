@@ -1,5 +1,6 @@
 import { Agent, request as httpRequest } from 'node:http';
 import type { IncomingHttpHeaders } from 'node:http';
+import { connect } from 'node:net';
 
 /** Above every time limit of the service: a call that takes longer hangs. */
 const HANG_MS = 20_000;
@@ -76,5 +77,45 @@ function headersOf(
       'content-length': Buffer.byteLength(payload),
     }),
     ...headers,
+  };
+}
+
+/**
+ * Writes bytes on a connection of their own, whatever they are, and reads until the server closes it. Like
+ * a careful client it stops writing as soon as there is an answer.
+ */
+export function exchangeRaw(url: string, bytes: string | Buffer): Promise<Answer> {
+  const { hostname, port } = new URL(url);
+  const left = Buffer.from(bytes);
+  return new Promise((resolve, reject) => {
+    const socket = connect(Number(port), hostname);
+    const chunks: Buffer[] = [];
+    let written = 0;
+    const write = () => {
+      while (chunks.length === 0 && written < left.length) {
+        const part = left.subarray(written, (written += 16_384));
+        if (!socket.write(part)) return;
+      }
+    };
+    socket.setTimeout(HANG_MS, () => socket.destroy(new Error(`silent for ${HANG_MS} ms`)));
+    socket.on('connect', write);
+    socket.on('drain', write);
+    socket.on('data', (chunk) => chunks.push(chunk));
+    socket.on('error', (error) => chunks.length > 0 || reject(error));
+    socket.on('close', () => resolve(parsed(Buffer.concat(chunks).toString())));
+  });
+}
+
+function parsed(response: string): Answer {
+  const end = response.indexOf('\r\n\r\n');
+  const [statusLine = '', ...lines] = response.slice(0, end).split('\r\n');
+  const headers = lines.map((line): [string, string] => {
+    const colon = line.indexOf(':');
+    return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()];
+  });
+  return {
+    status: Number(statusLine.split(' ')[1]),
+    headers: Object.fromEntries(headers),
+    text: response.slice(end + 4),
   };
 }

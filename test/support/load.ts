@@ -24,9 +24,12 @@ export type Load = Disposable &
  */
 export function startLoad(
   apis: readonly OrderApi[],
-  { clients, random }: Readonly<{ clients: number; random: Random }>,
+  {
+    clients,
+    random,
+    recorder = createRecorder(),
+  }: Readonly<{ clients: number; random: Random; recorder?: Recorder }>,
 ): Load {
-  const recorder = createRecorder();
   const stopping = new AbortController();
   const abandoned = new AbortController();
   let acks = 0;

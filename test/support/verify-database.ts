@@ -55,17 +55,22 @@ export async function readStored(url: string): Promise<Stored> {
   await client.connect();
   try {
     await client.query('begin isolation level repeatable read read only');
-    const read = async (sql: string) => (await client.query(sql)).rows;
-    return {
-      events: await read('select * from events order by position'),
-      streams: await read('select * from streams'),
-      summaries: await read('select * from orders_summary'),
-      outbox: await read('select * from outbox_events order by id'),
-      answers: await read('select * from idempotency_keys'),
-    };
+    return await readStoredBy(client);
   } finally {
     await client.end();
   }
+}
+
+/** In the transaction that the client is in. */
+export async function readStoredBy(client: Client): Promise<Stored> {
+  const read = async (sql: string) => (await client.query(sql)).rows;
+  return {
+    events: await read('select * from events order by position'),
+    streams: await read('select * from streams'),
+    summaries: await read('select * from orders_summary'),
+    outbox: await read('select * from outbox_events order by id'),
+    answers: await read('select * from idempotency_keys'),
+  };
 }
 
 export function verifyStored(stored: Stored, { relay }: VerifyOptions): string[] {

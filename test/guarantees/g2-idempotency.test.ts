@@ -1,0 +1,235 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { orderOf, problemOf } from '#test/support/api-shapes.ts';
+import type { Order } from '#test/support/api-shapes.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import type { TestDatabase } from '#test/support/database.ts';
+import type { Answer } from '#test/support/http-client.ts';
+import { skipReason } from '#test/support/infra.ts';
+import { placeBody } from '#test/support/order-api.ts';
+import type { CommandName, OrderApi } from '#test/support/order-api.ts';
+import { rowCounts } from '#test/support/row-counts.ts';
+import { startService } from '#test/support/service.ts';
+import type { TestService } from '#test/support/service.ts';
+import { verifyDatabase } from '#test/support/verify-database.ts';
+
+/*
+ * G2: a command sent twice with one Idempotency-Key takes effect once, for 72 hours; the second answer
+ * equals the first. Lost answers are in g2-lost-answers.test.ts.
+ */
+const REPEATS = 16;
+
+describe.skipIf(skipReason('postgres'))('a command repeated with its key', () => {
+  let database: TestDatabase;
+  let service: TestService;
+  let replica: TestService;
+  let api: OrderApi;
+
+  beforeAll(async () => {
+    database = await createTestDatabase();
+    const options = { databaseUrl: database.url };
+    [service, replica] = await Promise.all([startService(options), startService(options)]);
+    ({ api } = service);
+  });
+  afterAll(async () => {
+    await Promise.all([service[Symbol.asyncDispose](), replica[Symbol.asyncDispose]()]);
+    expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
+    await database[Symbol.asyncDispose]();
+  });
+
+  /** Each command on an order that is ready for it. */
+  const commands: ReadonlyArray<[string, () => Promise<(key: string) => Promise<Answer>>]> = [
+    ['place', async () => (key) => api.place(placeBody, { key })],
+    ['pay', async () => sender('pay', await api.placeOrder())],
+    ['ship', async () => sender('ship', await api.pay(await api.placeOrder()))],
+    ['cancel', async () => sender('cancel', await api.pay(await api.placeOrder()))],
+    [
+      'refund',
+      async () => sender('refund', await api.cancel(await api.pay(await api.placeOrder()))),
+    ],
+  ];
+  const bodies: Readonly<Record<CommandName, unknown>> = {
+    pay: { paymentId: 'pay-7', amountCents: 2500 },
+    ship: { trackingNumber: 'T-7', carrier: 'post' },
+    cancel: { reason: 'too late' },
+    refund: { refundId: 'ref-7', amountCents: 1000 },
+  };
+  const sender = (name: CommandName, { orderId }: Order) => {
+    return (key: string) => api.send(name, orderId, bodies[name], { key });
+  };
+
+  test.each(commands)('%s answers the same bytes and takes effect once', async (_, ready) => {
+    const send = await ready();
+    const key = randomUUID();
+    const first = await send(key);
+    const counts = await rowCounts(database);
+    const second = await send(key);
+
+    orderOf(first);
+    expect(first.headers).not.toHaveProperty('idempotency-replayed');
+    expectReplay(second, first);
+    expect(await rowCounts(database)).toEqual(counts);
+  });
+
+  test.each(commands)('%s sent many times at once takes effect once', async (_, ready) => {
+    const send = await ready();
+    const before = await rowCounts(database);
+    const key = randomUUID();
+    const answers = await Promise.all(Array.from({ length: REPEATS }, () => send(key)));
+    expectOneEffect(answers, await send(key));
+    const after = await rowCounts(database);
+    expect(after.events - before.events).toBe(1);
+    expect(after.answers - before.answers).toBe(1);
+  });
+
+  test('sent to two replicas at once takes effect once', async () => {
+    for (let round = 0; round < 5; round += 1) {
+      const placed = await api.placeOrder();
+      const before = await rowCounts(database);
+      const key = randomUUID();
+      const placeKey = randomUUID();
+      const toBoth = (send: (api: OrderApi) => Promise<Answer>) =>
+        Promise.all(
+          Array.from({ length: REPEATS }, (_, i) => send(i % 2 ? service.api : replica.api)),
+        );
+      const [places, pays] = await Promise.all([
+        toBoth((api) => api.place(placeBody, { key: placeKey })),
+        toBoth((api) => api.send('pay', placed.orderId, bodies.pay, { key })),
+      ]);
+      expectOneEffect(places, await replica.api.place(placeBody, { key: placeKey }));
+      expectOneEffect(pays, await service.api.send('pay', placed.orderId, bodies.pay, { key }));
+      const after = await rowCounts(database);
+      expect(after.events - before.events).toBe(2);
+    }
+  });
+
+  test('answers as it did, whatever has happened to the order since', async () => {
+    const key = randomUUID();
+    const placeKey = randomUUID();
+    const first = await api.place(placeBody, { key: placeKey });
+    const order = orderOf(first);
+    const paid = await api.send('pay', order.orderId, bodies.pay, { key, ifMatch: '"v1"' });
+    await api.cancel(order);
+
+    expectReplay(await api.place(placeBody, { key: placeKey }), first);
+    // The stored answer comes before If-Match and before the rule: both would refuse it by now.
+    expectReplay(await api.send('pay', order.orderId, bodies.pay, { key, ifMatch: '"v1"' }), paid);
+  });
+
+  test('is the same request however its JSON is written, and its key quoted', async () => {
+    const key = randomUUID();
+    const first = await api.place(placeBody, { key });
+    const { customerId, currency, items } = placeBody;
+    const again = await api.request('POST', '/v1/orders', {
+      rawBody: JSON.stringify({ items, currency, customerId }, undefined, 2),
+      headers: { 'idempotency-key': `"${key}"` },
+    });
+    expectReplay(again, first);
+  });
+
+  test('keeps the answer of a command that had nothing left to do', async () => {
+    const { orderId } = await api.cancel(await api.pay(await api.placeOrder()));
+    const key = randomUUID();
+    const before = await rowCounts(database);
+    const second = await api.send('cancel', orderId, { reason: 'again' }, { key });
+    const after = await rowCounts(database);
+    expect(orderOf(second)).toMatchObject({
+      status: 'cancelled',
+      reason: 'wrong size',
+      version: 3,
+    });
+    expect(after).toEqual({ ...before, answers: before.answers + 1 });
+
+    await api.send('refund', orderId, bodies.refund);
+    expectReplay(await api.send('cancel', orderId, { reason: 'again' }, { key }), second);
+  });
+
+  test('with another request under the key is refused', async () => {
+    const key = randomUUID();
+    const placed = orderOf(await api.place(placeBody, { key }));
+    const other = await api.placeOrder();
+    const payKey = randomUUID();
+    await api.send('pay', placed.orderId, bodies.pay, { key: payKey });
+    const before = await rowCounts(database);
+    const { orderId } = placed;
+    const refused = [
+      await api.place({ ...placeBody, customerId: 'c-2' }, { key }),
+      await api.send('pay', orderId, bodies.pay, { key }),
+      await api.send('pay', other.orderId, bodies.pay, { key: payKey }),
+      await api.send('pay', orderId, bodies.pay, { key: payKey, ifMatch: '"v1"' }),
+      await api.send('pay', orderId, { ...Object(bodies.pay), amountCents: 1 }, { key: payKey }),
+      await api.send('cancel', orderId, bodies.cancel, { key: payKey }),
+    ].map(problemOf);
+    for (const problem of refused) {
+      expect(problem).toMatchObject({ status: 422, code: 'idempotency_key_reused' });
+    }
+    expect(await rowCounts(database)).toEqual(before);
+  });
+
+  test('is decided anew when it was turned away: refusals are not kept', async () => {
+    const order = await api.placeOrder();
+    const keys = { ship: randomUUID(), pay: randomUUID(), place: randomUUID() };
+    const before = await rowCounts(database);
+    const send = (name: 'pay' | 'ship', body: unknown = bodies[name], ifMatch = '"v1"') =>
+      api.send(name, order.orderId, body, { key: keys[name], ifMatch });
+    const refused = [
+      await api.send('ship', order.orderId, bodies.ship, { key: keys.ship }), // 409
+      await send('pay', { paymentId: 'pay-7', amountCents: 1 }), // 422
+      await send('pay', bodies.pay, '"v9"'), // 412
+      await api.send('pay', randomUUID(), bodies.pay, { key: keys.pay }), // 404
+      await api.place({ ...placeBody, items: [] }, { key: keys.place }), // 400
+    ].map(({ status }) => status);
+    expect(refused).toEqual([409, 422, 412, 404, 400]);
+    expect(await rowCounts(database)).toEqual(before);
+
+    expect(await send('pay')).toMatchObject({ status: 200 });
+    const shipped = await api.send('ship', order.orderId, bodies.ship, { key: keys.ship });
+    expect(shipped).toMatchObject({ status: 200 });
+    expect(await api.place(placeBody, { key: keys.place })).toMatchObject({ status: 201 });
+  });
+
+  test('is known for 72 hours, and forgotten after them', async () => {
+    const young = randomUUID();
+    const old = randomUUID();
+    const first = await api.place(placeBody, { key: young });
+    const forgotten = orderOf(await api.place(placeBody, { key: old }));
+    const age = `update idempotency_keys set created_at = now() - $1::interval where key = $2`;
+    await database.query(age, ['71 hours 59 minutes', young]);
+    await database.query(age, ['72 hours 1 minute', old]);
+    await using third = await startService({ databaseUrl: database.url });
+    await expect
+      .poll(() => database.query('select from idempotency_keys where key = $1', [old]), {
+        timeout: 10_000,
+      })
+      .toEqual([]);
+    expectReplay(await third.api.place(placeBody, { key: young }), first);
+    const anew = await third.api.place(placeBody, { key: old });
+    expect(orderOf(anew).orderId).not.toBe(forgotten.orderId);
+  });
+});
+
+function expectReplay(answer: Answer, first: Answer): void {
+  expect(answer.text).toBe(first.text);
+  expect(answer.status).toBe(first.status);
+  for (const name of ['etag', 'location', 'content-type']) {
+    expect(answer.headers[name]).toBe(first.headers[name]);
+  }
+  expect(answer.headers['idempotency-replayed']).toBe('true');
+}
+
+/** One answer is the first; the others repeat it, or say that it is under way. */
+function expectOneEffect(answers: readonly Answer[], later: Answer): void {
+  const [first, ...others] = answers.filter(
+    ({ status, headers }) => status < 300 && headers['idempotency-replayed'] === undefined,
+  );
+  expect(others).toEqual([]);
+  expectReplay(later, first!);
+  for (const answer of answers) {
+    if (answer === first) continue;
+    if (answer.status < 300) expectReplay(answer, first!);
+    else {
+      expect(problemOf(answer)).toMatchObject({ status: 409, code: 'idempotency_key_in_use' });
+      expect(Number(answer.headers['retry-after'])).toBeGreaterThan(0);
+    }
+  }
+}

@@ -1,0 +1,136 @@
+import { randomUUID } from 'node:crypto';
+import { describe, expect, test } from 'vitest';
+import { orderOf, problemOf } from '#test/support/api-shapes.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import { skipReason } from '#test/support/infra.ts';
+import { placeBody } from '#test/support/order-api.ts';
+import type { Answer } from '#test/support/http-client.ts';
+import { rowCounts } from '#test/support/row-counts.ts';
+import { startService } from '#test/support/service.ts';
+import { startTcpProxy } from '#test/support/tcp-proxy.ts';
+import { verifyDatabase } from '#test/support/verify-database.ts';
+
+/*
+ * G9: overload turns callers away with 503 and Retry-After; it never loses, corrupts or grows without bound.
+ */
+const QUEUE_MAX = 3;
+const OUTBOX_MAX = 5;
+
+describe.skipIf(skipReason('postgres'))('overload', () => {
+  test('of the queue turns callers away at once, and writes what it took', async () => {
+    await using database = await createTestDatabase();
+    await using proxy = await startTcpProxy(database.url);
+    await using service = await startService({
+      databaseUrl: proxy.url,
+      env: { COMMAND_QUEUE_MAX: String(QUEUE_MAX), COMMAND_BATCH_MAX: '1' },
+    });
+    const { api } = service;
+    const placed = await api.placeOrder();
+
+    const underWay: Promise<Answer>[] = [];
+    const held = [];
+    for (const customerId of [randomUUID(), randomUUID()]) {
+      const trap = proxy.trap(customerId, 'hold');
+      underWay.push(api.place({ ...placeBody, customerId }));
+      await trap.sprung;
+      held.push(trap);
+    }
+    const keys = Array.from({ length: 20 }, () => randomUUID());
+    const others = keys.map((key) => api.place(placeBody, { key }));
+    const firsts = await untilAnswered(others, keys.length - QUEUE_MAX);
+    for (const answer of firsts) expectOverloaded(answer);
+    const payment = { paymentId: 'p', amountCents: placed.totalCents };
+    expectOverloaded(await api.send('pay', placed.orderId, payment));
+    expect(await api.get(placed.orderId)).toEqual(placed);
+    for (const path of ['/livez', '/readyz']) {
+      expect(await api.request('GET', path)).toMatchObject({ status: 200 });
+    }
+
+    for (const trap of held) trap.release();
+    const answers = await Promise.all([...underWay, ...others]);
+    const taken = answers.filter(({ status }) => status === 201);
+    expect(taken).toHaveLength(underWay.length + QUEUE_MAX);
+    expect(await rowCounts(database)).toMatchObject({
+      events: 1 + taken.length,
+      answers: QUEUE_MAX,
+    });
+    // Who was turned away is free to come again, with the key too.
+    for (const key of keys) orderOf(await api.place(placeBody, { key }));
+    expect((await rowCounts(database)).answers).toBe(keys.length);
+    expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
+  });
+
+  test('by hundreds at once ends for each with 201 or 503, and only the 201 are stored', async () => {
+    await using database = await createTestDatabase();
+    await using service = await startService({
+      databaseUrl: database.url,
+      env: { COMMAND_QUEUE_MAX: '8', COMMAND_BATCH_MAX: '4' },
+    });
+    const answers = await Promise.all(
+      Array.from({ length: 300 }, () => service.api.place(placeBody)),
+    );
+    const refused = answers.filter(({ status }) => status !== 201);
+    for (const answer of refused) expectOverloaded(answer);
+    expect(refused.length).toBeGreaterThan(0);
+    expect((await rowCounts(database)).events).toBe(answers.length - refused.length);
+    expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
+  });
+
+  test('of the outbox refuses commands until it is drained', async () => {
+    await using database = await createTestDatabase();
+    await using service = await startService({
+      databaseUrl: database.url,
+      env: { OUTBOX_MAX_ROWS: String(OUTBOX_MAX), RELAY: 'off' },
+    });
+    const { api } = service;
+    const key = randomUUID();
+    const first = await api.place(placeBody, { key });
+    const order = orderOf(first);
+    for (let row = 2; row <= OUTBOX_MAX; row += 1) await api.placeOrder();
+    // How full it is is looked at now and then, not with every command.
+    await expect.poll(() => statusOf(api.place(placeBody)), { timeout: 10_000 }).toBe(503);
+
+    const before = await rowCounts(database);
+    const payment = { paymentId: 'p', amountCents: order.totalCents };
+    for (const refused of [
+      await api.place(placeBody, { key: randomUUID() }),
+      await api.send('pay', order.orderId, payment),
+      await api.send('cancel', order.orderId, { reason: 'r' }),
+    ]) {
+      expect(problemOf(refused)).toMatchObject({ status: 503, code: 'outbox_full' });
+      expectRetryAfter(refused);
+    }
+    expect(await rowCounts(database)).toEqual(before);
+    expect(await api.get(order.orderId)).toEqual(order);
+    expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
+
+    await database.query('delete from outbox_events');
+    await expect.poll(() => statusOf(api.place(placeBody)), { timeout: 10_000 }).toBe(201);
+    expect(await verifyDatabase(database.url, { relay: 'on' })).toEqual([]);
+  });
+});
+
+async function statusOf(answer: Promise<Answer>): Promise<number> {
+  return (await answer).status;
+}
+
+/** The first so many answers; the others may take their time. */
+function untilAnswered(all: readonly Promise<Answer>[], count: number): Promise<Answer[]> {
+  const answers: Answer[] = [];
+  const enough = Promise.withResolvers<Answer[]>();
+  const collect = async (one: Promise<Answer>) => {
+    answers.push(await one);
+    if (answers.length === count) enough.resolve([...answers]);
+  };
+  for (const one of all) collect(one).catch(enough.reject);
+  return enough.promise;
+}
+
+function expectOverloaded(answer: Answer): void {
+  expect(problemOf(answer)).toMatchObject({ status: 503, code: 'overloaded' });
+  expectRetryAfter(answer);
+}
+
+function expectRetryAfter({ headers }: Answer): void {
+  expect(headers['retry-after']).toMatch(/^[1-9]\d*$/);
+}

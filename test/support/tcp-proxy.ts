@@ -1,0 +1,112 @@
+import { connect, createServer } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
+
+/**
+ * What happens to the connection on which the trap's words pass:
+ * - `cutBefore`: the server never gets them;
+ * - `cutAnswer`: the server gets them and does its work, and its answer is lost;
+ * - `hold`: the server gets them when the test lets them go, even if the client has left meanwhile.
+ */
+export type Fault = 'cutBefore' | 'cutAnswer' | 'hold';
+
+/** Goes off once, at the first data from a client that contains `words`. */
+export type Trap = Readonly<{
+  /** Resolves when it went off; of `cutAnswer`, when the answer is lost. */
+  sprung: Promise<void>;
+  /** Lets held data go. */
+  release(): void;
+}>;
+
+/** Stands between a client and a server, and passes everything on until a trap is set. */
+export type TcpProxy = AsyncDisposable &
+  Readonly<{
+    /** The server's URL with the proxy's port in it. */
+    url: string;
+    trap(words: string, fault: Fault): Trap;
+  }>;
+
+type SetTrap = Readonly<{
+  words: string;
+  fault: Fault;
+  spring(): void;
+  released: Promise<void>;
+}>;
+
+export async function startTcpProxy(serverUrl: string): Promise<TcpProxy> {
+  const target = new URL(serverUrl);
+  const traps = new Set<SetTrap>();
+  const sockets = new Set<Socket>();
+  const server = createServer((client) => {
+    const upstream = connect(Number(target.port), target.hostname);
+    for (const socket of [client, upstream]) {
+      sockets.add(socket);
+      socket.setNoDelay(true);
+      socket.on('error', () => {});
+      socket.on('close', () => sockets.delete(socket));
+    }
+    join(client, upstream, traps);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    url: Object.assign(new URL(serverUrl), { host: `127.0.0.1:${portOf(server.address())}` }).href,
+    trap: (words, fault) => {
+      const sprung = Promise.withResolvers<void>();
+      const released = Promise.withResolvers<void>();
+      traps.add({ words, fault, spring: sprung.resolve, released: released.promise });
+      return { sprung: sprung.promise, release: released.resolve };
+    },
+    [Symbol.asyncDispose]: async () => {
+      for (const socket of sockets) socket.destroy();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+function join(client: Socket, upstream: Socket, traps: Set<SetTrap>): void {
+  let held: Buffer[] | undefined;
+  const letGo = () => {
+    for (const data of held ?? []) upstream.write(data);
+    held = undefined;
+    if (client.destroyed) upstream.end();
+  };
+  client.on('data', (data: Buffer) => {
+    if (held) {
+      held.push(data);
+      return;
+    }
+    const trap = [...traps].find(({ words }) => data.includes(words));
+    if (!trap) {
+      upstream.write(data);
+      return;
+    }
+    traps.delete(trap);
+    if (trap.fault === 'hold') {
+      held = [data];
+      void trap.released.then(letGo);
+      trap.spring();
+      return;
+    }
+    const cut = () => {
+      client.resetAndDestroy(); // so that nobody takes it for an orderly end
+      upstream.destroy();
+      trap.spring();
+    };
+    if (trap.fault === 'cutBefore') {
+      cut();
+      return;
+    }
+    upstream.removeAllListeners('data');
+    upstream.once('data', cut);
+    upstream.write(data);
+  });
+  upstream.on('data', (data: Buffer) => void client.write(data));
+  upstream.on('close', () => client.destroy());
+  client.on('close', () => {
+    if (!held) upstream.destroy();
+  });
+}
+
+function portOf(address: AddressInfo | string | null): number {
+  if (address === null || typeof address === 'string') throw new Error('there is no port');
+  return address.port;
+}
