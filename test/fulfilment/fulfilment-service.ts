@@ -27,7 +27,6 @@ import { createTestDatabase } from '#test/support/database.ts';
 import { eventually } from '#test/support/poll.ts';
 
 const LIMITS = { batchMax: 64, slots: 2, queueMax: 2000, waitMaxMs: 5_000 };
-export const TOTAL_CENTS = 2500;
 
 /** A database and the two providers, for as many services as a test starts on them. */
 export async function createWorld() {
@@ -119,10 +118,9 @@ export function createService(
     /** Places an order that is fulfilled at once; two books of 1250 each unless told otherwise. */
     place: async (
       items: readonly OrderItem[] = [{ sku: 'book', quantity: 2, priceCents: 1250 }],
-      changes: Readonly<{ sagaId?: string | undefined }> = { sagaId: uuidv7() },
+      changes: Readonly<{ sagaId?: string | undefined; orderId?: string }> = { sagaId: uuidv7() },
     ) => {
-      const orderId = uuidv7();
-      const { sagaId } = changes;
+      const { sagaId, orderId = uuidv7() } = changes;
       await handle({
         orderId,
         command: {
@@ -167,6 +165,21 @@ export function resting({ saga }: Service, orderId: string) {
     const { state } = await saga(orderId);
     return state === 'running' || state === 'compensating' ? false : state;
   });
+}
+
+/** What really happened, by the ledger: [captured, refunded] in cents, and parcels. */
+export async function ledgerOf({ simulator }: World, orderId: string) {
+  const entries = await simulator.ledger({ orderId });
+  const cents = (effect: string) =>
+    entries
+      .filter((entry) => entry.effect === effect)
+      .reduce((sum, { amountCents = 0 }) => sum + amountCents, 0);
+  return {
+    captures: entries.filter(({ effect }) => effect === 'capture').length,
+    capturedCents: cents('capture'),
+    refundedCents: cents('refund'),
+    parcels: entries.filter(({ effect }) => effect === 'shipment').length,
+  };
 }
 
 /** What the stock says, by sku: [on hand, reserved]. */

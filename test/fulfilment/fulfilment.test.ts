@@ -1,18 +1,49 @@
 import { describe, expect, test } from 'vitest';
+import type { FaultRuleInput } from '#dev/provider-simulator/simulator-client.ts';
+import { actionOf } from '#src/sagas/saga.ts';
 import { skipReason } from '#test/support/infra.ts';
-import { createService, createWorld, resting, stock } from './fulfilment-service.ts';
+import { eventually } from '#test/support/poll.ts';
+import { createService, createWorld, ledgerOf, resting, stock } from './fulfilment-service.ts';
+import type { World } from './fulfilment-service.ts';
+
+const noMoney = { captures: 0, capturedCents: 0, refundedCents: 0, parcels: 0 };
+const paidBack = { captures: 1, capturedCents: 2500, refundedCents: 2500, parcels: 0 };
+const shippedOnce = { captures: 1, capturedCents: 2500, refundedCents: 0, parcels: 1 };
+
+/** Fulfils one order of two books out of ten, with the faults given. */
+async function fulfilOne(world: World, faults: readonly FaultRuleInput[], options = {}) {
+  await using service = createService(world, options);
+  await service.start();
+  await service.setOnHand('book', 10);
+  for (const fault of faults) await world.simulator.addFault(fault);
+  const orderId = await service.place();
+  const state = await resting(service, orderId);
+  return {
+    orderId,
+    state,
+    order: await service.order(orderId),
+    saga: await service.saga(orderId),
+    events: await service.sagaEvents(orderId),
+    ledger: await ledgerOf(world, orderId),
+    stock: await stock(world),
+  };
+}
 
 describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   test('reserves, captures and ships', async () => {
     await using world = await createWorld();
-    await using service = createService(world);
-    await service.start();
-    await service.setOnHand('book', 10);
-    const orderId = await service.place();
-    expect(await resting(service, orderId)).toBe('completed');
-    expect(await service.order(orderId)).toMatchObject({ status: 'shipped', capturedCents: 2500 });
-    expect(await stock(world)).toEqual({ book: [8, 0] });
-    expect(await service.sagaEvents(orderId)).toEqual([
+    const { state, order, ledger, events, ...after } = await fulfilOne(world, []);
+    expect(state).toBe('completed');
+    expect(order).toMatchObject({
+      status: 'shipped',
+      fulfilment: 'completed',
+      capturedCents: 2500,
+      trackingNumber: expect.stringMatching(/^SIM/),
+      carrier: 'Simulated Post',
+    });
+    expect(ledger).toEqual(shippedOnce);
+    expect(after.stock).toEqual({ book: [8, 0] });
+    expect(events).toEqual([
       'SagaStarted',
       'StepDone reserve',
       'StepRequested capture',
@@ -21,5 +52,331 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
       'StepDone ship',
       'SagaCompleted',
     ]);
+  });
+
+  test('sends the events of the order to the outbox, in order', async () => {
+    await using world = await createWorld();
+    const { orderId } = await fulfilOne(world, []);
+    const rows = await world.database.query(
+      'select event_type, stream_version from outbox_events where aggregate_id = $1 order by id',
+      [orderId],
+    );
+    expect(rows).toEqual(
+      [
+        'OrderPlaced',
+        'FulfilmentStarted',
+        'PaymentCaptured',
+        'ShipmentRequested',
+        'OrderShipped',
+      ].map((type, index) => ({ event_type: type, stream_version: index + 1 })),
+    );
+  });
+
+  test('cancels the order where the stock is short, and charges nothing', async () => {
+    await using world = await createWorld();
+    await using service = createService(world);
+    await service.start();
+    await service.setOnHand('book', 1);
+    const orderId = await service.place();
+    expect(await resting(service, orderId)).toBe('compensated');
+    expect(await service.order(orderId)).toMatchObject({
+      status: 'cancelled',
+      reason: 'reserve refused: out of stock',
+      refundAmountCents: 0,
+      fulfilment: 'compensated',
+    });
+    expect(await ledgerOf(world, orderId)).toEqual(noMoney);
+    expect(await stock(world)).toEqual({ book: [1, 0] });
+  });
+
+  test('cancels the order where the card is refused, and puts the stock back', async () => {
+    await using world = await createWorld();
+    const { order, ledger, ...after } = await fulfilOne(world, [
+      { operation: 'capture', fault: 'refuse' },
+    ]);
+    expect(order).toMatchObject({ status: 'cancelled', refundAmountCents: 0 });
+    expect(order.reason).toBe('capture refused: card_declined');
+    expect(ledger).toEqual(noMoney);
+    expect(after.stock).toEqual({ book: [10, 0] });
+  });
+
+  test('gives the money back where the carrier refuses, before the order is cancelled', async () => {
+    await using world = await createWorld();
+    const { orderId, order, ledger, ...after } = await fulfilOne(world, [
+      { operation: 'ship', fault: 'refuse' },
+    ]);
+    expect(order).toMatchObject({
+      status: 'cancelled',
+      refundAmountCents: 2500,
+      capturedCents: 2500,
+      refundedCents: 2500,
+    });
+    expect(ledger).toEqual(paidBack);
+    expect(after.stock).toEqual({ book: [10, 0] });
+    const rows = await world.database.query<{ type: string }>(
+      'select type from events where stream_id = $1 order by version',
+      [orderId],
+    );
+    expect(rows.map(({ type }) => type).slice(-2)).toEqual(['PaymentRefunded', 'OrderCancelled']);
+  });
+
+  test.each([
+    'timeout_before',
+    'timeout_after',
+    'error_before',
+    'error_after',
+    'reset_before',
+    'reset_after',
+    'too_many',
+    'unavailable',
+    'overloaded_after',
+    'garbage',
+    'html',
+    'empty',
+    'cut_short',
+    'other_key',
+    'duplicate',
+    'late',
+  ] as const)('ships once and charges once whatever goes wrong on the way: %s', async (fault) => {
+    await using world = await createWorld();
+    const operation = ['capture', 'ship', 'look_up_capture', 'look_up_shipment'] as const;
+    const { state, ledger, ...after } = await fulfilOne(
+      world,
+      operation.map((operation) => ({ operation, fault, times: 1, lateMs: 100 })),
+      { limits: { callTimeoutMs: 200 } },
+    );
+    expect({ state, ledger, stock: after.stock }).toEqual({
+      state: 'completed',
+      ledger: shippedOnce,
+      stock: { book: [8, 0] },
+    });
+  });
+
+  test.each(['other_amount', 'other_currency'] as const)(
+    'gives back exactly what the provider took where that was not what it was asked for: %s',
+    async (fault) => {
+      await using world = await createWorld();
+      const { state, order, orderId, events } = await fulfilOne(world, [
+        { operation: 'capture', fault },
+      ]);
+      expect(state).toBe('compensated');
+      expect(order.status).toBe('cancelled');
+      const [capture, refund] = (await world.simulator.ledger({ orderId })).filter(
+        ({ effect }) => effect === 'capture' || effect === 'refund',
+      );
+      expect(refund).toMatchObject({
+        effect: 'refund',
+        amountCents: capture!.amountCents,
+        currency: capture!.currency,
+      });
+      expect(events).toContain('StepGivenUp capture');
+      const { capturedCents, refundedCents } = order;
+      expect(capturedCents).toBe(refundedCents);
+      expect(capturedCents).toBe(fault === 'other_currency' ? 0 : capture!.amountCents);
+    },
+  );
+
+  test('finds a payment that came after it gave up, and gives it back', async () => {
+    await using world = await createWorld();
+    const { simulator } = world;
+    await using service = createService(world, { deadlines: { captureMs: 1 } });
+    await service.start();
+    await service.setOnHand('book', 10);
+    await simulator.addFault({ operation: 'capture', fault: 'late_error' });
+    await simulator.addFault({ operation: 'cancel_capture', fault: 'unavailable', times: 1 });
+    const orderId = await service.place();
+    await simulator.nextCall({ operation: 'cancel_capture', orderId });
+    expect(await simulator.release({ orderId })).toBe(1);
+    expect(await resting(service, orderId)).toBe('compensated');
+    expect(await ledgerOf(world, orderId)).toEqual(paidBack);
+    const order = { status: 'cancelled', capturedCents: 2500, refundedCents: 2500 };
+    expect(await service.order(orderId)).toMatchObject(order);
+  });
+
+  test('has a payment refused that comes after all was settled', async () => {
+    await using world = await createWorld();
+    const { simulator } = world;
+    await using service = createService(world, { deadlines: { captureMs: 1 } });
+    await service.start();
+    await service.setOnHand('book', 10);
+    await simulator.addFault({ operation: 'capture', fault: 'late_error' });
+    const orderId = await service.place();
+    expect(await resting(service, orderId)).toBe('compensated');
+    expect(await simulator.release({ orderId })).toBe(1);
+    expect(await ledgerOf(world, orderId)).toEqual(noMoney);
+  });
+
+  test('never sends a key again that is too old, and says so', async () => {
+    await using world = await createWorld();
+    let now = Date.parse('2026-01-01T00:00:00.000Z');
+    await using service = createService(world, {
+      now: () => new Date(now),
+      deadlines: { shipMs: 48 * 3_600_000 },
+    });
+    await service.start();
+    await service.setOnHand('book', 10);
+    await world.simulator.addFault({ operation: 'ship', fault: 'error_before' });
+    const orderId = await service.place();
+    await eventually(async () => actionOf(await service.saga(orderId), 'ship').attempts > 0);
+    now += 21 * 3_600_000;
+    await eventually(async () => {
+      const { reason } = (await service.saga(orderId)).actions['ship']!;
+      return reason === 'not there, and the key is too old to be sent again';
+    });
+    const sent = await world.simulator.calls({ operation: 'ship', orderId });
+    const lookUps = await world.simulator.calls({ operation: 'look_up_shipment', orderId });
+    await world.simulator.nextCall(
+      { operation: 'look_up_shipment', orderId },
+      lookUps.at(-1)!.number,
+    );
+    expect(await world.simulator.calls({ operation: 'ship', orderId })).toHaveLength(sent.length);
+  });
+
+  test('waits as long as a provider asks it to', async () => {
+    await using world = await createWorld();
+    await using service = createService(world);
+    await service.start();
+    await service.setOnHand('book', 10);
+    await world.simulator.addFault({
+      operation: 'capture',
+      fault: 'too_many',
+      retryAfterSeconds: 3_000,
+    });
+    const orderId = await service.place();
+    await eventually(async () => actionOf(await service.saga(orderId), 'capture').attempts === 1);
+    const [row] = await world.database.query<{ minutes: number }>(
+      'select extract(epoch from due_at - clock_timestamp())::float8 / 60 as minutes from saga_work',
+    );
+    expect(row!.minutes).toBeGreaterThan(45);
+  });
+});
+
+describe.skipIf(skipReason('postgres'))('an order that is cancelled while it is fulfilled', () => {
+  test('is not left waiting for the next try of a step', async () => {
+    await using world = await createWorld();
+    await using service = createService(world, {
+      limits: { retry: { baseMs: 3_600_000, maxMs: 3_600_000 } },
+    });
+    await service.start();
+    await service.setOnHand('book', 10);
+    await world.simulator.addFault({ operation: 'capture', fault: 'error_before' });
+    const orderId = await service.place();
+    await eventually(async () => actionOf(await service.saga(orderId), 'capture').attempts === 1);
+    const answer = await service.handle(orderId, { type: 'CancelOrder', reason: 'too slow' });
+    expect(answer.status).toBe(202);
+    expect(await resting(service, orderId)).toBe('compensated');
+    expect(await service.order(orderId)).toMatchObject({ status: 'cancelled', reason: 'too slow' });
+    expect(await ledgerOf(world, orderId)).toEqual(noMoney);
+    expect(await stock(world)).toEqual({ book: [10, 0] });
+  });
+
+  test('is refunded where its payment was under way', async () => {
+    await using world = await createWorld();
+    await using service = createService(world);
+    await service.start();
+    await service.setOnHand('book', 10);
+    await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
+    const orderId = await service.place();
+    await world.simulator.nextCall({ operation: 'capture', orderId });
+    await service.handle(orderId, { type: 'CancelOrder', reason: 'changed my mind' });
+    await world.simulator.release({ orderId });
+    expect(await resting(service, orderId)).toBe('compensated');
+    expect(await ledgerOf(world, orderId)).toEqual(paidBack);
+    expect(await stock(world)).toEqual({ book: [10, 0] });
+  });
+
+  test('is too late once the carrier has been asked', async () => {
+    await using world = await createWorld();
+    await using service = createService(world);
+    await service.start();
+    await service.setOnHand('book', 10);
+    await world.simulator.addFault({ operation: 'ship', fault: 'hold' });
+    const orderId = await service.place();
+    await world.simulator.nextCall({ operation: 'ship', orderId });
+    const cancel = service.handle(orderId, { type: 'CancelOrder', reason: 'changed my mind' });
+    await expect(cancel).rejects.toMatchObject({ code: 'shipment_requested' });
+    await world.simulator.release({ orderId });
+    expect(await resting(service, orderId)).toBe('completed');
+  });
+});
+
+describe.skipIf(skipReason('postgres'))('several services on one database', () => {
+  test('sell no more than there is', async () => {
+    await using world = await createWorld();
+    await using first = createService(world);
+    await using second = createService(world);
+    await using third = createService(world);
+    const services = [first, second, third];
+    for (const service of services) await service.start();
+    await first.setOnHand('book', 50);
+    const one = [{ sku: 'book', quantity: 1, priceCents: 1250 }];
+    const orderIds = await Promise.all(
+      Array.from({ length: 200 }, (_, index) => services[index % 3]!.place(one)),
+    );
+    const states = await Promise.all(orderIds.map((orderId) => resting(first, orderId)));
+    expect(states.filter((state) => state === 'completed')).toHaveLength(50);
+    expect(states.filter((state) => state === 'compensated')).toHaveLength(150);
+    expect(await stock(world)).toEqual({ book: [0, 0] });
+    const parcels = (await world.simulator.ledger()).filter(({ effect }) => effect === 'shipment');
+    expect(parcels).toHaveLength(50);
+  });
+
+  test('leave a saga to the one that works on it, however long its call takes', async () => {
+    await using world = await createWorld();
+    await using first = createService(world, { limits: { callTimeoutMs: 60_000 } });
+    await using second = createService(world);
+    await first.start();
+    await second.start();
+    await first.setOnHand('book', 10);
+    await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
+    const orderId = await first.place();
+    await world.simulator.nextCall({ operation: 'capture', orderId });
+    await first.handle(orderId, { type: 'CancelOrder', reason: 'changed my mind' });
+    const other = await second.place();
+    await world.simulator.nextCall({ operation: 'capture', orderId: other });
+    await world.simulator.release({ orderId });
+    expect(await resting(first, orderId)).toBe('compensated');
+    await world.simulator.release();
+    expect(await resting(second, other)).toBe('completed');
+    const [row] = await world.database.query('select epoch from saga_work where subject_id = $1', [
+      orderId,
+    ]);
+    expect(row).toEqual({ epoch: 1 });
+  });
+
+  test('hand a saga on when one is stopped in the middle of a call', async () => {
+    await using world = await createWorld();
+    await using second = createService(world);
+    const first = createService(world, { limits: { callTimeoutMs: 60_000 } });
+    await first.setOnHand('book', 10);
+    await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
+    const orderId = await first.place();
+    await world.simulator.nextCall({ operation: 'capture', orderId });
+    const stopped = first[Symbol.asyncDispose]();
+    await world.simulator.release({ orderId });
+    await stopped;
+    expect((await second.saga(orderId)).actions['capture']!.state).toBe('done');
+    await second.start();
+    expect(await resting(second, orderId)).toBe('completed');
+    expect(await ledgerOf(world, orderId)).toEqual(shippedOnce);
+  });
+
+  test('leave a call that does not end to its lease when they are stopped', async () => {
+    await using world = await createWorld();
+    await using second = createService(world);
+    const limits = { callTimeoutMs: 400, stopMsMax: 10 };
+    const first = createService(world, { limits });
+    await first.setOnHand('book', 10);
+    await world.simulator.addFault({ operation: 'capture', fault: 'hold', times: 1 });
+    const orderId = await first.place();
+    await world.simulator.nextCall({ operation: 'capture', orderId });
+    await first[Symbol.asyncDispose]();
+    expect((await second.saga(orderId)).actions['capture']!).toMatchObject({
+      state: 'requested',
+      attempts: 0,
+    });
+    await second.start();
+    expect(await resting(second, orderId)).toBe('completed');
+    expect(await ledgerOf(world, orderId)).toEqual(shippedOnce);
   });
 });
