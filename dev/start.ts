@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { startPostgres } from './embedded-postgres.ts';
 import { folders } from './folders.ts';
 import { startKafka } from './local-kafka.ts';
+import { startProviders } from './local-providers.ts';
 import { freePort, isFree } from './ports.ts';
 import { findProcesses } from './processes.ts';
 import { isServiceRunning, startService, stopService, untilReady } from './service.ts';
@@ -13,7 +14,8 @@ import { welcome } from './welcome.ts';
 type Server = Readonly<{ stop(): Promise<void>; kill(): Promise<void> }>;
 type Brokers = Readonly<{ brokers: string; withoutKafka: string | undefined }>;
 
-const { DATABASE_URL, KAFKA_BROKERS, HOST = '127.0.0.1', PORT = '3000' } = process.env;
+const { DATABASE_URL, KAFKA_BROKERS, PAYMENT_URL, SHIPPING_URL } = process.env;
+const { HOST = '127.0.0.1', PORT = '3000' } = process.env;
 /** One Ctrl-C comes twice: from the terminal, and from npm, which passes its own on. */
 const SAME_SIGNAL_MS = 1_000;
 const pidFile = join(folders.data, 'start.pid');
@@ -42,18 +44,27 @@ try {
 
 async function start(): Promise<void> {
   const port = await servicePort();
-  const both = [bringUpPostgres(), bringUpKafka()] as const;
-  bringingUp = Promise.allSettled(both);
-  const [database, { brokers, withoutKafka }] = await Promise.all(both);
+  const all = [bringUpPostgres(), bringUpKafka(), bringUpProviders()] as const;
+  bringingUp = Promise.allSettled(all);
+  const [database, { brokers, withoutKafka }, providers] = await Promise.all(all);
   if (stopping.signal.aborted) return;
-  const env = { ...process.env, DATABASE_URL: database, KAFKA_BROKERS: brokers };
+  const env = { ...process.env, DATABASE_URL: database, KAFKA_BROKERS: brokers, ...providers };
   service = startService({ ...env, HOST, PORT: String(port) });
   void service.ended.then(endAfterService);
   const url = `http://${HOST === '0.0.0.0' ? '127.0.0.1' : HOST}:${port}`;
   if (await untilReady(url, service)) {
     const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
     const shown = DATABASE_URL ? withoutPassword(DATABASE_URL) : database;
-    console.log(welcome({ seconds, url, database: shown, brokers, withoutKafka }));
+    console.log(
+      welcome({
+        seconds,
+        url,
+        database: shown,
+        brokers,
+        withoutKafka,
+        providers: providers.PAYMENT_URL,
+      }),
+    );
   } else if (!stopping.signal.aborted) {
     throw new Error(`The service does not get ready: ${url}/readyz does not answer 200.`);
   }
@@ -81,6 +92,15 @@ async function bringUpKafka(): Promise<Brokers> {
   servers.push(kafka);
   console.log(`Kafka 4.3.1: ready at ${kafka.broker}.`);
   return { brokers: kafka.broker, withoutKafka: undefined };
+}
+
+/** Settings of the service: the simulator, unless real providers are named. */
+async function bringUpProviders() {
+  if (PAYMENT_URL && SHIPPING_URL) return { PAYMENT_URL, SHIPPING_URL };
+  const providers = await startProviders();
+  servers.push(providers);
+  console.log(`Payment and shipping simulator: ready at ${providers.url}.`);
+  return { PAYMENT_URL: providers.url, SHIPPING_URL: providers.url };
 }
 
 /** The service's port, once a service that a killed start left behind has given it up. */

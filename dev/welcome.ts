@@ -6,6 +6,8 @@ export type Running = Readonly<{
   brokers: string;
   /** Why there is no broker, where `brokers` is empty. */
   withoutKafka: string | undefined;
+  /** Of the payment and shipping providers. */
+  providers: string;
 }>;
 
 const ORDER = {
@@ -15,7 +17,8 @@ const ORDER = {
 };
 
 /** The text that `npm start` ends with: where things are, and a first order to paste. */
-export function welcome({ seconds, url, database, brokers, withoutKafka }: Running): string {
+export function welcome(running: Running): string {
+  const { seconds, url, database, brokers, withoutKafka, providers } = running;
   const next = withoutKafka
     ? `Events wait in the outbox until there is a broker: install java and mvn and start again,
 or set KAFKA_BROKERS, or run the whole with docker compose up.`
@@ -30,11 +33,18 @@ Ready in ${seconds} s.
   Metrics   ${url}/metrics
   Postgres  ${database}
   Kafka     ${brokers || `none: ${withoutKafka}`}
+  Providers ${providers}
 
 Place an order:
 
   curl -si ${url}/v1/orders -H 'content-type: application/json' \\
     -d '${JSON.stringify(ORDER)}'
+
+Or stock up, and let it be paid and shipped by itself:
+
+  curl -s -X PUT ${url}/v1/stock/book -H 'content-type: application/json' -d '{"onHand":10}'
+  curl -si ${url}/v1/orders -H 'content-type: application/json' \\
+    -d '${JSON.stringify({ ...ORDER, fulfilment: 'automatic' })}'
 
 ${next}
 

@@ -1,5 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Pool } from 'pg';
 import type { Logger } from 'pino';
+import { buildFulfilment } from './app-fulfilment.ts';
 import { checkHealth } from './app-health.ts';
 import { countAppends, relayMetrics, watchGauges } from './app-metrics.ts';
 import type { Config } from './config.ts';
@@ -11,6 +13,10 @@ import { createGroupCommit } from './event-store/group-commit.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import { createPostgresEventStore } from './event-store/postgres-event-store.ts';
 import { createPostgresUnitStore } from './event-store/postgres-unit-store.ts';
+import { readFulfilmentStates } from './fulfilment/fulfilment-queries.ts';
+import { fulfilmentRoutes } from './fulfilment/fulfilment-routes.ts';
+import type { Fulfilment } from './fulfilment/fulfilment.ts';
+import { inventoryRoutes } from './fulfilment/inventory-routes.ts';
 import { documentationRoutes } from './http/documentation-routes.ts';
 import { healthRoutes } from './http/health-routes.ts';
 import { createIdempotencyKeyPruner } from './http/idempotency-key-pruner.ts';
@@ -31,6 +37,8 @@ import { createOutboxMonitor } from './outbox/outbox-monitor.ts';
 import type { Publisher } from './outbox/outbox.ts';
 import { createRelay } from './outbox/relay.ts';
 import type { Relay } from './outbox/relay.ts';
+import { sagaEventCodec } from './sagas/saga-event-codec.ts';
+import type { ObserveSaga } from './sagas/saga-points.ts';
 
 /** Transactions of the write path under way at once; more only make batches smaller. */
 const COMMIT_SLOTS = 2;
@@ -45,8 +53,15 @@ export type App = Readonly<{
   stop(): Promise<void>;
 }>;
 
+/** What a test may take into its own hands: the clock, and the points that a saga passes. */
+export type AppSeams = Readonly<{ now?: () => Date; observe?: ObserveSaga }>;
+
 /** Builds every part by hand and passes each what it needs: nothing else connects parts. */
-export function createApp(config: Config, log: Logger, now = () => new Date()): App {
+export function createApp(
+  config: Config,
+  log: Logger,
+  { now = () => new Date(), observe = () => {} }: AppSeams = {},
+): App {
   let draining = false;
   const metrics = createMetrics();
   const database = createDatabase(
@@ -55,34 +70,39 @@ export function createApp(config: Config, log: Logger, now = () => new Date()): 
     (error) => log.warn({ err: error }, 'lost an idle database connection'),
   );
   const { pool } = database;
-  const outboxMonitor = createOutboxMonitor({ pool, rowsMax: config.OUTBOX_MAX_ROWS, log });
-  const relay = createRelay({
-    pool,
-    topic: config.KAFKA_TOPIC,
-    publisher: createPublisher(config, log),
-    monitor: outboxMonitor,
-    metrics: relayMetrics(metrics),
-    log,
-  });
+  const { outboxMonitor, relay } = createOutbox(config, pool, metrics, log);
   const keyPruner = createIdempotencyKeyPruner(pool, log);
   const commit = createCommit(config, database, log, (units, durationMs) => {
     relay.wake();
+    fulfilment.committed(units);
     countAppends(metrics, units, durationMs);
   });
+  const fulfilment = buildFulfilment(config, { commit, pool, now, log, observe });
   const handle = createOrderCommandHandler({
     commit,
     now,
     topic: config.KAFKA_TOPIC,
     outboxIsFull: outboxMonitor.isFull,
+    followUp: fulfilment.followUp,
   });
-  const isDraining = () => draining;
-  const server = createHttp({ database, metrics, relay, handle, isDraining, log });
+  const server = createHttp({
+    database,
+    metrics,
+    relay,
+    commit,
+    fulfilment,
+    handle,
+    isDraining: () => draining,
+    now,
+    log,
+  });
   watchGauges(metrics, { commit, relay, database });
 
   return {
     async start() {
-      await agreeOnEventSchemas(pool, orderEventCodec.readable);
+      await agreeOnEventSchemas(pool, [...orderEventCodec.readable, ...sagaEventCodec.readable]);
       await outboxMonitor.refresh();
+      await fulfilment.start();
       for (const part of [outboxMonitor, relay, keyPruner]) part.start();
       return server.listen({ host: config.HOST, port: config.PORT });
     },
@@ -90,6 +110,7 @@ export function createApp(config: Config, log: Logger, now = () => new Date()): 
       draining = true;
       await delay(config.SHUTDOWN_DELAY_MS);
       await server.close();
+      await fulfilment.stop();
       await commit.idle();
       await Promise.all([relay, outboxMonitor, keyPruner].map((part) => part.stop()));
       await database.close();
@@ -101,19 +122,26 @@ type HttpParts = Readonly<{
   database: Database;
   metrics: Metrics;
   relay: Relay;
+  commit: GroupCommit<OrderRows>;
+  fulfilment: Fulfilment;
   handle: HandleOrderCommand;
   isDraining: () => boolean;
+  now: () => Date;
   log: Logger;
 }>;
 
 /** The server with every route that it has. */
-function createHttp({ database, metrics, relay, handle, isDraining, log }: HttpParts) {
+function createHttp({ database, metrics, relay, handle, isDraining, log, ...parts }: HttpParts) {
   const { pool, knex } = database;
   const { countCommand } = metrics;
+  const eventStore = createPostgresEventStore(pool);
   const run = createRunOrderCommand({ handle, inFlight: createInFlight(), countCommand });
+  const fulfilmentStates = (orderIds: readonly string[]) => readFulfilmentStates(knex, orderIds);
   const routes = [
     ...orderCommandRoutes(run),
-    ...orderQueryRoutes({ eventStore: createPostgresEventStore(pool), knex }),
+    ...orderQueryRoutes({ eventStore, knex, fulfilmentStates }),
+    ...fulfilmentRoutes({ ...parts, run, eventStore, knex }),
+    ...inventoryRoutes(knex),
     ...healthRoutes({ check: () => checkHealth(pool, relay), isDraining, metrics }),
   ];
   return createServer({
@@ -140,6 +168,19 @@ function createCommit(
     committed,
     failed: (error, size) => log.error({ err: error, size }, 'commit failed'),
   });
+}
+
+function createOutbox(config: Config, pool: Pool, metrics: Metrics, log: Logger) {
+  const outboxMonitor = createOutboxMonitor({ pool, rowsMax: config.OUTBOX_MAX_ROWS, log });
+  const relay = createRelay({
+    pool,
+    topic: config.KAFKA_TOPIC,
+    publisher: createPublisher(config, log),
+    monitor: outboxMonitor,
+    metrics: relayMetrics(metrics),
+    log,
+  });
+  return { outboxMonitor, relay };
 }
 
 /** None where the relay is off, or where there is no Kafka to publish to. */

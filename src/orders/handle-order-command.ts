@@ -93,7 +93,7 @@ export type OrderCommandDependencies = Readonly<{
   /** Whether commands must wait until Kafka has taken some of what is there. */
   outboxIsFull: () => boolean;
   /** Absent where orders are handled by hand only. */
-  followUp?: FollowUp;
+  followUp: FollowUp;
 }>;
 
 /**
@@ -150,7 +150,6 @@ function append(
   context: Readonly<{ recordedAt: string; metadata: EventMetadata }>,
 ): OrderAppend {
   const { view, unit } = appendToOrder(at, events, { ...context, topic });
-  if (!followUp) return { view, unit };
   const { appends, sagas } = followUp(at.orderId, events, context);
   return {
     view,

@@ -14,19 +14,28 @@ import {
   orderPage,
   orderParams,
 } from './order-schemas.ts';
-import type { OrderView } from './order-view.ts';
+import type { FulfilmentState, OrderView } from './order-view.ts';
 import { listOrders } from './orders-summary-queries.ts';
 
-export type OrderReadDependencies = Readonly<{ eventStore: EventStore; knex: Knex }>;
+export type OrderReadDependencies = Readonly<{
+  eventStore: EventStore;
+  knex: Knex;
+  /** How far the sagas of these orders are, for those that have one. */
+  fulfilmentStates: (orderIds: readonly string[]) => Promise<ReadonlyMap<string, FulfilmentState>>;
+}>;
 
 const { databaseUnavailable, versionNotFound, cursorInvalid } = orderProblemKinds;
 
 /** What is known of orders over HTTP. */
-export function orderQueryRoutes({ eventStore, knex }: OrderReadDependencies): Route[] {
-  return [getOrderRoute(eventStore), listOrdersRoute(knex), orderEventsRoute(eventStore)];
+export function orderQueryRoutes(dependencies: OrderReadDependencies): Route[] {
+  return [
+    getOrderRoute(dependencies),
+    listOrdersRoute(dependencies),
+    orderEventsRoute(dependencies),
+  ];
 }
 
-function getOrderRoute(eventStore: EventStore): Route {
+function getOrderRoute({ eventStore, fulfilmentStates }: OrderReadDependencies): Route {
   return route({
     method: 'GET',
     path: '/v1/orders/{orderId}',
@@ -49,15 +58,17 @@ function getOrderRoute(eventStore: EventStore): Route {
       });
       const etag = versionETag(view.version);
       const ifNoneMatch = headers['if-none-match'];
-      if (ifNoneMatch && ifNoneMatchHits(ifNoneMatch, etag)) {
+      const isNow = query.version === undefined && query.at === undefined;
+      const shown = isNow ? await withSagaState(view, fulfilmentStates) : view;
+      if (shown === view && ifNoneMatch && ifNoneMatchHits(ifNoneMatch, etag)) {
         return { status: 304, headers: { etag } };
       }
-      return { status: 200, text: JSON.stringify(view), headers: { etag } };
+      return { status: 200, text: JSON.stringify(shown), headers: { etag } };
     },
   });
 }
 
-function listOrdersRoute(knex: Knex): Route {
+function listOrdersRoute({ knex, fulfilmentStates }: OrderReadDependencies): Route {
   return route({
     method: 'GET',
     path: '/v1/orders',
@@ -69,13 +80,18 @@ function listOrdersRoute(knex: Knex): Route {
     answers: { 200: { description: 'A page of orders, without their items.', schema: orderPage } },
     problems: [cursorInvalid, databaseUnavailable],
     handle: async ({ query: { limit, cursor, ...filter } }) => {
-      const page = await attempt(listOrders(knex, filter, limit, cursor));
-      return { status: 200, body: page };
+      const { data, nextCursor } = await attempt(listOrders(knex, filter, limit, cursor));
+      const states = await attempt(fulfilmentStates(data.map(({ orderId }) => orderId)));
+      const withStates = data.map((order) => {
+        const fulfilment = states.get(order.orderId);
+        return fulfilment ? Object.assign(order, { fulfilment }) : order;
+      });
+      return { status: 200, body: { data: withStates, nextCursor } };
     },
   });
 }
 
-function orderEventsRoute(eventStore: EventStore): Route {
+function orderEventsRoute({ eventStore }: OrderReadDependencies): Route {
   return route({
     method: 'GET',
     path: '/v1/orders/{orderId}/events',
@@ -111,6 +127,17 @@ async function readOrder(
   const isKnown =
     view ?? (await attempt(eventStore.readStream(orderId, { version: 1 }))).length > 0;
   throw orderProblem(isKnown ? versionNotFound : refusalKind('order_not_found'));
+}
+
+/** What only the saga knows: that it is stuck, or on its way back. The view itself where that is all. */
+async function withSagaState(
+  view: OrderView,
+  fulfilmentStates: OrderReadDependencies['fulfilmentStates'],
+): Promise<OrderView> {
+  if (view.fulfilment !== 'running' && view.fulfilment !== 'compensating') return view;
+  const state = (await attempt(fulfilmentStates([view.orderId]))).get(view.orderId);
+  const isNews = state === 'stuck' || state === 'compensating';
+  return isNews && state !== view.fulfilment ? { ...view, fulfilment: state } : view;
 }
 
 async function attempt<Result>(read: Promise<Result>): Promise<Result> {

@@ -92,6 +92,7 @@ export const orderSummary = orderAnswer.pick({
   shippedAt: true,
   trackingNumber: true,
   cancelledAt: true,
+  fulfilment: true,
 });
 
 export const orderPage = z.object({

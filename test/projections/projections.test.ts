@@ -28,6 +28,7 @@ function connect(database: TestDatabase) {
     now: () => new Date(),
     topic: 'orders',
     outboxIsFull: () => false,
+    followUp: () => ({ appends: [], sagas: [] }),
   });
   const run = async (...commands: readonly OrderCommand[]) => {
     const orderId = uuidv7();
