@@ -8,7 +8,7 @@ import { describe, expect, test } from 'vitest';
  */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'orders/domain': [],
-  orders: ['orders/domain', 'projections', 'outbox', 'http', 'event-store', 'database'],
+  orders: ['orders/domain', 'sagas', 'projections', 'outbox', 'http', 'event-store', 'database'],
   fulfilment: [
     'orders',
     'orders/domain',
