@@ -6,7 +6,7 @@ import { problemKinds } from './problem-kinds.ts';
 import { PROBLEM_MEDIA_TYPE, problemBody, problemHeaders } from './problem.ts';
 import type { Problem } from './problem.ts';
 import type { Answer } from './route.ts';
-import { internalProblem, toProblem } from './server-errors.ts';
+import { bodyCutShort, internalProblem, toProblem } from './server-errors.ts';
 
 const JSON_MEDIA_TYPE = 'application/json; charset=utf-8';
 
@@ -44,7 +44,9 @@ export function createAnswerSender(log: Logger, isLeaving: () => boolean): Answe
     },
     sendError(error, request, reply) {
       const problem = toProblem(error);
-      if (problem === undefined) {
+      if (problem === undefined && request.raw.destroyed && !request.raw.complete) {
+        sendProblem(bodyCutShort(), request, reply);
+      } else if (problem === undefined) {
         log.error({ err: error, requestId: request.id }, 'request failed');
         sendProblem(internalProblem(), request, reply);
       } else if (problem.kind === problemKinds.bodyTooLarge && !expectsContinue(request)) {

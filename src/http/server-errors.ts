@@ -5,23 +5,23 @@ import { randomUUID } from 'node:crypto';
 import { problemKinds } from './problem-kinds.ts';
 import { PROBLEM_MEDIA_TYPE, Problem, problemBody } from './problem.ts';
 
+/** More than 200 items of the longest fields need. */
+export const BODY_BYTES_MAX = 256 * 1024;
+
 /** The answer to whatever was thrown; undefined when only the log may know what it was. */
 export function toProblem(error: unknown): Problem | undefined {
   if (error instanceof Problem) return error;
   switch (codeOf(error)) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
       return new Problem(problemKinds.bodyTooLarge, {
-        detail: 'The body is above the limit of 256 KiB. Send a smaller one.',
+        detail: `The body is above the limit of ${BODY_BYTES_MAX / 1024} KiB. Send a smaller one.`,
       });
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
       return new Problem(problemKinds.unsupportedMediaType, {
         detail: 'Send the body as application/json in UTF-8.',
       });
     case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
-    case 'ECONNRESET':
-      return new Problem(problemKinds.malformedRequest, {
-        detail: 'The body ended before its Content-Length.',
-      });
+      return bodyCutShort();
     case 'FST_ERR_BAD_URL':
       return new Problem(problemKinds.malformedRequest, {
         detail: 'The path has a percent encoding that is not valid.',
@@ -33,6 +33,13 @@ export function toProblem(error: unknown): Problem | undefined {
     default:
       return undefined;
   }
+}
+
+/** The answer to a body that ended too early; mostly nobody is left to hear it. */
+export function bodyCutShort(): Problem {
+  return new Problem(problemKinds.malformedRequest, {
+    detail: 'The body ended before its Content-Length.',
+  });
 }
 
 /** The answer to an unknown error: nothing but where to look for it. */

@@ -18,7 +18,7 @@ import { createRequestReport } from './request-report.ts';
 import type { RequestMetrics, RequestReport } from './request-report.ts';
 import { fastifyPath } from './route.ts';
 import type { Route } from './route.ts';
-import { answerClientError } from './server-errors.ts';
+import { BODY_BYTES_MAX, answerClientError } from './server-errors.ts';
 
 /** What a caller may take of the server's time and memory. */
 export type ServerLimits = Readonly<{
@@ -36,7 +36,7 @@ export type ServerLimits = Readonly<{
 }>;
 
 const LIMITS: ServerLimits = {
-  bodyBytesMax: 256 * 1024,
+  bodyBytesMax: BODY_BYTES_MAX,
   headersTimeoutMs: 10_000,
   requestTimeoutMs: 30_000,
   keepAliveTimeoutMs: 72_000,

@@ -153,6 +153,7 @@ describe('a failure of a handler', () => {
     [new Error('select * from secrets')],
     [Object.assign(new Error('duplicate key'), { code: '23505', statusCode: 418 })],
     [new TypeError('x is not a function')],
+    [Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' })],
     ['a string'],
     [null],
     [undefined],
