@@ -16,6 +16,7 @@ import { setOnHand } from '#src/fulfilment/inventory.ts';
 import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
 import { createHttpShippingProvider } from '#src/fulfilment/providers/http-shipping-provider.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
+import type { OrderRequest } from '#src/orders/handle-order-command.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
 import { foldOrder } from '#src/orders/order-history.ts';
@@ -48,7 +49,9 @@ export async function createWorld() {
 
 export type World = Awaited<ReturnType<typeof createWorld>>;
 
-type Changes = Partial<Pick<FulfilmentDependencies, 'observe' | 'now' | 'providers' | 'events'>> &
+export type Changes = Partial<
+  Pick<FulfilmentDependencies, 'observe' | 'now' | 'providers' | 'events'>
+> &
   Readonly<{
     limits?: Partial<FulfilmentDependencies['limits']>;
     deadlines?: Partial<FulfilmentDependencies['deadlines']>;
@@ -114,7 +117,8 @@ export function createService(
     pool: database.pool,
     eventStore,
     start: () => fulfilment.start(),
-    handle: (orderId: string, command: OrderCommand) => handle({ orderId, command, metadata }),
+    handle: (orderId: string, command: OrderCommand, request: Partial<OrderRequest> = {}) =>
+      handle({ metadata, ...request, orderId, command }),
     /** Places an order that is fulfilled at once; two books of 1250 each unless told otherwise. */
     place: async (
       items: readonly OrderItem[] = [{ sku: 'book', quantity: 2, priceCents: 1250 }],

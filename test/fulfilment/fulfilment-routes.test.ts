@@ -1,0 +1,337 @@
+import pino from 'pino';
+import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
+import { fulfilmentRoutes } from '#src/fulfilment/fulfilment-routes.ts';
+import { inventoryRoutes } from '#src/fulfilment/inventory-routes.ts';
+import { createInFlight } from '#src/http/idempotency.ts';
+import { createServer } from '#src/http/server.ts';
+import { orderCommandRoutes } from '#src/orders/order-command-routes.ts';
+import { createRunOrderCommand } from '#src/orders/run-order-command.ts';
+import { skipReason } from '#test/support/infra.ts';
+import { createService, createWorld, ledgerOf, resting, stock } from './fulfilment-service.ts';
+import type { Changes, World } from './fulfilment-service.ts';
+
+const order = {
+  customerId: 'c-1',
+  currency: 'EUR',
+  items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+};
+
+/** What the tests read of answers; all the rest is compared as it came. */
+const answer = z.looseObject({
+  orderId: z.string().default(''),
+  sagaId: z.string().default(''),
+  steps: z.array(z.looseObject({ step: z.string(), state: z.string() })).default([]),
+  data: z.array(z.looseObject({ sku: z.string() })).default([]),
+  nextCursor: z.string().nullable().default(null),
+});
+
+/** The service with the routes of orders, fulfilments and stock. */
+async function createApi(world: World, changes: Changes = {}) {
+  const service = createService(world, changes);
+  const { handle, commit, fulfilment, eventStore, knex } = service;
+  const run = createRunOrderCommand({
+    handle: (request) => handle(request.orderId, request.command, request),
+    inFlight: createInFlight(),
+    countCommand: () => {},
+  });
+  const server = createServer({
+    log: pino({ level: 'silent' }),
+    routes: [
+      ...orderCommandRoutes(run),
+      ...fulfilmentRoutes({
+        run,
+        commit,
+        fulfilment,
+        eventStore,
+        knex,
+        now: () => new Date(),
+      }),
+      ...inventoryRoutes(knex),
+    ],
+  });
+  const url = await server.listen({ host: '127.0.0.1', port: 0 });
+  await service.start();
+  const call = async (method: string, path: string, sent?: unknown) => {
+    const response = await fetch(url + path, {
+      method,
+      ...(sent !== undefined && {
+        body: JSON.stringify(sent),
+        headers: { 'content-type': 'application/json' },
+      }),
+    });
+    const body = answer.parse(await response.json());
+    return { status: response.status, headers: response.headers, body };
+  };
+  return {
+    service,
+    call,
+    place: async (fulfilment?: string) =>
+      (await call('POST', '/v1/orders', { ...order, fulfilment })).body.orderId,
+    async [Symbol.asyncDispose]() {
+      await server.close();
+      await service[Symbol.asyncDispose]();
+    },
+  };
+}
+
+const bySteps = (steps: { step: string; state: string }[]) =>
+  Object.fromEntries(steps.map(({ step, state }) => [step, state]));
+
+describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', () => {
+  test('is started with the order, and tells its story', async () => {
+    await using world = await createWorld();
+    await using api = await createApi(world);
+    await api.call('PUT', '/v1/stock/book', { onHand: 10 });
+    const orderId = await api.place('automatic');
+    await resting(api.service, orderId);
+    const { status, body } = await api.call('GET', `/v1/orders/${orderId}/fulfilment`);
+    expect(status).toBe(200);
+    expect(body).toMatchObject({
+      orderId,
+      state: 'completed',
+      definitionVersion: 1,
+      open: [],
+      steps: [
+        { step: 'reserve', state: 'done', attempts: 1, outcome: 'ok' },
+        {
+          step: 'capture',
+          state: 'done',
+          attempts: 1,
+          outcome: 'ok',
+          key: `${body.sagaId}-capture-1`,
+          result: { amountCents: 2500, currency: 'EUR' },
+        },
+        { step: 'ship', state: 'done', result: { carrier: 'Simulated Post' } },
+      ],
+    });
+  });
+
+  test('is started for an order that waits, once, and is told where it is', async () => {
+    await using world = await createWorld();
+    await using api = await createApi(world);
+    await api.call('PUT', '/v1/stock/book', { onHand: 10 });
+    await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
+    const orderId = await api.place();
+    expect((await api.call('GET', `/v1/orders/${orderId}/fulfilment`)).status).toBe(404);
+    const first = await api.call('POST', `/v1/orders/${orderId}/fulfil`);
+    expect(first).toMatchObject({ status: 202, body: { orderId, fulfilment: 'running' } });
+    expect(first.headers.get('location')).toBe(`/v1/orders/${orderId}/fulfilment`);
+    expect(first.headers.get('etag')).toBe('"v2"');
+    expect(await api.call('POST', `/v1/orders/${orderId}/fulfil`)).toMatchObject({
+      status: 202,
+      body: { version: 2 },
+    });
+    const pay = { paymentId: 'p', amountCents: 2500 };
+    expect(await api.call('POST', `/v1/orders/${orderId}/pay`, pay)).toMatchObject({
+      status: 409,
+      body: { code: 'fulfilment_running' },
+    });
+    await world.simulator.nextCall({ operation: 'capture', orderId });
+    await world.simulator.release();
+    expect(await resting(api.service, orderId)).toBe('completed');
+    expect(await api.call('POST', `/v1/orders/${orderId}/fulfil`)).toMatchObject({
+      status: 409,
+      body: { code: 'order_already_shipped' },
+    });
+  });
+
+  test('is refused for an order that is paid or cancelled', async () => {
+    await using world = await createWorld();
+    await using api = await createApi(world);
+    const paid = await api.place();
+    await api.call('POST', `/v1/orders/${paid}/pay`, { paymentId: 'p', amountCents: 2500 });
+    expect(await api.call('POST', `/v1/orders/${paid}/fulfil`)).toMatchObject({
+      status: 409,
+      body: { code: 'order_already_paid' },
+    });
+    const cancelled = await api.place('manual');
+    await api.call('POST', `/v1/orders/${cancelled}/cancel`, { reason: 'r' });
+    expect(await api.call('POST', `/v1/orders/${cancelled}/fulfil`)).toMatchObject({
+      status: 409,
+      body: { code: 'order_cancelled' },
+    });
+  });
+
+  test('is refused where there are no providers, and nothing is written', async () => {
+    await using world = await createWorld();
+    await using api = await createApi(world, { providers: undefined });
+    const body = { ...order, fulfilment: 'automatic' };
+    expect(await api.call('POST', '/v1/orders', body)).toMatchObject({
+      status: 409,
+      body: { code: 'fulfilment_off' },
+    });
+    expect(await world.database.query('select from events')).toEqual([]);
+  });
+
+  test('that is stuck shows what is open, and is repaired by an operator', async () => {
+    await using world = await createWorld();
+    await using api = await createApi(world);
+    await api.call('PUT', '/v1/stock/book', { onHand: 10 });
+    await world.simulator.addFault({ operation: 'ship', fault: 'refuse' });
+    await world.simulator.addFault({ operation: 'refund', fault: 'refuse', times: 2 });
+    const orderId = await api.place('automatic');
+    const path = `/v1/orders/${orderId}/fulfilment`;
+    expect(await resting(api.service, orderId)).toBe('stuck');
+    const stuck = await api.call('GET', path);
+    expect(stuck.body).toMatchObject({
+      state: 'stuck',
+      reason: 'ship refused: carrier_refused',
+      open: [{ step: 'refund', reason: 'refund_refused' }],
+    });
+    expect(bySteps(stuck.body.steps)).toEqual({
+      reserve: 'done',
+      capture: 'done',
+      ship: 'refused',
+      refund: 'refused',
+      release: 'done',
+    });
+    expect((await api.service.order(orderId)).status).toBe('paid');
+
+    const other = { step: 'capture', outcome: 'notDone', reason: 'r' };
+    expect(await api.call('POST', `${path}/resolve`, other)).toMatchObject({
+      status: 409,
+      body: { code: 'step_not_open', open: ['refund'] },
+    });
+    expect((await api.call('POST', `${path}/retry`)).status).toBe(202);
+    expect(await resting(api.service, orderId)).toBe('stuck');
+    const notDone = { step: 'refund', outcome: 'notDone', reason: 'the provider knows nothing' };
+    expect((await api.call('POST', `${path}/resolve`, notDone)).status).toBe(202);
+    expect(await resting(api.service, orderId)).toBe('compensated');
+    const keys = (await world.simulator.calls({ operation: 'refund', orderId })).map(({ key }) =>
+      key.split('-').at(-1)!,
+    );
+    expect(new Set(keys)).toEqual(new Set(['1', '2', '3']));
+    expect(await ledgerOf(world, orderId)).toMatchObject({
+      capturedCents: 2500,
+      refundedCents: 2500,
+    });
+    expect(await stock(world)).toEqual({ book: [10, 0] });
+    expect(await api.service.sagaEvents(orderId)).toEqual(
+      expect.arrayContaining(['RetryRequested', 'StepResolved refund']),
+    );
+    expect(await api.call('POST', `${path}/retry`)).toMatchObject({
+      status: 409,
+      body: { code: 'fulfilment_not_stuck', state: 'compensated' },
+    });
+  });
+
+  test('believes an operator who says what became of a refund', async () => {
+    await using world = await createWorld();
+    await using api = await createApi(world);
+    await api.call('PUT', '/v1/stock/book', { onHand: 10 });
+    await world.simulator.addFault({ operation: 'ship', fault: 'refuse' });
+    await world.simulator.addFault({ operation: 'refund', fault: 'refuse' });
+    const orderId = await api.place('automatic');
+    await resting(api.service, orderId);
+    const word = { step: 'refund', outcome: 'done', reference: 're_1', reason: 'by hand' };
+    const answer = await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, word);
+    expect(answer).toMatchObject({ status: 202, body: { state: 'compensated' } });
+    expect(await api.service.order(orderId)).toMatchObject({
+      status: 'cancelled',
+      refundedCents: 2500,
+    });
+  });
+
+  test.each([
+    ['without a reason', { step: 'refund', outcome: 'done', reference: 'r' }, '/reason'],
+    ['without a reference', { step: 'refund', outcome: 'done', reason: 'r' }, '/reference'],
+    ['with another outcome', { step: 'refund', outcome: 'maybe', reason: 'r' }, '/outcome'],
+    ['with more', { step: 'refund', outcome: 'notDone', reason: 'r', force: true }, '/force'],
+  ])('refuses to be resolved %s', async (_, body, pointer) => {
+    await using world = await createWorld();
+    await using api = await createApi(world);
+    const orderId = await api.place();
+    const answer = await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, body);
+    expect(answer).toMatchObject({ status: 400, body: { errors: [{ pointer }] } });
+  });
+
+  test('is not there for an order that has none', async () => {
+    await using world = await createWorld();
+    await using api = await createApi(world);
+    const orderId = await api.place();
+    const word = { step: 'refund', outcome: 'notDone', reason: 'r' };
+    for (const answer of [
+      await api.call('GET', `/v1/orders/${orderId}/fulfilment`),
+      await api.call('POST', `/v1/orders/${orderId}/fulfilment/retry`),
+      await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, word),
+    ]) {
+      expect(answer).toMatchObject({ status: 404, body: { code: 'fulfilment_not_found' } });
+    }
+  });
+});
+
+describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
+  test('is set, read and listed page by page', async () => {
+    await using world = await createWorld();
+    await using api = await createApi(world);
+    for (const [sku, onHand] of [
+      ['b', 2],
+      ['a', 1],
+      ['Z', 0],
+      ['é', 4],
+    ] as const) {
+      const path = `/v1/stock/${encodeURIComponent(sku)}`;
+      const answer = await api.call('PUT', path, { onHand });
+      expect(answer).toMatchObject({
+        status: 200,
+        body: { sku, onHand, reserved: 0, available: onHand },
+      });
+      expect((await api.call('GET', path)).body).toEqual(answer.body);
+    }
+    const skus: string[] = [];
+    for (let cursor: string | null = ''; cursor !== null;) {
+      const query: string = cursor === '' ? '' : `&cursor=${cursor}`;
+      const { body } = await api.call('GET', `/v1/stock?limit=3${query}`);
+      skus.push(...body.data.map(({ sku }) => sku));
+      cursor = body.nextCursor;
+    }
+    expect(skus).toEqual(['Z', 'a', 'b', 'é']);
+    expect(await api.call('GET', '/v1/stock/none')).toMatchObject({
+      status: 404,
+      body: { code: 'stock_not_found' },
+    });
+  });
+
+  test('does not fall below what is reserved', async () => {
+    await using world = await createWorld();
+    await using api = await createApi(world);
+    await api.call('PUT', '/v1/stock/book', { onHand: 10 });
+    await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
+    const orderId = await api.place('automatic');
+    await world.simulator.nextCall({ operation: 'capture', orderId });
+    expect(await api.call('PUT', '/v1/stock/book', { onHand: 1 })).toMatchObject({
+      status: 409,
+      body: { code: 'stock_reserved' },
+    });
+    expect((await api.call('PUT', '/v1/stock/book', { onHand: 2 })).body).toMatchObject({
+      onHand: 2,
+      reserved: 2,
+      available: 0,
+    });
+    await world.simulator.release();
+    await resting(api.service, orderId);
+    expect(await stock(world)).toEqual({ book: [0, 0] });
+  });
+
+  test.each([
+    ['less than nothing', { onHand: -1 }],
+    ['half a piece', { onHand: 0.5 }],
+    ['text', { onHand: '5' }],
+    ['too much', { onHand: 1_000_000_001 }],
+    ['nothing said', {}],
+    ['more said', { onHand: 1, reserved: 1 }],
+  ])('cannot be set to %s', async (_, body) => {
+    await using world = await createWorld();
+    await using api = await createApi(world);
+    expect((await api.call('PUT', '/v1/stock/book', body)).status).toBe(400);
+    expect(await stock(world)).toEqual({});
+  });
+
+  test('refuses a cursor that it did not make', async () => {
+    await using world = await createWorld();
+    await using api = await createApi(world);
+    expect((await api.call('GET', '/v1/stock?cursor=AA')).status).toBe(400);
+    expect((await api.call('GET', '/v1/stock?limit=101')).status).toBe(400);
+  });
+});
