@@ -25,7 +25,7 @@ export function discardBody(request: IncomingMessage, then: () => void): void {
 
 /**
  * Answers `Expect: 100-continue`: a body that is announced as too large is never asked for. Such a
- * request goes on to `handle`, which refuses it, on a connection that then closes.
+ * request goes on to `handle`, which refuses it; Node then closes the connection.
  */
 export function answerExpectations(
   server: Server,
@@ -33,11 +33,8 @@ export function answerExpectations(
   handle: (request: IncomingMessage, response: ServerResponse) => void,
 ): void {
   server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
-    if (Number(request.headers['content-length']) > bodyBytesMax) {
-      response.shouldKeepAlive = false;
-    } else {
-      response.writeContinue();
-    }
+    const isTooLarge = Number(request.headers['content-length']) > bodyBytesMax;
+    if (!isTooLarge) response.writeContinue();
     handle(request, response);
   });
 }

@@ -133,6 +133,12 @@ describe('the OpenAPI document', () => {
     expect(hidden.every((path) => path.startsWith('/docs'))).toBe(true);
   });
 
+  test('leaves hidden routes out', () => {
+    const paths = Object.keys(buildOpenApi(allRoutes()).paths);
+    expect(paths).toContain('/openapi.json');
+    expect(paths.filter((path) => path.startsWith('/docs'))).toStrictEqual([]);
+  });
+
   test('has an id for each operation, once', async () => {
     const ids = operations((await served()).document).map(({ operationId }) => operationId);
     expect(new Set(ids).size).toBe(ids.length);
