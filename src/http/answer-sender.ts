@@ -58,9 +58,10 @@ export function createAnswerSender(log: Logger, isLeaving: () => boolean): Answe
   };
 }
 
-/** The caller holds its body back until it is asked for: nothing to discard. */
+/** The caller told the length and holds the body back until it is asked: nothing to discard. */
 function expectsContinue(request: FastifyRequest): boolean {
-  return request.headers.expect !== undefined;
+  const { expect, 'content-length': length } = request.headers;
+  return expect !== undefined && length !== undefined;
 }
 
 /** An API answer is for its caller only, is not a page, and says which request it answers. */
