@@ -16,13 +16,14 @@ stopIdleTimers();
 export function createKafkaClient(
   brokers: readonly string[],
   log: Pick<Logger, 'debug'>,
+  requestTimeoutMs = REQUEST_TIMEOUT_MS,
 ): KafkaClient {
   const sockets = createCuttableSockets();
   const kafka = new Kafka({
     clientId: 'order-service',
     brokers: [...brokers],
     connectionTimeout: CONNECTION_TIMEOUT_MS,
-    requestTimeout: REQUEST_TIMEOUT_MS,
+    requestTimeout: requestTimeoutMs,
     retry: RETRY,
     socketFactory: sockets.open,
     logLevel: logLevel.WARN,

@@ -16,16 +16,18 @@ export type KafkaPublisherOptions = Readonly<{
   /** Only for a topic that has to be created. */
   newTopic: Readonly<{ partitions: number; replication: number }>;
   log: Pick<Logger, 'debug' | 'info'>;
+  /** How long a broker may take for one answer, before the request is sent once more. */
+  requestTimeoutMs?: number;
 }>;
 
 /** Publishes with kafkajs: all replicas must acknowledge, idempotent, one partition a request. */
 export function createKafkaPublisher(options: KafkaPublisherOptions): Publisher {
-  const { brokers, newTopic, log } = options;
+  const { brokers, newTopic, log, requestTimeoutMs } = options;
   const clients = new Set<{ cut(): void }>();
   let session: KafkaSession | undefined;
 
   const createClient = () => {
-    const client = createKafkaClient(brokers, log);
+    const client = createKafkaClient(brokers, log, requestTimeoutMs);
     clients.add(client);
     return {
       kafka: client.kafka,

@@ -30,6 +30,19 @@ describe('reading the outbox', () => {
     await expect(createOutboxStore(service.pool, 'none').waiting(window)).resolves.toEqual([]);
   });
 
+  test('goes by id, whatever the time of creation', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const store = createOutboxStore(service.pool, 'mine');
+    const events = [1, 2, 3].map((version) => ({
+      key: 'key',
+      version,
+      createdAt: new Date(Date.UTC(2026, 0, 10 - version)),
+    }));
+    await insertEvents(db, 'mine', events);
+    expect(ids(await store.waiting({ ...window, rowsMax: 2 }))).toEqual([1, 2]);
+  });
+
   test('stops before the bytes are too many, but gives one row at least', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
