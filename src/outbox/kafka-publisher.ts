@@ -75,17 +75,26 @@ async function openTopic(
   await admin.connect();
   const found = await partitionsOf(admin, topic).catch(() => undefined);
   if (found === undefined) {
-    const created = await admin.createTopics({
-      topics: [
-        { topic, numPartitions: newTopic.partitions, replicationFactor: newTopic.replication },
-      ],
-    });
+    const { partitions: numPartitions, replication: replicationFactor } = newTopic;
+    const created = await admin
+      .createTopics({ topics: [{ topic, numPartitions, replicationFactor }] })
+      .catch((error: unknown) => {
+        throw new Error(`cannot create topic ${topic}: ${reasonOf(error)}`, { cause: error });
+      });
     if (created) log.info({ topic, partitions: newTopic.partitions }, 'topic created');
   }
   return {
     partitions: found ?? (await partitionsOf(admin, topic)),
     batchBytesMax: await batchBytesMaxOf(admin, topic).catch(() => BATCH_BYTES_MAX_DEFAULT),
   };
+}
+
+/** kafkajs hides the reasons in a list. */
+function reasonOf(error: unknown): string {
+  if (error instanceof Error && 'errors' in error && Array.isArray(error.errors)) {
+    return error.errors.map(String).join(', ');
+  }
+  return String(error);
 }
 
 async function partitionsOf(admin: Admin, topic: string): Promise<number> {

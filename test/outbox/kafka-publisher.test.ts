@@ -25,6 +25,17 @@ describe('publishing to Kafka', () => {
     await publisher.close();
   });
 
+  test('says why a topic cannot be created', async () => {
+    const publisher = createKafkaPublisher({
+      brokers: await testBrokers(),
+      newTopic: { partitions: 1, replication: 9 },
+      log: quiet,
+    });
+    const opening = publisher.openTopic(`test-${randomUUID()}`);
+    await expect(opening).rejects.toThrow(/cannot create topic .*replication-factor/i);
+    await publisher.close();
+  });
+
   test('tells of a topic that is there what it is, and changes nothing', async () => {
     const brokers = await testBrokers();
     await using topic = await createChangingTopic(brokers, 5_000);

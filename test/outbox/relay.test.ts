@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { runOutboxCommand } from '#src/outbox/outbox-commands.ts';
 import type { Publisher } from '#src/outbox/outbox.ts';
+import { partitionFor } from '#src/outbox/partitioner.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { createTestTopic, readTopic, testBrokers } from '#test/support/kafka.ts';
@@ -164,6 +165,70 @@ describe('the relay', () => {
     await relay.relay.stop();
     const [lease] = await db.query('select from leases where expires_at > clock_timestamp()');
     expect(lease).toBeUndefined();
+  });
+
+  test('sends no more in one request than it may', async () => {
+    await using db = await createTestDatabase();
+    await using topic = await createTestTopic(2);
+    await insertEvents(db, topic.name, eventsOf(newKeys(20), 5));
+    const publisher = testPublisher(topic.brokers);
+    const sizes: number[] = [];
+    await using relay = createTestRelay({
+      url: db.url,
+      topic: topic.name,
+      publisher: {
+        ...publisher,
+        publish: (request) => {
+          sizes.push(request.messages.length);
+          return publisher.publish(request);
+        },
+      },
+      settings: { batchRowsMax: 7 },
+    });
+    relay.start();
+    await eventually(() => isEmpty(db));
+    expect(Math.max(...sizes)).toBe(7);
+    expect(sizes.reduce((sum, size) => sum + size)).toBe(100);
+  });
+
+  test('goes on with the other partitions while one is slow, and with all when one fails', async () => {
+    await using db = await createTestDatabase();
+    await using topic = await createTestTopic(3);
+    const keys = newKeys(30);
+    const slow = Promise.withResolvers<void>();
+    const publisher = testPublisher(topic.brokers);
+    let isFailing = true;
+    await using relay = createTestRelay({
+      url: db.url,
+      topic: topic.name,
+      publisher: {
+        ...publisher,
+        publish: async (request) => {
+          if (request.partition === 0) await slow.promise;
+          if (request.partition === 1 && isFailing) return { kind: 'unknown', reason: 'away' };
+          return publisher.publish(request);
+        },
+      },
+    });
+    relay.start();
+    const left = async () => {
+      const rows = await db.query<{ key_hash: number }>('select key_hash from outbox_events');
+      return new Set(rows.map((row) => partitionFor(row.key_hash, 3)));
+    };
+    for (const version of [1, 2, 3]) {
+      await insertEvents(db, topic.name, eventsOf(keys, version).slice(-keys.length));
+      await eventually(async () => !(await left()).has(2));
+      expect(await left()).toEqual(new Set([0, 1]));
+    }
+    expect(relay.relay.status().lastError).toBe('away');
+    isFailing = false;
+    await eventually(async () => !(await left()).has(1));
+    slow.resolve();
+    await eventually(() => isEmpty(db));
+    expect(relay.relay.status().lastError).toBeUndefined();
+    const expected = new Map(keys.map((key) => [key, 3]));
+    const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
+    expect(faultsOf(messages, expected)).toEqual([]);
   });
 
   test('leaves everything to others when it is off', async () => {
