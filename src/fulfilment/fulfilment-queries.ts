@@ -6,6 +6,7 @@ export type FulfilmentRow = Readonly<{
   sagaId: string;
   definitionVersion: number;
   step: string | null;
+  /** When it is tried next; null while it is being tried. */
   dueAt: string | null;
   deadlineAt: string | null;
 }>;
@@ -16,6 +17,7 @@ type Row = Readonly<{
   definition_version: number;
   state: FulfilmentState;
   step: string | null;
+  owner: string | null;
   due_at: Date | null;
   deadline_at: Date | null;
 }>;
@@ -33,7 +35,7 @@ export async function readFulfilmentRow(
     sagaId: row.saga_id,
     definitionVersion: row.definition_version,
     step: row.step,
-    dueAt: row.due_at?.toISOString() ?? null,
+    dueAt: row.owner === null ? (row.due_at?.toISOString() ?? null) : null,
     deadlineAt: row.deadline_at?.toISOString() ?? null,
   };
 }

@@ -53,6 +53,8 @@ export type Changes = Partial<
   Pick<FulfilmentDependencies, 'observe' | 'now' | 'providers' | 'events'>
 > &
   Readonly<{
+    /** Before every batch, between its decisions and their way to the database. */
+    beforeWrite?: () => void | Promise<void>;
     limits?: Partial<FulfilmentDependencies['limits']>;
     deadlines?: Partial<FulfilmentDependencies['deadlines']>;
   }>;
@@ -69,7 +71,11 @@ export function createService(
   const database = createDatabase(databaseUrl, { writersMax: 2, poolMax: 4 }, () => {});
   const committed = (units: readonly Unit<OrderRows>[]) => fulfilment.committed(units);
   const store = createPostgresUnitStore(database.writer, appendUnits);
-  const commit = createGroupCommit(store, LIMITS, { committed, failed: () => {} });
+  const write: typeof store.write = async (units) => {
+    await changes.beforeWrite?.();
+    return store.write(units);
+  };
+  const commit = createGroupCommit({ ...store, write }, LIMITS, { committed, failed: () => {} });
   const topic = 'order.events';
   const fulfilment = createFulfilment({
     commit,

@@ -270,6 +270,28 @@ describe.skipIf(skipReason('postgres'))('an order that is cancelled while it is 
     expect(await stock(world)).toEqual({ book: [10, 0] });
   });
 
+  test('is not overlooked by a try that fails at the same moment', async () => {
+    await using world = await createWorld();
+    await using other = createService(world);
+    let cancel: (() => Promise<unknown>) | undefined;
+    await using service = createService(world, {
+      limits: { retry: { baseMs: 3_600_000, maxMs: 3_600_000 } },
+      beforeWrite: async () => {
+        const now = cancel;
+        cancel = undefined;
+        await now?.();
+      },
+    });
+    await service.start();
+    await service.setOnHand('book', 10);
+    await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
+    const orderId = await service.place();
+    await world.simulator.nextCall({ operation: 'capture', orderId });
+    cancel = () => other.handle(orderId, { type: 'CancelOrder', reason: 'changed my mind' });
+    expect(await resting(service, orderId)).toBe('compensated');
+    expect(await ledgerOf(world, orderId)).toEqual(noMoney);
+  });
+
   test('is refunded where its payment was under way', async () => {
     await using world = await createWorld();
     await using service = createService(world);

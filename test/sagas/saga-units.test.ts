@@ -313,6 +313,8 @@ describe.skipIf(skipReason('postgres'))('claiming sagas', () => {
     const refusal = requireDefinitions(store.pool, claimant.definitions);
     await expect(refusal).rejects.toThrow(SagaDefinitionMissing);
     await expect(refusal).rejects.toThrow('fulfilment version 2');
+    await store.query(`update saga_work set state = 'stuck', due_at = null`);
+    await expect(requireDefinitions(store.pool, claimant.definitions)).rejects.toThrow('version 2');
     await store.query(`update saga_work set state = 'completed', due_at = null`);
     await requireDefinitions(store.pool, claimant.definitions);
   });
