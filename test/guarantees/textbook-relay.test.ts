@@ -16,6 +16,7 @@ import {
   newKeys,
   servicePool,
   testPublisher,
+  unhurried,
 } from '../outbox/outbox-fixture.ts';
 import type { NewEvent } from '../outbox/outbox-fixture.ts';
 import {
@@ -29,8 +30,6 @@ import {
 const isEmpty = async (db: TestDatabase) =>
   (await db.query('select from outbox_events limit 1')).length === 0;
 const patient = { withinMs: 60_000 };
-/** No answer takes so long, however busy the machine: nothing is sent twice for its slowness. */
-const unhurried = { leaseTtlMs: 120_000, sendTimeoutMs: 60_000 };
 
 describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the textbook relay', () => {
   describe('locks rows outside a transaction, so that two relays publish each', () => {

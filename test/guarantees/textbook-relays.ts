@@ -67,7 +67,7 @@ export function markingWhateverHappened(parts: TextbookParts): TextbookRelay {
 /** A producer as the first page of the manual has it. */
 export async function textbookProducer(brokers: readonly string[]) {
   const { kafka, cut } = createKafkaClient(brokers, quiet);
-  const producer = kafka.producer({ retry: { retries: 1 } });
+  const producer = kafka.producer();
   await producer.connect();
   return {
     producer,

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
 import type { OutboxMessage, PublishRequest } from '#src/outbox/outbox.ts';
 import { startFaultyKafka } from '#test/support/faulty-kafka.ts';
@@ -76,6 +76,18 @@ describe('publishing to Kafka', () => {
     const publisher = testPublisher(topic.brokers);
     const outcome = await publisher.publish(request(topic.name, ['1'], { partition: 9 }));
     expect(outcome).toEqual({ kind: 'unknown', reason: 'not acknowledged' });
+    await publisher.close();
+  });
+
+  test('leaves no timer running on an idle connection', async () => {
+    await using topic = await createTestTopic(1);
+    const publisher = testPublisher(topic.brokers);
+    const timers = vi.spyOn(globalThis, 'setTimeout');
+    await publisher.publish(request(topic.name, ['1']));
+    const delaysMs = timers.mock.calls.map(([, delayMs]) => delayMs ?? 0);
+    timers.mockRestore();
+    // kafkajs by itself arms one of a negative time after each answer, and then again every millisecond.
+    expect(delaysMs.filter((delayMs) => delayMs < 0)).toEqual([]);
     await publisher.close();
   });
 

@@ -25,6 +25,13 @@ export const quickSettings: Partial<RelaySettings> = {
   backoff: { baseMs: 20, maxMs: 200 },
 };
 
+/** No answer takes so long, however busy the machine: nothing is sent twice for its slowness. */
+export const unhurried: Partial<RelaySettings> = {
+  leaseTtlMs: 120_000,
+  sendTimeoutMs: 60_000,
+  stopMs: 60_000,
+};
+
 /** An event of the key `key` to insert; `createdAt` as SQL would default it if unset. */
 export type NewEvent = Readonly<{
   key: string;

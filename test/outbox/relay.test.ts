@@ -16,6 +16,7 @@ import {
   newKeys,
   servicePool,
   testPublisher,
+  unhurried,
 } from './outbox-fixture.ts';
 
 const isEmpty = async (db: TestDatabase) =>
@@ -32,6 +33,7 @@ describe('the relay', () => {
       url: db.url,
       topic: topic.name,
       publisher: testPublisher(topic.brokers),
+      settings: unhurried,
     });
     relay.start();
     const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
@@ -128,7 +130,7 @@ describe('the relay', () => {
         url: db.url,
         topic: topic.name,
         publisher: testPublisher(topic.brokers),
-        settings: { leaseTtlMs: 600_000, batchRowsMax: 20 },
+        settings: { ...unhurried, batchRowsMax: 20 },
       });
     await using first = create();
     await using second = create();
@@ -183,7 +185,7 @@ describe('the relay', () => {
           return publisher.publish(request);
         },
       },
-      settings: { batchRowsMax: 7 },
+      settings: { ...unhurried, batchRowsMax: 7 },
     });
     relay.start();
     await eventually(() => isEmpty(db));
@@ -358,6 +360,7 @@ describe('a message that Kafka refuses', () => {
       url: db.url,
       topic: topic.name,
       publisher: unawareOfLimit(testPublisher(brokers)),
+      settings: unhurried,
     });
     relay.start();
     const expected = new Map([
