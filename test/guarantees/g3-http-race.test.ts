@@ -7,7 +7,7 @@ import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import type { CommandName } from '#test/support/order-api.ts';
 import { createRandom } from '#test/support/random.ts';
-import { createRecorder } from '#test/support/recorder.ts';
+import { createRecorder, orderIn } from '#test/support/recorder.ts';
 import type { Call } from '#test/support/recorder.ts';
 import { startService } from '#test/support/service.ts';
 import type { TestService } from '#test/support/service.ts';
@@ -37,8 +37,8 @@ describe.skipIf(skipReason('postgres'))('16 writers on one order, through two re
   });
 
   const api = () => replicas[random.below(2)]!.api;
-  const placed = async () => (await recorder.place(api())).order!;
-  const paid = async () => (await recorder.send(api(), 'pay', await placed())).order!;
+  const placed = async () => orderIn(await recorder.place(api()));
+  const paid = async () => orderIn(await recorder.send(api(), 'pay', await placed()));
 
   /** Sends the commands all at once, each with a token of its own, in any order. */
   async function race(order: Order, names: readonly CommandName[], ifMatch?: string) {

@@ -9,7 +9,7 @@ import { skipReason } from '#test/support/infra.ts';
 import { startLoad } from '#test/support/load.ts';
 import type { CommandName, OrderApi } from '#test/support/order-api.ts';
 import { createRandom } from '#test/support/random.ts';
-import { createRecorder } from '#test/support/recorder.ts';
+import { createRecorder, orderIn } from '#test/support/recorder.ts';
 import { startService } from '#test/support/service.ts';
 import type { TestService } from '#test/support/service.ts';
 import { readStored } from '#test/support/verify-database.ts';
@@ -48,11 +48,11 @@ describe.skipIf(skipReason('postgres'))('after a 2xx', () => {
     await load.acknowledged(20);
     const walk = async (index: number) => {
       const writer = apis[index % 2]!;
-      let order = (await recorder.place(writer)).order!;
+      let order = orderIn(await recorder.place(writer));
       await Promise.all(apis.map((api) => expectShown(api, order)));
       for (const name of roads[index % roads.length]!) {
         const before = order.status;
-        order = (await recorder.send(writer, name, order)).order!;
+        order = orderIn(await recorder.send(writer, name, order));
         await Promise.all(apis.map((api) => expectShown(api, order, before)));
       }
     };
@@ -64,7 +64,7 @@ describe.skipIf(skipReason('postgres'))('after a 2xx', () => {
     const random = createRandom();
     const api = () => replicas[random.below(2)]!.api;
     for (const road of roads) {
-      const order = (await recorder.place(api())).order!;
+      const order = orderIn(await recorder.place(api()));
       const done = new AbortController();
       const readers = Array.from({ length: READERS }, async () => {
         while (!done.signal.aborted) await recorder.read(api(), order.orderId);

@@ -5,7 +5,7 @@ import { createTestDatabase } from './database.ts';
 import type { TestDatabase } from './database.ts';
 import { skipReason } from './infra.ts';
 import type { ReadMessage } from './kafka.ts';
-import { createRecorder } from './recorder.ts';
+import { createRecorder, orderIn } from './recorder.ts';
 import type { Call } from './recorder.ts';
 import { startService } from './service.ts';
 import { readStored, readStoredBy, verifyDatabase, verifyStored } from './verify-database.ts';
@@ -25,7 +25,7 @@ describe.skipIf(skipReason('postgres'))('the checks of the guarantee tests', () 
     await using service = await startService({ databaseUrl: database.url });
     const { api } = service;
     for (const key of ['first', 'second']) {
-      const order = (await recorder.place(api, { key })).order!;
+      const order = orderIn(await recorder.place(api, { key }));
       await recorder.send(api, 'ship', order);
       await recorder.send(api, 'pay', order, { key: `pay ${key}`.replace(' ', '-') });
       await recorder.read(api, order.orderId);

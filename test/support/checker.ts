@@ -163,7 +163,12 @@ function aboutMessages(messages: readonly ReadMessage[], events: readonly Stored
 
 /** All that is known of one order, so that a failure can be read without the database. */
 function toldOf(orderId: string | undefined, calls: readonly Call[], histories: Histories): string {
-  const own = calls.filter((call) => call.orderId !== undefined && call.orderId === orderId);
+  const own = calls.filter(
+    (call) =>
+      call.orderId !== undefined &&
+      call.orderId === orderId &&
+      !call.reason?.includes('ECONNREFUSED'),
+  );
   const lines = own
     .toSorted((a, b) => a.invokedAt - b.invokedAt)
     .map(({ operation, token, key, invokedAt, completedAt, outcome, order, reason }) => {

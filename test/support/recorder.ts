@@ -67,6 +67,15 @@ export function createRecorder(): Recorder {
   };
 }
 
+/**
+ * The order that a call was answered with.
+ * @throws when it was not acknowledged, with the reason
+ */
+export function orderIn({ operation, order, reason }: Call): Order {
+  if (order === undefined) throw new Error(`${operation} was not acknowledged: ${reason}`);
+  return order;
+}
+
 function seenOf(answer: Answer): Omit<Call, 'operation' | 'invokedAt' | 'completedAt'> {
   const isReplayed = answer.headers['idempotency-replayed'] === 'true';
   if (answer.status < 400) {
@@ -80,7 +89,10 @@ function seenOf(answer: Answer): Omit<Call, 'operation' | 'invokedAt' | 'complet
 }
 
 function lost(error: unknown): Omit<Call, 'operation' | 'invokedAt' | 'completedAt'> {
-  return { outcome: 'info', isReplayed: false, reason: String(error) };
+  const reason = String(error);
+  // Nobody listened: the request never left.
+  const outcome = reason.includes('ECONNREFUSED') ? 'fail' : 'info';
+  return { outcome, isReplayed: false, reason };
 }
 
 function keyOf({ key }: CommandOptions): Pick<Call, 'key'> {

@@ -1,0 +1,293 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { orderOf, problemOf } from '#test/support/api-shapes.ts';
+import type { Order } from '#test/support/api-shapes.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import type { TestDatabase } from '#test/support/database.ts';
+import type { Answer } from '#test/support/http-client.ts';
+import { skipReason } from '#test/support/infra.ts';
+import { placeBody } from '#test/support/order-api.ts';
+import type { CommandName, OrderApi } from '#test/support/order-api.ts';
+import { rowCounts } from '#test/support/row-counts.ts';
+import { startService } from '#test/support/service.ts';
+import type { TestService } from '#test/support/service.ts';
+import { verifyDatabase } from '#test/support/verify-database.ts';
+
+/*
+ * What each command answers, in each state of an order.
+ */
+const TOTAL = 2500;
+
+describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
+  let database: TestDatabase;
+  let service: TestService;
+  let api: OrderApi;
+
+  beforeAll(async () => {
+    database = await createTestDatabase();
+    service = await startService({ databaseUrl: database.url });
+    ({ api } = service);
+  });
+  afterAll(async () => {
+    await service[Symbol.asyncDispose]();
+    expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
+    await database[Symbol.asyncDispose]();
+  });
+
+  describe('on its way', () => {
+    test('answer the order after each: placed, paid, shipped', async () => {
+      const answer = await api.place(placeBody);
+      const placed = orderOf(answer);
+      const { orderId, placedAt } = placed;
+      expect(answer.status).toBe(201);
+      expect(answer.headers).toMatchObject({
+        location: `/v1/orders/${orderId}`,
+        etag: '"v1"',
+        'content-type': 'application/json; charset=utf-8',
+      });
+      const expected = {
+        orderId,
+        ...placeBody,
+        status: 'pending',
+        itemCount: 2,
+        totalCents: TOTAL,
+        version: 1,
+        placedAt,
+        capturedCents: 0,
+        refundedCents: 0,
+      };
+      expect(placed).toEqual(expected);
+
+      const payment = { paymentId: 'pay-1', amountCents: TOTAL };
+      const paid = await sent(200, 'pay', placed, payment);
+      const { paidAt } = paid;
+      const asPaid = { ...expected, status: 'paid', version: 2, paymentId: 'pay-1', paidAt };
+      expect(paid).toEqual({ ...asPaid, capturedCents: TOTAL });
+
+      const parcel = { trackingNumber: 'T-1', carrier: 'post' };
+      const shipped = await sent(200, 'ship', paid, parcel);
+      const { shippedAt } = shipped;
+      expect(shipped).toEqual({ ...paid, status: 'shipped', version: 3, ...parcel, shippedAt });
+      const instants = [placedAt, paidAt!, shippedAt!];
+      expect(instants.toSorted()).toEqual(instants);
+      expect(Math.abs(Date.parse(placedAt) - Date.now())).toBeLessThan(60_000);
+    });
+
+    test('answer what is owed when it is cancelled, and what was given back', async () => {
+      const paid = await api.pay(await api.placeOrder());
+      const cancelled = await sent(200, 'cancel', paid, { reason: 'wrong size' });
+      const { cancelledAt } = cancelled;
+      expect(cancelled).toEqual({
+        ...paid,
+        status: 'cancelled',
+        version: 3,
+        reason: 'wrong size',
+        refundAmountCents: TOTAL,
+        cancelledAt,
+      });
+      const part = await sent(200, 'refund', paid, { refundId: 'ref-1', amountCents: 1000 });
+      expect(part).toEqual({ ...cancelled, version: 4, refundedCents: 1000 });
+      const rest = await sent(200, 'refund', paid, { refundId: 'ref-2', amountCents: 1500 });
+      expect(rest).toEqual({ ...cancelled, version: 5, refundedCents: TOTAL });
+    });
+
+    test('owe nothing for an order that was not paid', async () => {
+      const cancelled = await api.cancel(await api.placeOrder());
+      expect(cancelled).toMatchObject({ refundAmountCents: 0, capturedCents: 0, version: 2 });
+      expect(cancelled).not.toHaveProperty('paidAt');
+    });
+  });
+
+  /** An order in each state, and what may be done with it. */
+  const states: Readonly<Record<string, [() => Promise<Order>, string[]]>> = {
+    pending: [() => api.placeOrder(), ['cancel', 'pay']],
+    paid: [async () => api.pay(await api.placeOrder()), ['cancel', 'ship']],
+    shipped: [async () => api.ship(await api.pay(await api.placeOrder())), []],
+    cancelled: [async () => api.cancel(await api.placeOrder()), []],
+    owing: [async () => api.cancel(await api.pay(await api.placeOrder())), ['refund']],
+  };
+  const bodies = {
+    pay: { paymentId: 'pay-9', amountCents: TOTAL },
+    ship: { trackingNumber: 'T-9', carrier: 'ship' },
+    cancel: { reason: 'late' },
+    refund: { refundId: 'ref-9', amountCents: 1 },
+  } as const;
+
+  test.each<[string, CommandName, number, string]>([
+    ['pending', 'ship', 409, 'order_not_paid'],
+    ['pending', 'refund', 409, 'order_not_cancelled'],
+    ['paid', 'pay', 409, 'order_already_paid'],
+    ['paid', 'refund', 409, 'order_not_cancelled'],
+    ['shipped', 'pay', 409, 'order_already_shipped'],
+    ['shipped', 'ship', 409, 'order_already_shipped'],
+    ['shipped', 'cancel', 409, 'order_already_shipped'],
+    ['shipped', 'refund', 409, 'order_not_cancelled'],
+    ['cancelled', 'pay', 409, 'order_cancelled'],
+    ['cancelled', 'ship', 409, 'order_cancelled'],
+    ['cancelled', 'refund', 422, 'refund_exceeds_owed'],
+    ['owing', 'pay', 409, 'order_cancelled'],
+    ['owing', 'ship', 409, 'order_cancelled'],
+  ])('%s: %s is refused with %i %s and what is allowed', async (state, name, status, code) => {
+    const [reach, allowed] = states[state]!;
+    const order = await reach();
+    const before = await rowCounts(database);
+    const problem = problemOf(await api.send(name, order.orderId, bodies[name]));
+    expect(problem).toMatchObject({
+      status,
+      code,
+      current: { status: order.status, version: order.version },
+    });
+    expect(withoutFulfilment(problem.current!.allowed)).toEqual(allowed);
+    expect(await rowCounts(database)).toEqual(before);
+    expect(await api.get(order.orderId)).toEqual(order);
+  });
+
+  test.each<[CommandName, string, unknown, string]>([
+    ['pay', 'pending', { paymentId: 'p', amountCents: TOTAL - 1 }, 'payment_amount_mismatch'],
+    ['pay', 'pending', { paymentId: 'p', amountCents: TOTAL + 1 }, 'payment_amount_mismatch'],
+    ['refund', 'owing', { refundId: 'r', amountCents: TOTAL + 1 }, 'refund_exceeds_owed'],
+  ])('%s of another amount on a %s order is refused: %o', async (name, state, body, code) => {
+    const order = await states[state]![0]();
+    const problem = problemOf(await api.send(name, order.orderId, body));
+    expect(problem).toMatchObject({ status: 422, code, current: { version: order.version } });
+  });
+
+  test('no more is given back than is owed, in however many parts', async () => {
+    const { orderId } = await states['owing']![0]();
+    const refund = (refundId: string, amountCents: number) =>
+      api.send('refund', orderId, { refundId, amountCents });
+    const first = orderOf(await refund('a', 2000));
+    expect(problemOf(await refund('b', 501))).toMatchObject({ code: 'refund_exceeds_owed' });
+    expect(problemOf(await refund('a', 500))).toMatchObject({
+      status: 409,
+      code: 'refund_id_taken',
+    });
+    expect(orderOf(await refund('a', 2000))).toEqual(first);
+    expect(orderOf(await refund('b', 500))).toMatchObject({ refundedCents: TOTAL, version: 5 });
+    expect(problemOf(await refund('c', 1))).toMatchObject({ code: 'refund_exceeds_owed' });
+  });
+
+  test('a repeat changes nothing, and answers the order as it is now', async () => {
+    const order = await api.placeOrder();
+    const { orderId } = order;
+    const payment = { paymentId: 'pay-1', amountCents: TOTAL };
+    const parcel = { trackingNumber: 'T-1', carrier: 'post' };
+    const repeats = async (now: Order, ...commands: ReadonlyArray<[CommandName, unknown]>) => {
+      const before = await rowCounts(database);
+      for (const [name, body] of commands) {
+        // A repeat is no longer asked for its version either.
+        const answer = await api.send(name, orderId, body, { ifMatch: '"v1"' });
+        expect(orderOf(answer)).toEqual(now);
+        expect(answer.headers['etag']).toBe(`"v${now.version}"`);
+      }
+      expect(await rowCounts(database)).toEqual(before);
+    };
+    await repeats(await sent(200, 'pay', order, payment), ['pay', payment]);
+    await repeats(await sent(200, 'ship', order, parcel), ['pay', payment], ['ship', parcel]);
+
+    const other = await api.pay(await api.placeOrder());
+    const cancelled = await api.cancel(other);
+    expect(await sent(200, 'cancel', other, { reason: 'another' })).toEqual(cancelled);
+    expect(await sent(200, 'pay', other, payment)).toEqual(cancelled);
+  });
+
+  describe('with If-Match', () => {
+    test.each(['"v1"', '*', '"v7", "v1"', '"v1" , "v2"'])(
+      '%s of a new order are taken',
+      async (tag) => {
+        const { orderId } = await api.placeOrder();
+        const answer = await api.send('cancel', orderId, bodies.cancel, { ifMatch: tag });
+        expect(orderOf(answer).version).toBe(2);
+      },
+    );
+
+    test.each(['"v2"', '"v0"', '"1"', 'W/"v1"', '"v01"', '"V1"'])('%s are not', async (tag) => {
+      const { orderId } = await api.placeOrder();
+      const before = await rowCounts(database);
+      const problem = problemOf(await api.send('cancel', orderId, bodies.cancel, { ifMatch: tag }));
+      expect(problem).toMatchObject({
+        status: 412,
+        code: 'version_mismatch',
+        current: { status: 'pending', version: 1 },
+      });
+      expect(withoutFulfilment(problem.current!.allowed)).toEqual(['cancel', 'pay']);
+      expect(await rowCounts(database)).toEqual(before);
+    });
+
+    test('the version is asked for before the rule', async () => {
+      const { orderId } = await api.placeOrder();
+      const answer = await api.send('ship', orderId, bodies.ship, { ifMatch: '"v2"' });
+      expect(problemOf(answer).status).toBe(412);
+    });
+  });
+
+  describe('at their bounds', () => {
+    test('an order as large as it may be is placed, paid, cancelled and given back', async () => {
+      const items = [
+        { sku: 's'.repeat(64), quantity: 9007, priceCents: 1_000_000_000_000 },
+        { sku: '🎁'.repeat(64), quantity: 1, priceCents: 199_254_740_991 },
+        { sku: 's'.repeat(64), quantity: 100_000, priceCents: 0 },
+        ...Array.from({ length: 197 }, () => ({ sku: 'x', quantity: 1, priceCents: 0 })),
+      ];
+      const body = { customerId: 'ü'.repeat(64), currency: 'JPY', items };
+      const placed = orderOf(await api.place(body));
+      const totalCents = Number.MAX_SAFE_INTEGER;
+      expect(placed).toMatchObject({ ...body, totalCents, itemCount: 200 });
+      const ids = { paymentId: 'ä'.repeat(100), refundId: '🎁'.repeat(100) };
+      await sent(200, 'pay', placed, { paymentId: ids.paymentId, amountCents: totalCents });
+      await sent(200, 'cancel', placed, { reason: '🎁'.repeat(500) });
+      const refund = { refundId: ids.refundId, amountCents: totalCents };
+      const refunded = await sent(200, 'refund', placed, refund);
+      expect(refunded).toMatchObject({
+        capturedCents: totalCents,
+        refundedCents: totalCents,
+        refundAmountCents: totalCents,
+        paymentId: ids.paymentId,
+        reason: '🎁'.repeat(500),
+      });
+      expect(await api.get(placed.orderId)).toEqual(refunded);
+
+      const above = items.with(1, { ...items[1]!, priceCents: 199_254_740_992 });
+      const problem = problemOf(await api.place({ ...body, items: above }));
+      expect(problem).toMatchObject({ status: 400, code: 'total_too_large' });
+    });
+
+    test('an order as small as it may be is placed, paid with nothing, and owes nothing', async () => {
+      const items = [{ sku: 's', quantity: 1, priceCents: 0 }];
+      const placed = await api.placeOrder({ customerId: 'c', currency: 'XXX', items });
+      expect(placed).toMatchObject({ totalCents: 0, itemCount: 1 });
+      const paid = await sent(200, 'pay', placed, { paymentId: 'p', amountCents: 0 });
+      expect(paid).toMatchObject({ status: 'paid', capturedCents: 0 });
+      const cancelled = await sent(200, 'cancel', placed, { reason: 'r' });
+      expect(cancelled).toMatchObject({ status: 'cancelled', refundAmountCents: 0 });
+    });
+
+    test('what people write comes back as they wrote it', async () => {
+      for (const customerId of [
+        '"\\/\b\f\n\r\t',
+        'null',
+        '<b>&amp;',
+        'e\u0301é',
+        '\u2028\uFEFF',
+        ' ',
+      ]) {
+        const { orderId } = await api.placeOrder({ customerId });
+        expect(await api.get(orderId)).toMatchObject({ customerId });
+        const { data } = await api.list({ customerId });
+        expect(data.map((row) => row.orderId)).toEqual([orderId]);
+      }
+    });
+  });
+
+  async function sent(status: number, name: CommandName, { orderId }: Order, body: unknown) {
+    const answer: Answer = await api.send(name, orderId, body);
+    const order = orderOf(answer);
+    expect(answer.status).toBe(status);
+    expect(answer.headers['etag']).toBe(`"v${order.version}"`);
+    return order;
+  }
+});
+
+/** Whether an order may be handed to a fulfilment is told elsewhere. */
+function withoutFulfilment(allowed: readonly string[]): string[] {
+  return allowed.filter((name) => name !== 'fulfil').toSorted();
+}

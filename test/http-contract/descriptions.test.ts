@@ -1,0 +1,155 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { z } from 'zod';
+import { createTestDatabase } from '#test/support/database.ts';
+import type { TestDatabase } from '#test/support/database.ts';
+import { skipReason } from '#test/support/infra.ts';
+import { problemOf } from '#test/support/api-shapes.ts';
+import type { OrderApi } from '#test/support/order-api.ts';
+import { startService } from '#test/support/service.ts';
+import type { TestService } from '#test/support/service.ts';
+
+/*
+ * What the service says of itself: the OpenAPI document, the pages for people, health and metrics.
+ */
+const operation = z.looseObject({
+  operationId: z.string(),
+  parameters: z.array(z.looseObject({ name: z.string(), in: z.string() })).optional(),
+  requestBody: z.looseObject({ content: z.record(z.string(), z.unknown()) }).optional(),
+  responses: z.record(z.string(), z.looseObject({ description: z.string() })),
+});
+const document = z.looseObject({
+  openapi: z.string().regex(/^3\.1\./),
+  paths: z.record(z.string(), z.record(z.string(), operation)),
+});
+
+describe.skipIf(skipReason('postgres'))('the service describes', () => {
+  let database: TestDatabase;
+  let service: TestService;
+  let api: OrderApi;
+  let openapi: z.infer<typeof document>;
+
+  beforeAll(async () => {
+    database = await createTestDatabase();
+    service = await startService({ databaseUrl: database.url });
+    ({ api } = service);
+    openapi = document.parse(JSON.parse((await api.request('GET', '/openapi.json')).text));
+  });
+  afterAll(async () => {
+    await service[Symbol.asyncDispose]();
+    await database[Symbol.asyncDispose]();
+  });
+
+  const commands = ['pay', 'ship', 'cancel', 'refund'];
+  const routes: ReadonlyArray<[string, string]> = [
+    ['post', '/v1/orders'],
+    ['get', '/v1/orders'],
+    ['get', '/v1/orders/{orderId}'],
+    ['get', '/v1/orders/{orderId}/events'],
+    ...commands.map((name): [string, string] => ['post', `/v1/orders/{orderId}/${name}`]),
+    ['get', '/livez'],
+    ['get', '/readyz'],
+    ['get', '/metrics'],
+  ];
+
+  test.each(routes)('%s %s in OpenAPI: its parameters, its body, its answers', (method, path) => {
+    const { parameters = [], requestBody, responses } = openapi.paths[path]![method]!;
+    const names = parameters.map(({ name }) => name);
+    if (path.includes('{orderId}')) expect(names).toContain('orderId');
+    expect(Object.keys(responses)).toContainEqual(expect.stringMatching(/^20[01]$/));
+    if (method === 'post') {
+      expect(names).toContain('Idempotency-Key');
+      expect(requestBody?.content).toHaveProperty('application/json');
+      for (const status of ['400', '409', '413', '415', '422', '503']) {
+        expect(responses).toHaveProperty(status);
+      }
+    }
+    for (const [status, response] of Object.entries(responses)) {
+      const isProblem = Number(status) >= 400 && path !== '/readyz';
+      if (isProblem) expect(response['content']).toHaveProperty('application/problem+json');
+    }
+  });
+
+  test('nothing that is not there: every operation answers, every reference leads somewhere', async () => {
+    const ids = new Set<string>();
+    for (const [path, operations] of Object.entries(openapi.paths)) {
+      for (const [method, { operationId }] of Object.entries(operations)) {
+        expect(ids).not.toContain(operationId);
+        ids.add(operationId);
+        const filled = path.replaceAll(/\{\w+\}/g, '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11');
+        const answer = await api.request(method.toUpperCase(), filled);
+        if (answer.status >= 400 && path !== '/readyz') {
+          expect(problemOf(answer).code).not.toMatch(/route_not_found|method_not_allowed|internal/);
+        }
+      }
+    }
+    for (const [, pointer] of JSON.stringify(openapi).matchAll(/"\$ref":"#\/([^"]+)"/g)) {
+      const target = pointer!
+        .split('/')
+        .reduce<unknown>((at, key) => Reflect.get(Object(at), key), openapi);
+      expect(target, pointer).toBeTypeOf('object');
+    }
+  });
+
+  test('pages that load nothing from elsewhere', async () => {
+    for (const path of ['/docs', '/docs/problems']) {
+      const { status, text, headers } = await api.request('GET', path);
+      expect(status).toBe(200);
+      expect(headers['content-type']).toMatch(/^text\/html/);
+      expect(headers['content-security-policy']).toContain("default-src 'none'");
+      const sources = [...text.matchAll(/(?:src|href)="([^"]+)"/g)].map(([, source]) => source!);
+      for (const source of sources.filter((source) => !source.startsWith('data:'))) {
+        expect(source).toMatch(/^\/(?!\/)/);
+        const loaded = await api.request('GET', source.replace(/#.*/, ''));
+        expect(loaded.status, source).toBe(200);
+      }
+    }
+  });
+
+  test('each problem at the address of its type', async () => {
+    const { text } = await api.request('GET', '/docs/problems');
+    const problems = [
+      await api.request('GET', '/nothing'),
+      await api.request('GET', '/v1/orders/abc'),
+      await api.request('POST', '/v1/orders', { rawBody: '{' }),
+      await api.request('PUT', '/v1/orders'),
+      await api.request('GET', '/v1/orders?cursor=x'),
+    ].map(problemOf);
+    for (const { type, code } of problems) {
+      expect(type).toBe(`/docs/problems#${code}`);
+      expect(text).toContain(`id="${code}"`);
+    }
+  });
+
+  test('its health', async () => {
+    expect(await api.request('GET', '/livez')).toMatchObject({ status: 200 });
+    const { status, text } = await api.request('GET', '/readyz');
+    expect(status).toBe(200);
+    expect(JSON.parse(text)).toMatchObject({ status: 'ready', outbox: { pendingRows: 0 } });
+  });
+
+  test('its work in metrics', async () => {
+    const order = await api.placeOrder();
+    await api.ship(await api.pay(order));
+    await api.send('cancel', order.orderId, { reason: 'late' });
+    const { text, headers } = await api.request('GET', '/metrics');
+    expect(headers['content-type']).toMatch(/^text\/plain/);
+    for (const name of [
+      'http_server_request_duration_seconds_count',
+      'orders_commands_total',
+      'orders_append_batch_units_count',
+      'orders_append_duration_seconds_count',
+      'orders_command_queue_length',
+      'orders_outbox_pending',
+      'orders_outbox_oldest_age_seconds',
+      'orders_outbox_parked',
+      'orders_lease_held',
+      'orders_db_pool_in_use',
+      'nodejs_eventloop_lag_seconds',
+    ]) {
+      expect(text).toMatch(new RegExp(`^${name}[ {]`, 'm'));
+    }
+    expect(text).toContain('orders_commands_total{command="PlaceOrder",outcome="ok"} 1');
+    expect(text).toContain('orders_commands_total{command="CancelOrder",outcome="rejected"} 1');
+    expect(text).not.toContain(order.orderId);
+  });
+});

@@ -1,0 +1,274 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { historyOf, orderOf, problemOf, rowOf } from '#test/support/api-shapes.ts';
+import type { Order, OrderRow } from '#test/support/api-shapes.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import type { TestDatabase } from '#test/support/database.ts';
+import { skipReason } from '#test/support/infra.ts';
+import { placeBody } from '#test/support/order-api.ts';
+import type { OrderApi } from '#test/support/order-api.ts';
+import { startService } from '#test/support/service.ts';
+import type { TestService } from '#test/support/service.ts';
+
+/*
+ * Reads: an order now and as it was, its history, and lists by page.
+ */
+const ORDERS = 120;
+const CUSTOMER = 'paged';
+
+describe.skipIf(skipReason('postgres'))('reading', () => {
+  let database: TestDatabase;
+  let service: TestService;
+  let api: OrderApi;
+
+  beforeAll(async () => {
+    database = await createTestDatabase();
+    service = await startService({ databaseUrl: database.url });
+    ({ api } = service);
+  });
+  afterAll(async () => {
+    await service[Symbol.asyncDispose]();
+    await database[Symbol.asyncDispose]();
+  });
+
+  describe('an order', () => {
+    let versions: Order[];
+    let path: string;
+
+    beforeAll(async () => {
+      const placed = await api.placeOrder();
+      const paid = await api.pay(placed);
+      const cancelled = await api.cancel(placed);
+      const refund = { refundId: 'ref-1', amountCents: 2500 };
+      const refunded = orderOf(await api.send('refund', placed.orderId, refund));
+      versions = [placed, paid, cancelled, refunded];
+      path = `/v1/orders/${placed.orderId}`;
+    });
+
+    test('answers what the last command answered, in either case of its id', async () => {
+      const answer = await api.request('GET', path);
+      expect(answer).toMatchObject({ status: 200, headers: { etag: '"v4"' } });
+      expect(orderOf(answer)).toEqual(versions[3]);
+      const upper = path.replace(/[^/]+$/, (id) => id.toUpperCase());
+      expect(orderOf(await api.request('GET', upper))).toEqual(versions[3]);
+    });
+
+    test.each(['"v4"', 'W/"v4"', '"v1", "v4"', '*'])(
+      'is not sent again for If-None-Match %s',
+      async (tag) => {
+        const answer = await api.request('GET', path, { headers: { 'if-none-match': tag } });
+        expect(answer).toMatchObject({ status: 304, text: '', headers: { etag: '"v4"' } });
+      },
+    );
+
+    test.each(['"v3"', '"4"', '"v4x"'])('is sent for If-None-Match %s', async (tag) => {
+      const answer = await api.request('GET', path, { headers: { 'if-none-match': tag } });
+      expect(orderOf(answer)).toEqual(versions[3]);
+    });
+
+    test('is shown as it was at each version', async () => {
+      for (const [index, order] of versions.entries()) {
+        const answer = await api.request('GET', `${path}?version=${index + 1}`);
+        expect(orderOf(answer)).toEqual(order);
+        expect(answer.headers['etag']).toBe(`"v${index + 1}"`);
+      }
+    });
+
+    test('is shown as it was at each instant', async () => {
+      const { data } = historyOf(await api.request('GET', `${path}/events`));
+      const times = data.map(({ recordedAt }) => Date.parse(recordedAt));
+      for (const at of times.flatMap((time) => [time - 1, time, time + 1])) {
+        const version = times.filter((time) => time <= at).length;
+        const answer = await api.request('GET', `${path}?at=${new Date(at).toISOString()}`);
+        if (version === 0) expect(problemOf(answer).code).toBe('order_version_not_found');
+        else expect(orderOf(answer)).toEqual(versions[version - 1]);
+      }
+      const later = await api.request('GET', `${path}?at=2999-01-01T00:00:00Z`);
+      expect(orderOf(later)).toEqual(versions[3]);
+    });
+
+    test('has a history of what happened, when and by whose request', async () => {
+      const answer = await api.request('GET', `${path}/events`);
+      const { data } = historyOf(answer);
+      const [placed, paid, cancelled] = versions;
+      const common = {
+        schemaVersion: 1,
+        position: expect.any(Number),
+        metadata: expect.objectContaining({
+          correlationId: expect.any(String),
+          actor: expect.any(String),
+        }),
+      };
+      expect(data).toEqual([
+        {
+          version: 1,
+          type: 'OrderPlaced',
+          ...common,
+          data: { orderId: placed!.orderId, ...placeBody, totalCents: 2500 },
+          recordedAt: placed!.placedAt,
+        },
+        {
+          version: 2,
+          type: 'PaymentCaptured',
+          ...common,
+          data: { amountCents: 2500, paymentId: 'pay-1' },
+          recordedAt: paid!.paidAt,
+        },
+        {
+          version: 3,
+          type: 'OrderCancelled',
+          ...common,
+          data: { reason: 'wrong size', refundAmountCents: 2500 },
+          recordedAt: cancelled!.cancelledAt,
+        },
+        {
+          version: 4,
+          type: 'PaymentRefunded',
+          ...common,
+          data: { refundId: 'ref-1', amountCents: 2500, paymentId: 'pay-1' },
+          recordedAt: data[3]!.recordedAt,
+        },
+      ]);
+      const positions = data.map(({ position }) => position);
+      expect(positions).toEqual([...new Set(positions)].toSorted((a, b) => a - b));
+    });
+
+    test('is never changed before it was last changed, though clocks differ', async () => {
+      const { orderId, totalCents } = await api.placeOrder();
+      const ahead = new Date(Date.now() + 3_600_000).toISOString();
+      await database.query(
+        `alter table events disable trigger events_append_only;
+         update events set recorded_at = '${ahead}' where stream_id = '${orderId}';
+         alter table events enable trigger events_append_only;`,
+      );
+      const paid = await api.pay({ ...versions[0]!, orderId, totalCents });
+      expect(paid).toMatchObject({ placedAt: ahead, paidAt: ahead });
+      expect(await api.get(orderId, `?at=${ahead}`)).toEqual(paid);
+    });
+
+    test('answers HEAD like GET, without the body', async () => {
+      const [get, head] = [await api.request('GET', path), await api.request('HEAD', path)];
+      expect(head).toMatchObject({ status: 200, text: '' });
+      for (const name of ['etag', 'content-type', 'content-length']) {
+        expect(head.headers[name]).toBe(get.headers[name]);
+      }
+    });
+  });
+
+  describe('a list', () => {
+    let orders: OrderRow[];
+
+    beforeAll(async () => {
+      const all = Array.from({ length: ORDERS }, async (_, index) => {
+        const order = await api.placeOrder({ customerId: CUSTOMER });
+        if (index % 3 === 0) return order;
+        const paid = await api.pay(order);
+        return index % 3 === 1 ? paid : api.ship(paid);
+      });
+      orders = (await Promise.all(all)).map(rowOf).toSorted(newestFirst);
+      await Promise.all(Array.from({ length: 5 }, () => api.placeOrder()));
+      await tie();
+    });
+
+    /** Several orders of each instant, so that pages end between orders of one. */
+    async function tie(): Promise<void> {
+      await database.query(
+        `update orders_summary set placed_at = date_trunc('second', placed_at)
+           + (('x' || right(order_id::text, 1))::bit(4)::int % 5) * interval '10 ms'`,
+      );
+      const rows = await api.listAll();
+      const own = new Set(orders.map(({ orderId }) => orderId));
+      orders = rows.filter(({ orderId }) => own.has(orderId)).toSorted(newestFirst);
+      expect(new Set(orders.map(({ placedAt }) => placedAt)).size).toBeLessThan(ORDERS / 5);
+    }
+
+    test.each([1, 7, 60, 100])(
+      'is walked by pages of %i, newest first, each order once',
+      async (limit) => {
+        const walked: OrderRow[] = [];
+        let cursor: string | null = '';
+        while (cursor !== null) {
+          const query = { customerId: CUSTOMER, limit: String(limit), ...(cursor && { cursor }) };
+          const page = await api.list(query);
+          const isLast = walked.length + page.data.length === ORDERS;
+          expect(page.data).toHaveLength(isLast ? ORDERS - walked.length : limit);
+          expect(page.nextCursor === null).toBe(isLast);
+          walked.push(...page.data);
+          cursor = page.nextCursor;
+        }
+        expect(walked).toEqual(orders);
+      },
+    );
+
+    test('shows each order once while others are placed', async () => {
+      const done = new AbortController();
+      const placing = Promise.all(
+        Array.from({ length: 4 }, async () => {
+          while (!done.signal.aborted) await api.placeOrder({ customerId: CUSTOMER });
+        }),
+      );
+      try {
+        for (let walk = 0; walk < 3; walk += 1) {
+          const rows = await api.listAll({ customerId: CUSTOMER, limit: '9' });
+          const ids = rows.map((row) => row.orderId);
+          expect(new Set(ids).size).toBe(ids.length);
+          expect(orders.filter(({ orderId }) => !ids.includes(orderId))).toEqual([]);
+        }
+      } finally {
+        done.abort();
+        await placing;
+      }
+      await database.query(
+        `delete from orders_summary where customer_id = $1
+        and not (order_id = any($2::uuid[]))`,
+        [CUSTOMER, orders.map(({ orderId }) => orderId)],
+      );
+    });
+
+    test('is of 25 unless told otherwise, and of nothing where there is nothing', async () => {
+      expect((await api.list()).data).toHaveLength(25);
+      expect(await api.list({ customerId: 'nobody' })).toEqual({ data: [], nextCursor: null });
+    });
+
+    test.each(['pending', 'paid', 'shipped', 'cancelled'])(
+      'of %s orders shows those',
+      async (status) => {
+        const query = { customerId: CUSTOMER, status, limit: '11' };
+        expect(await api.listAll(query)).toEqual(orders.filter((order) => order.status === status));
+      },
+    );
+
+    test('from an instant to another includes both', async () => {
+      const instants = [...new Set(orders.map(({ placedAt }) => placedAt))];
+      const [placedTo, placedFrom] = [instants[1]!, instants.at(-2)!];
+      const isWithin = ({ placedAt }: OrderRow) => placedAt >= placedFrom && placedAt <= placedTo;
+      const own = { customerId: CUSTOMER, limit: '13' };
+      expect(await api.listAll({ ...own, placedFrom, placedTo })).toEqual(orders.filter(isWithin));
+      const from = orders.filter(({ placedAt }) => placedAt >= placedFrom);
+      expect(await api.listAll({ ...own, placedFrom })).toEqual(from);
+      const paid = orders.filter((order) => order.status === 'paid' && isWithin(order));
+      expect(await api.listAll({ ...own, status: 'paid', placedFrom, placedTo })).toEqual(paid);
+      const none = { ...own, placedFrom: placedTo, placedTo: placedFrom };
+      expect(await api.listAll(none)).toEqual([]);
+    });
+
+    test('does not go on with the cursor of another list, or with one that is damaged', async () => {
+      const { nextCursor } = await api.list({ customerId: CUSTOMER, limit: '5' });
+      const cursor = nextCursor!;
+      for (const query of [
+        { customerId: 'c-1', cursor },
+        { cursor },
+        { customerId: CUSTOMER, status: 'paid', cursor },
+        { customerId: CUSTOMER, cursor: cursor.slice(0, -1) },
+        { customerId: CUSTOMER, cursor: cursor.slice(1) },
+      ]) {
+        const search = new URLSearchParams(query).toString();
+        const answer = await api.request('GET', `/v1/orders?${search}`);
+        expect(problemOf(answer), search).toMatchObject({ status: 400, code: 'cursor_invalid' });
+      }
+    });
+  });
+});
+
+function newestFirst(a: OrderRow, b: OrderRow): number {
+  return `${b.placedAt} ${b.orderId}`.localeCompare(`${a.placedAt} ${a.orderId}`);
+}
