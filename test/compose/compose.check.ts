@@ -172,11 +172,16 @@ describe('docker compose', () => {
     expect((await versionsInKafka(ids, ids.length)).size).toBe(ids.length);
   });
 
-  test('plays the payment provider', async () => {
-    const [simulator] = await project.urls('provider-simulator', 4010);
-    const body = { orderId: 'o-1', amountCents: 2500, currency: 'EUR' };
-    const captured = await post(simulator!, '/payments/captures', body, { 'idempotency-key': 'k' });
-    expect(captured.status).toBe(201);
+  test('fulfils an order with the simulated providers', async () => {
+    const url = replicas[0]!;
+    const stocked = await ask(url, '/v1/stock/book', jsonRequest('PUT', { onHand: 2 }));
+    expect(stocked.status).toBe(200);
+    const placed = await post(url, '/v1/orders', { ...newOrder, fulfilment: 'automatic' });
+    expect(placed.status).toBe(201);
+    await eventually(async () => {
+      const order = await get(url, `/v1/orders/${placed.body.orderId}`);
+      expect(order.body).toMatchObject({ status: 'shipped', fulfilment: 'completed' });
+    }, COMES_BACK);
   });
 
   test('stops replicas at SIGTERM without loss of time, clients still connected', async () => {
@@ -202,12 +207,12 @@ function place(url: string): Promise<Answer> {
   return post(url, '/v1/orders', newOrder);
 }
 
-function post(url: string, path: string, body: unknown, headers = {}): Promise<Answer> {
-  return ask(url, path, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json', ...headers },
-    body: JSON.stringify(body),
-  });
+function post(url: string, path: string, body: unknown): Promise<Answer> {
+  return ask(url, path, jsonRequest('POST', body));
+}
+
+function jsonRequest(method: string, body: unknown): RequestInit {
+  return { method, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) };
 }
 
 function get(url: string, path: string): Promise<Answer> {
