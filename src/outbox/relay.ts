@@ -42,7 +42,7 @@ export type Relay = Readonly<{
   start(): void;
   /** Says that there are new rows. */
   wake(): void;
-  /** Ends the batches under way and hands the lease over; takes a bounded time. */
+  /** Ends the batches under way and hands the lease over; takes a bounded time and never throws. */
   stop(): Promise<void>;
   status(): RelayStatus;
 }>;
@@ -61,7 +61,7 @@ export function createRelay(options: RelayOptions): Relay {
   const { publisher, monitor, log, topic } = options;
   if (publisher !== undefined) return createRunningRelay({ ...options, publisher });
   return {
-    start: () => log.warn({ topic }, 'relay off: events wait in the outbox for an outside relay'),
+    start: () => log.warn({ topic }, 'no relay here: events wait in the outbox'),
     wake: () => undefined,
     stop: () => Promise.resolve(),
     status: () => ({ mode: 'off', ...monitor.backlog() }),
@@ -109,11 +109,15 @@ function createRunningRelay(options: RunningRelayOptions): Relay {
       for (const part of [lease, topicWatch, rounds]) part.start();
     },
     wake: rounds.wake,
-    stop: () =>
-      withDeadline(stopInOrder({ rounds, topicWatch, lease, publisher }), settings.stopMs, () => {
+    stop: async () => {
+      const stopped = stopInOrder({ rounds, topicWatch, lease, publisher }).catch(
+        (error: unknown) => log.warn({ topic, err: error }, 'relay stopped, not quite in order'),
+      );
+      await withDeadline(stopped, settings.stopMs, () => {
         publisher.fence();
         log.warn({ topic }, 'relay did not stop in time; its lease runs out by itself');
-      }),
+      });
+    },
     status: () => statusOf({ lease, topicWatch, rounds, backlog: monitor.backlog() }),
   };
 }

@@ -15,7 +15,10 @@ import { writeInRace } from '../outbox/racing-writers.ts';
 const RELAY_PROCESS = fileURLToPath(new URL('../outbox/relay-process.ts', import.meta.url));
 const patient = { withinMs: 90_000 };
 
-describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('G5 when leaders die', () => {
+/** Servers are stopped and started, processes killed, on machines that may be busy. */
+const slow = { timeout: 240_000 };
+
+describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('G5 when leaders die', slow, () => {
   test('kill -9 of the leader in mid-send costs no event, nor the order', async () => {
     await using service = await startService(2);
     const random = createRandom();

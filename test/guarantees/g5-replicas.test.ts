@@ -11,90 +11,107 @@ import { writeInRace } from '../outbox/racing-writers.ts';
 
 const patient = { withinMs: 60_000 };
 
-describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('G5 with several replicas', () => {
-  let kafka: Awaited<ReturnType<typeof startFaultyKafka>>;
+/** Servers are stopped and started, processes killed, on machines that may be busy. */
+const slow = { timeout: 240_000 };
 
-  beforeAll(async () => {
-    kafka = await startFaultyKafka();
-  });
-  afterAll(() => kafka[Symbol.asyncDispose]());
+describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
+  'G5 with several replicas',
+  slow,
+  () => {
+    let kafka: Awaited<ReturnType<typeof startFaultyKafka>>;
 
-  /** Writes in a race while `disturb` does its worst; resolves to what is wrong with the topic after. */
-  async function relayUnderFire(
-    replicas: number,
-    disturb: (relays: ReturnType<typeof createTestRelay>[]) => Promise<void>,
-  ): Promise<string[]> {
-    await using db = await createTestDatabase();
-    await using stack = new AsyncDisposableStack();
-    const topic = `test-${randomUUID()}`;
-    const relays = Array.from({ length: replicas }, () =>
-      stack.use(
-        createTestRelay({ url: db.url, topic, publisher: testPublisher(kafka.brokers, 3) }),
-      ),
+    beforeAll(async () => {
+      kafka = await startFaultyKafka();
+    });
+    afterAll(() => kafka[Symbol.asyncDispose]());
+
+    /** Writes in a race while `disturb` does its worst; resolves to what is wrong with the topic after. */
+    async function relayUnderFire(
+      replicas: number,
+      disturb: (relays: ReturnType<typeof createTestRelay>[]) => Promise<void>,
+    ): Promise<string[]> {
+      await using db = await createTestDatabase();
+      await using stack = new AsyncDisposableStack();
+      const topic = `test-${randomUUID()}`;
+      const relays = Array.from({ length: replicas }, () =>
+        stack.use(
+          createTestRelay({ url: db.url, topic, publisher: testPublisher(kafka.brokers, 3) }),
+        ),
+      );
+      for (const relay of relays) relay.start();
+      const wakeAll = () => {
+        for (const { relay } of relays) relay.wake();
+      };
+      const race = {
+        url: db.url,
+        topic,
+        writers: 4,
+        keysEach: 10,
+        versions: 40,
+        onCommit: wakeAll,
+      };
+      const writing = writeInRace(race);
+      await eventually(() => relays.some(({ counts }) => counts.published > 0), patient);
+      await disturb(relays);
+      const expected = await writing;
+      const messages = await readTopic(topic, {
+        brokers: kafka.brokers,
+        until: (all) => isComplete(all, expected),
+        ...patient,
+      });
+      await eventually(
+        async () => (await db.query('select from outbox_events')).length === 0,
+        patient,
+      );
+      return faultsOf(messages, expected);
+    }
+
+    test.each([2, 3])(
+      'a broker that stops costs no event, nor the order: %i replicas',
+      async (n) => {
+        const faults = await relayUnderFire(n, async (relays) => {
+          await kafka.stop();
+          await eventually(() => relays.some(({ counts }) => counts.unknown > 0), patient);
+          await kafka.start();
+        });
+        expect(faults).toEqual([]);
+      },
     );
-    for (const relay of relays) relay.start();
-    const wakeAll = () => {
-      for (const { relay } of relays) relay.wake();
-    };
-    const race = { url: db.url, topic, writers: 4, keysEach: 10, versions: 40, onCommit: wakeAll };
-    const writing = writeInRace(race);
-    await eventually(() => relays.some(({ counts }) => counts.published > 0), patient);
-    await disturb(relays);
-    const expected = await writing;
-    const messages = await readTopic(topic, {
-      brokers: kafka.brokers,
-      until: (all) => isComplete(all, expected),
-      ...patient,
-    });
-    await eventually(
-      async () => (await db.query('select from outbox_events')).length === 0,
-      patient,
-    );
-    return faultsOf(messages, expected);
-  }
 
-  test.each([2, 3])('a broker that stops costs no event, nor the order: %i replicas', async (n) => {
-    const faults = await relayUnderFire(n, async (relays) => {
-      await kafka.stop();
-      await eventually(() => relays.some(({ counts }) => counts.unknown > 0), patient);
-      await kafka.start();
+    test('a broker that is killed costs no event, nor the order', async () => {
+      const faults = await relayUnderFire(2, async () => {
+        await kafka.kill();
+        await kafka.start();
+      });
+      expect(faults).toEqual([]);
     });
-    expect(faults).toEqual([]);
-  });
 
-  test('a broker that is killed costs no event, nor the order', async () => {
-    const faults = await relayUnderFire(2, async () => {
-      await kafka.kill();
-      await kafka.start();
+    test('a broker that freezes leaves batches unknown, and costs no event, nor the order', async () => {
+      const faults = await relayUnderFire(2, async (relays) => {
+        for (let round = 0; round < 2; round += 1) {
+          const unknownBefore = relays.map(({ counts }) => counts.unknown);
+          await kafka.pause();
+          await eventually(
+            () => relays.some(({ counts }, index) => counts.unknown > (unknownBefore[index] ?? 0)),
+            patient,
+          );
+          await kafka.resume();
+        }
+      });
+      expect(faults).toEqual([]);
     });
-    expect(faults).toEqual([]);
-  });
 
-  test('a broker that freezes leaves batches unknown, and costs no event, nor the order', async () => {
-    const faults = await relayUnderFire(2, async (relays) => {
-      for (let round = 0; round < 2; round += 1) {
-        const unknownBefore = relays.map(({ counts }) => counts.unknown);
-        await kafka.pause();
-        await eventually(
-          () => relays.some(({ counts }, index) => counts.unknown > (unknownBefore[index] ?? 0)),
-          patient,
-        );
-        await kafka.resume();
-      }
+    test('a leader that stops in mid-send hands over without a gap, again and again', async () => {
+      const faults = await relayUnderFire(3, async (relays) => {
+        for (let round = 0; round < 2; round += 1) {
+          await eventually(() => relays.some(isPublishing), patient);
+          await relays.find(isPublishing)?.relay.stop();
+        }
+      });
+      expect(faults).toEqual([]);
     });
-    expect(faults).toEqual([]);
-  });
-
-  test('a leader that stops in mid-send hands over without a gap, again and again', async () => {
-    const faults = await relayUnderFire(3, async (relays) => {
-      for (let round = 0; round < 2; round += 1) {
-        await eventually(() => relays.some(isPublishing), patient);
-        await relays.find(isPublishing)?.relay.stop();
-      }
-    });
-    expect(faults).toEqual([]);
-  });
-});
+  },
+);
 
 function isPublishing({ relay, counts }: ReturnType<typeof createTestRelay>): boolean {
   return relay.status().mode === 'leading' && counts.published > 0;

@@ -31,7 +31,10 @@ const isEmpty = async (db: TestDatabase) =>
   (await db.query('select from outbox_events limit 1')).length === 0;
 const patient = { withinMs: 60_000 };
 
-describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the textbook relay', () => {
+/** Servers are stopped and started, processes killed, on machines that may be busy. */
+const slow = { timeout: 240_000 };
+
+describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the textbook relay', slow, () => {
   describe('locks rows outside a transaction, so that two relays publish each', () => {
     const keys = newKeys(10);
     const expected = new Map(keys.map((key) => [key, 5]));

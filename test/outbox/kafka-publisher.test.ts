@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
 import type { OutboxMessage, PublishRequest } from '#src/outbox/outbox.ts';
 import { startFaultyKafka } from '#test/support/faulty-kafka.ts';
+import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic, readTopic, testBrokers } from '#test/support/kafka.ts';
 import { createChangingTopic, quiet, testPublisher } from './outbox-fixture.ts';
 
@@ -17,7 +18,7 @@ function request(topic: string, values: string[], more: Partial<PublishRequest> 
   return { topic, partition: 0, messages, timeoutMs: TIMEOUT_MS, ...more };
 }
 
-describe('publishing to Kafka', () => {
+describe.skipIf(skipReason('kafka'))('publishing to Kafka', () => {
   test('creates the topic that is missing, with the partitions of the settings', async () => {
     const publisher = testPublisher(await testBrokers(), 7);
     const topic = `test-${randomUUID()}`;
@@ -114,7 +115,7 @@ describe('publishing to Kafka', () => {
   });
 });
 
-describe('with a broker that fails', () => {
+describe.skipIf(skipReason('kafka'))('with a broker that fails', () => {
   let kafka: Awaited<ReturnType<typeof startFaultyKafka>>;
   const topic = `test-${randomUUID()}`;
 

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { createLease } from '#src/outbox/lease.ts';
 import type { LeaseOptions } from '#src/outbox/lease.ts';
 import { createTestDatabase } from '#test/support/database.ts';
+import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
 import { quiet, servicePool } from './outbox-fixture.ts';
 
@@ -21,7 +22,7 @@ function testLease(options: Pick<LeaseOptions, 'pool'> & Partial<LeaseOptions>) 
   return { ...lease, changes };
 }
 
-describe('a lease', () => {
+describe.skipIf(skipReason('postgres'))('a lease', () => {
   test('is held by one at a time, and handed over at once by a stop', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);

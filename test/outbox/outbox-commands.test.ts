@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { runOutboxCommand } from '#src/outbox/outbox-commands.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
+import { skipReason } from '#test/support/infra.ts';
 import { eventsOf, insertEvents, servicePool } from './outbox-fixture.ts';
 
 /** A database and a way to run commands on it with the rights of the service. */
@@ -31,7 +32,7 @@ const lead = (sinceEnd: string) => `
 const audit = (db: TestDatabase) =>
   db.query('select actor, action, topic, message_key, outbox_id, reason, detail from outbox_audit');
 
-describe('npm run outbox', () => {
+describe.skipIf(skipReason('postgres'))('npm run outbox', () => {
   test.each([
     [[], /^Usage: npm run outbox/],
     [['destroy'], /^unknown command destroy\n\nUsage/],

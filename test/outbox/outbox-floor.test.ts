@@ -4,6 +4,7 @@ import { createOutboxFloor } from '#src/outbox/outbox-floor.ts';
 import type { OutboxFloor } from '#src/outbox/outbox-floor.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
+import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
 import { createRandom } from '#test/support/random.ts';
 import { eventsOf, insertEvents, servicePool } from './outbox-fixture.ts';
@@ -23,7 +24,7 @@ const risesTo = (floor: OutboxFloor, id: number) =>
     return floor.lowestId() === id;
   });
 
-describe('the lowest id of the outbox', () => {
+describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
   test('rises to what is left once the rows below are gone', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);

@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { createOutboxMonitor } from '#src/outbox/outbox-monitor.ts';
 import { createTestDatabase } from '#test/support/database.ts';
+import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
 import { eventsOf, insertEvents, newKeys, quiet, servicePool } from './outbox-fixture.ts';
 
 const minutesAgo = (minutes: number) => new Date(Date.now() - minutes * 60_000);
 
-describe('watching the outbox', () => {
+describe.skipIf(skipReason('postgres'))('watching the outbox', () => {
   test('sees an empty one', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);

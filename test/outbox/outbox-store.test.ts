@@ -4,6 +4,7 @@ import type { Window } from '#src/outbox/outbox-store.ts';
 import { murmur2, partitionFor } from '#src/outbox/partitioner.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
+import { skipReason } from '#test/support/infra.ts';
 import { eventsOf, insertEvents, newKeys, servicePool } from './outbox-fixture.ts';
 
 const window: Window = {
@@ -15,7 +16,7 @@ const window: Window = {
 };
 const ids = (rows: readonly { id: number }[]) => rows.map(({ id }) => id);
 
-describe('reading the outbox', () => {
+describe.skipIf(skipReason('postgres'))('reading the outbox', () => {
   test('gives the rows of its topic in id order, as many as wanted', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
@@ -105,7 +106,7 @@ function hold(epoch: number, leftMs: number): string {
     ('relay mine', gen_random_uuid(), ${epoch}, clock_timestamp() + ${leftMs} * interval '1 ms')`;
 }
 
-describe('parking a key', () => {
+describe.skipIf(skipReason('postgres'))('parking a key', () => {
   const refusal = { outboxId: 1, reason: 'MESSAGE_TOO_LARGE', lease: 'relay mine', epoch: 3 };
 
   test('writes why, under the epoch of the leader', async () => {
@@ -164,7 +165,7 @@ describe('parking a key', () => {
   });
 });
 
-describe('the partitions of a topic', () => {
+describe.skipIf(skipReason('postgres'))('the partitions of a topic', () => {
   test('are remembered as they were at first use', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
