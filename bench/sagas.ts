@@ -136,7 +136,7 @@ async function createBench() {
   const handle = createOrderCommandHandler({ commit, now, topic, outboxIsFull, followUp });
   await fulfilment.start();
   for (let sku = 0; sku < 100; sku += 1)
-    await setOnHand(database.knex, `sku-${sku}`, 1_000_000_000);
+    await setOnHand(database.reads, `sku-${sku}`, 1_000_000_000);
 
   const fulfilOne = async () => {
     const orderId = uuidv7();

@@ -93,7 +93,7 @@ async function prepare(
   if (!existsSync(join(folder, 'data', 'meta.properties'))) {
     log('Kafka 4.3.1: creating the data folder...');
     const cluster = randomBytes(16).toString('base64url');
-    const format = ['format', '--ignore-formatted', '--cluster-id', cluster];
+    const format = ['format', '--ignore-formatted', `--cluster-id=${cluster}`];
     const args = [...classPath(libraries), 'kafka.tools.StorageTool', ...format];
     await promisify(execFile)('java', [...args, '--config', join(folder, 'server.properties')]);
   }

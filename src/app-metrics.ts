@@ -4,6 +4,8 @@ import type { GroupCommit } from './event-store/group-commit.ts';
 import type { Metrics } from './http/metrics.ts';
 import type { RelayMetrics } from './outbox/batch-sender.ts';
 import type { Relay } from './outbox/relay.ts';
+import type { SagaRunnerEvents } from './sagas/saga-runner.ts';
+import { countLiveSagas, oldestLiveAgeSeconds } from './sagas/saga-work.ts';
 
 const RELAY_LEASE = 'relay';
 
@@ -28,6 +30,14 @@ export function countAppends(
   }
 }
 
+/** What the sagas count. */
+export function sagaMetrics(metrics: Metrics): SagaRunnerEvents {
+  return {
+    called: (saga, step, outcome, durationMs) =>
+      metrics.observeSagaStep(saga, step, outcome, durationMs / 1000),
+  };
+}
+
 type Watched = Readonly<{
   commit: Pick<GroupCommit<unknown>, 'waiting'>;
   relay: Pick<Relay, 'status'>;
@@ -36,12 +46,15 @@ type Watched = Readonly<{
 
 /** Lets each scrape read how long the queue, the outbox and the pools are. */
 export function watchGauges(metrics: Metrics, { commit, relay, database }: Watched): void {
-  const { writer, pool } = database;
+  const { writer, pool, reads } = database;
   const perPool = (read: (of: typeof writer) => number) => () => ({
     writer: read(writer),
     background: read(pool),
+    reads: read(reads.pool),
   });
   metrics.watch('orders_command_queue_length', commit.waiting);
+  metrics.watchEach('orders_saga_instances', () => countLiveSagas(pool));
+  metrics.watch('orders_saga_oldest_nonterminal_age_seconds', () => oldestLiveAgeSeconds(pool));
   metrics.watch('orders_outbox_pending', () => relay.status().pendingRows);
   metrics.watch('orders_outbox_oldest_age_seconds', () => relay.status().oldestAgeSeconds);
   metrics.watch('orders_outbox_parked', () => relay.status().parkedKeys);

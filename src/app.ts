@@ -3,7 +3,7 @@ import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { buildFulfilment } from './app-fulfilment.ts';
 import { checkHealth } from './app-health.ts';
-import { countAppends, relayMetrics, watchGauges } from './app-metrics.ts';
+import { countAppends, relayMetrics, sagaMetrics, watchGauges } from './app-metrics.ts';
 import type { Config } from './config.ts';
 import { createDatabase } from './database/database.ts';
 import type { Database } from './database/database.ts';
@@ -25,7 +25,6 @@ import { createMetrics } from './http/metrics.ts';
 import type { Metrics } from './http/metrics.ts';
 import { createServer } from './http/server.ts';
 import { createOrderCommandHandler } from './orders/handle-order-command.ts';
-import type { HandleOrderCommand } from './orders/handle-order-command.ts';
 import { orderCommandRoutes } from './orders/order-command-routes.ts';
 import { orderEventCodec } from './orders/order-event-codec.ts';
 import { orderQueryRoutes } from './orders/order-query-routes.ts';
@@ -77,25 +76,12 @@ export function createApp(
     fulfilment.committed(units);
     countAppends(metrics, units, durationMs);
   });
-  const fulfilment = buildFulfilment(config, { commit, pool, now, log, observe });
-  const handle = createOrderCommandHandler({
-    commit,
-    now,
-    topic: config.KAFKA_TOPIC,
-    outboxIsFull: outboxMonitor.isFull,
-    followUp: fulfilment.followUp,
-  });
-  const server = createHttp({
-    database,
-    metrics,
-    relay,
-    commit,
-    fulfilment,
-    handle,
-    isDraining: () => draining,
-    now,
-    log,
-  });
+  const events = sagaMetrics(metrics);
+  const fulfilment = buildFulfilment(config, { commit, pool, now, log, observe, events });
+  const outboxIsFull = outboxMonitor.isFull;
+  const isDraining = () => draining;
+  const parts = { config, database, metrics, relay, commit, fulfilment, isDraining, now, log };
+  const server = createHttp({ ...parts, outboxIsFull });
   watchGauges(metrics, { commit, relay, database });
 
   return {
@@ -109,8 +95,7 @@ export function createApp(
     async stop() {
       draining = true;
       await delay(config.SHUTDOWN_DELAY_MS);
-      await server.close();
-      await fulfilment.stop();
+      await Promise.all([server.close(), fulfilment.stop()]);
       await commit.idle();
       await Promise.all([relay, outboxMonitor, keyPruner].map((part) => part.stop()));
       await database.close();
@@ -119,30 +104,33 @@ export function createApp(
 }
 
 type HttpParts = Readonly<{
+  config: Config;
   database: Database;
   metrics: Metrics;
   relay: Relay;
   commit: GroupCommit<OrderRows>;
   fulfilment: Fulfilment;
-  handle: HandleOrderCommand;
+  outboxIsFull: () => boolean;
   isDraining: () => boolean;
   now: () => Date;
   log: Logger;
 }>;
 
 /** The server with every route that it has. */
-function createHttp({ database, metrics, relay, handle, isDraining, log, ...parts }: HttpParts) {
-  const { pool, knex } = database;
+function createHttp({ config, database, metrics, relay, isDraining, log, ...parts }: HttpParts) {
+  const { reads } = database;
+  const { followUp } = parts.fulfilment;
+  const handle = createOrderCommandHandler({ ...parts, topic: config.KAFKA_TOPIC, followUp });
   const { countCommand } = metrics;
-  const eventStore = createPostgresEventStore(pool);
+  const eventStore = createPostgresEventStore(reads.pool);
   const run = createRunOrderCommand({ handle, inFlight: createInFlight(), countCommand });
-  const fulfilmentStates = (orderIds: readonly string[]) => readFulfilmentStates(knex, orderIds);
+  const fulfilmentStates = (orderIds: readonly string[]) => readFulfilmentStates(reads, orderIds);
   const routes = [
     ...orderCommandRoutes(run),
-    ...orderQueryRoutes({ eventStore, knex, fulfilmentStates }),
-    ...fulfilmentRoutes({ ...parts, run, eventStore, knex }),
-    ...inventoryRoutes(knex),
-    ...healthRoutes({ check: () => checkHealth(pool, relay), isDraining, metrics }),
+    ...orderQueryRoutes({ eventStore, reads, fulfilmentStates }),
+    ...fulfilmentRoutes({ ...parts, run, eventStore, reads }),
+    ...inventoryRoutes(reads),
+    ...healthRoutes({ check: () => checkHealth(reads.pool, relay), isDraining, metrics }),
   ];
   return createServer({
     log,

@@ -4,9 +4,21 @@ const count = (min: number, max: number) => z.coerce.number().int().min(min).max
 const providerUrl = z
   .union([
     z.literal(''),
-    z.url({ protocol: /^https?$/, error: 'must be a http:// or https:// URL' }),
+    z.url({ protocol: /^https?$/, error: 'must be a http:// or https:// URL' }).refine(
+      (url) => {
+        const { username, password, search, hash } = new URL(url);
+        return username + password + search + hash === '';
+      },
+      { error: 'must not hold credentials, a query or a fragment' },
+    ),
   ])
   .default('');
+/** What RFC 6750 lets a bearer token be made of. */
+const apiKey = z
+  .string()
+  .regex(/^[A-Za-z0-9._~+/=-]*$/, 'has a character that a bearer token may not have')
+  .default('');
+const BROKER = /^[\w.-]+:\d{1,5}$|^\[[\da-fA-F:]+\]:\d{1,5}$/;
 const onOff = z.enum(['on', 'off']).transform((value) => value === 'on');
 
 /** Every setting: an environment variable, its bounds, its default and what it is for. */
@@ -27,6 +39,7 @@ const settings = {
     .string()
     .default('')
     .transform((value) => value.split(',').flatMap((broker) => broker.trim() || []))
+    .pipe(z.array(z.string().regex(BROKER, 'must be host:port, comma separated')))
     .describe('Kafka brokers, host:port, comma separated. Empty: events wait in the outbox.'),
   KAFKA_TOPIC: z
     .string()
@@ -45,7 +58,7 @@ const settings = {
   OUTBOX_MAX_ROWS: count(1, 1_000_000_000)
     .default(1_000_000)
     .describe('Unpublished events past which commands are refused with 503 outbox_full.'),
-  COMMAND_QUEUE_MAX: count(1, 1_000_000)
+  COMMAND_QUEUE_MAX: count(1, 20_000)
     .default(2000)
     .describe('Commands that may wait for a commit; past it they are refused with 503.'),
   COMMAND_BATCH_MAX: count(1, 1000).default(64).describe('Commands that share one commit at most.'),
@@ -53,8 +66,8 @@ const settings = {
     'Payment provider (docs/providers.md). Empty, with SHIPPING_URL: no fulfilment, only by hand.',
   ),
   SHIPPING_URL: providerUrl.describe('Shipping provider (docs/providers.md).'),
-  PAYMENT_API_KEY: z.string().default('').describe('Sent to the payment provider, if set.'),
-  SHIPPING_API_KEY: z.string().default('').describe('Sent to the shipping provider, if set.'),
+  PAYMENT_API_KEY: apiKey.describe('Sent to the payment provider, if set.'),
+  SHIPPING_API_KEY: apiKey.describe('Sent to the shipping provider, if set.'),
   PROVIDER_TIMEOUT_MS: count(50, 300_000)
     .default(30_000)
     .describe('How long one call to a provider may take; a short one only makes more unknowns.'),
@@ -132,7 +145,9 @@ export function describeConfig(): string {
     const value = byDefault.success ? printed(byDefault.data) : 'required';
     return `${name.padEnd(24)} ${value.padEnd(14)} ${setting.description ?? ''}`;
   });
-  return [`${'name'.padEnd(24)} ${'default'.padEnd(14)} meaning`, ...lines].join('\n');
+  const forTests =
+    'TEST_INFRA'.padEnd(24) + ' (any)'.padEnd(15) + ' For npm test: docker or embedded.';
+  return [`${'name'.padEnd(24)} ${'default'.padEnd(14)} meaning`, ...lines, forTests].join('\n');
 }
 
 function printed(value: unknown): string {

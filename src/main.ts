@@ -112,9 +112,23 @@ function stopOnSignal(app: App, config: Config, log: Logger): void {
 
 /** JSON lines; on a terminal, lines for people. */
 function createLog(config: Config): Logger {
-  const options = { level: config.LOG_LEVEL, base: null };
+  const options = { level: config.LOG_LEVEL, base: null, serializers: { err: describeError } };
   if (!process.stdout.isTTY) return pino(options);
   return pino(options, pretty({ ignore: 'pid,hostname', translateTime: 'HH:MM:ss.l', sync: true }));
+}
+
+/** What an error of Postgres says beside this, its `detail` above all, may quote what a caller sent. */
+function describeError(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  const { name, message, stack, cause } = error;
+  return {
+    name,
+    message,
+    ...('code' in error && { code: error.code }),
+    ...('constraint' in error && { constraint: error.constraint }),
+    stack,
+    ...(cause !== undefined && { cause: describeError(cause) }),
+  };
 }
 
 function print(text: string): void {

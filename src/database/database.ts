@@ -1,13 +1,15 @@
 import knex from 'knex';
 import { Pool, types } from 'pg';
 import type { PoolConfig } from 'pg';
+import { createReads } from './reads.ts';
+import type { Reads } from './reads.ts';
 
 /** Client-side limit on one statement; longer than the server's, so that the server's answer wins. */
 const QUERY_TIMEOUT_MS = 6_000;
 const SESSION_SETTINGS = {
   role: 'orders_app',
   statement_timeout: '5s',
-  lock_timeout: '2s',
+  lock_timeout: '1s',
   idle_in_transaction_session_timeout: '10s',
   synchronous_commit: 'on',
   timezone: 'UTC',
@@ -24,10 +26,10 @@ types.setTypeParser(types.builtins.INT8, (text) => {
 export type Database = Readonly<{
   /** For the write path only, so that no slow read can take its connections. */
   writer: Pool;
-  /** For background work that speaks plain SQL. */
+  /** For work in the background: relay, leases, sagas. */
   pool: Pool;
-  /** For reads and one-table statements. */
-  knex: knex.Knex;
+  /** For what callers ask to see. */
+  reads: Reads;
   close(): Promise<void>;
 }>;
 
@@ -37,26 +39,20 @@ export function createDatabase(
   limits: Readonly<{ writersMax: number; poolMax: number }>,
   onError: (error: Error) => void,
 ): Database {
-  const connection = connectionConfig(url);
-  const pool = (max: number) => {
-    const created = new Pool({ ...connection, max, connectionTimeoutMillis: 2_000 });
-    created.on('error', onError);
-    return created;
+  const open = (max: number) => {
+    const pool = new Pool({ ...connectionConfig(url), max, connectionTimeoutMillis: 2_000 });
+    pool.on('error', onError);
+    return pool;
   };
-  const writer = pool(limits.writersMax);
-  const background = pool(Math.max(2, Math.ceil(limits.poolMax / 2)));
-  const reads = knex({
-    client: 'pg',
-    connection,
-    pool: { min: 0, max: Math.max(2, Math.floor(limits.poolMax / 2)) },
-    acquireConnectionTimeout: 2_000,
-  });
+  const writer = open(limits.writersMax);
+  const pool = open(Math.max(2, Math.ceil(limits.poolMax / 2)));
+  const reads = open(Math.max(2, Math.floor(limits.poolMax / 2)));
   return {
     writer,
-    pool: background,
-    knex: reads,
+    pool,
+    reads: createReads(knex({ client: 'pg' }), reads),
     close: async () => {
-      await Promise.all([writer.end(), background.end(), reads.destroy()]);
+      await Promise.all([writer, pool, reads].map((each) => each.end()));
     },
   };
 }

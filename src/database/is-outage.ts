@@ -1,4 +1,3 @@
-import knex from 'knex';
 import { DatabaseError } from 'pg';
 
 /** SQLSTATE classes that speak of the server, not of the statement: connection, resources, shutdown. */
@@ -9,7 +8,6 @@ const LOST_CONNECTION = /connection terminated|timeout exceeded|read timeout|not
 /** Whether an error of a read means that Postgres is away or too slow, so that trying again may help. */
 export function isOutage(error: unknown): boolean {
   if (error instanceof DatabaseError) return OUTAGE_CLASSES.has(error.code?.slice(0, 2) ?? '');
-  if (error instanceof knex.KnexTimeoutError) return true;
   if (!(error instanceof Error)) return false;
   return isSystemError(error) || LOST_CONNECTION.test(error.message);
 }

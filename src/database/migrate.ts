@@ -29,6 +29,7 @@ const sqlMigrations: knex.Knex.MigrationSource<string> = {
  */
 export async function migrate(databaseUrl: string): Promise<string[]> {
   const lock = new Client({ connectionString: databaseUrl, keepAlive: true });
+  lock.on('error', () => {}); // what it is lost in the middle of fails, and says so
   await lock.connect();
   const db = knex({ client: 'pg', connection: databaseUrl, pool: { min: 0, max: 1 } });
   try {

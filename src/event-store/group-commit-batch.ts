@@ -21,6 +21,9 @@ export type Task<Rows> = {
 
 type Member<Rows> = Readonly<{ task: Task<Rows>; unit: Unit<Rows>; settle: () => void }>;
 
+/** How long the members of a batch may be tried one by one. */
+const ONE_BY_ONE_MS_MAX = 2_000;
+
 const NOTHING_LOADED: Loaded = { stream: () => [], answer: () => null };
 
 /** Loads, decides and writes one batch; settles its tasks, and returns those that lost a race. */
@@ -103,13 +106,24 @@ async function afterFailure<Rows>(
   events: GroupCommitEvents<Rows>,
 ): Promise<Task<Rows>[]> {
   const blamesMember = error.failure === 'refused' || error.failure === 'contended';
-  if (blamesMember && members.length > 1) {
-    const again: Task<Rows>[] = [];
-    for (const member of members) again.push(...(await writeBatch(store, [member], events)));
-    return again;
-  }
+  if (blamesMember && members.length > 1) return oneByOne(store, members, events);
   for (const { task } of members) task.reject(answerTo(error));
   return [];
+}
+
+/** Gives up on the rest once the time is over: each wait for somebody else's lock takes a while. */
+async function oneByOne<Rows>(
+  store: UnitStore<Rows>,
+  members: readonly Member<Rows>[],
+  events: GroupCommitEvents<Rows>,
+): Promise<Task<Rows>[]> {
+  const endsAt = performance.now() + ONE_BY_ONE_MS_MAX;
+  const again: Task<Rows>[] = [];
+  for (const member of members) {
+    if (performance.now() < endsAt) again.push(...(await writeBatch(store, [member], events)));
+    else member.task.reject(new StoreUnavailable('the batch took too long to be taken apart'));
+  }
+  return again;
 }
 
 function answerTo(error: WriteFailed): Error {

@@ -2,7 +2,8 @@ import { setImmediate } from 'node:timers';
 import type { KeyRef, Loaded, Unit, UnitStore, Verdict, WriteFailed } from './event-store.ts';
 import { runBatch } from './group-commit-batch.ts';
 import type { Task } from './group-commit-batch.ts';
-import { CommandOverloaded } from './group-commit-errors.ts';
+import { createCommandQueue } from './command-queue.ts';
+import type { CommandQueueLimits } from './command-queue.ts';
 
 /**
  * One command on its way to disk. `decide` sees the committed state of `loads` (and of `key`, where it
@@ -25,16 +26,11 @@ export type Work<Rows, Result> = Readonly<{
 /** `unit` absent: nothing to write, and `result` is the answer. */
 export type Decision<Rows, Result> = Readonly<{ unit?: Unit<Rows>; result: Result }>;
 
-export type GroupCommitLimits = Readonly<{
-  /** Commands in one transaction. */
-  batchMax: number;
-  /** Transactions under way at once. */
-  slots: number;
-  /** Commands that wait. */
-  queueMax: number;
-  /** How long a command may wait for its transaction to start. */
-  waitMaxMs: number;
-}>;
+export type GroupCommitLimits = CommandQueueLimits &
+  Readonly<{
+    /** Transactions under way at once. */
+    slots: number;
+  }>;
 
 /** What happened, for metrics and for those who wait for commits. */
 export type GroupCommitEvents<Rows> = Readonly<{
@@ -69,8 +65,7 @@ export function createGroupCommit<Rows>(
   limits: GroupCommitLimits,
   events: GroupCommitEvents<Rows>,
 ): GroupCommit<Rows> {
-  const queue: Task<Rows>[] = [];
-  const busy = new Set<string>();
+  const queue = createCommandQueue<Rows>(limits);
   const idlers: (() => void)[] = [];
   let running = 0;
   let pumpPlanned = false;
@@ -86,42 +81,36 @@ export function createGroupCommit<Rows>(
   }
 
   function pump(): void {
-    dropLate();
+    queue.dropLate();
     while (running < limits.slots) {
-      const batch = takeBatch(queue, busy, limits.batchMax);
+      const batch = queue.takeBatch();
       if (batch.length === 0) break;
       running += 1;
       void finish(batch);
     }
-    if (running === 0 && queue.length === 0) for (const idler of idlers.splice(0)) idler();
-  }
-
-  function dropLate(): void {
-    const oldest = performance.now() - limits.waitMaxMs;
-    for (let first = queue[0]; first && first.queuedAt < oldest; first = queue[0]) {
-      queue.shift();
-      first.reject(new CommandOverloaded());
-    }
+    if (isIdle()) for (const idler of idlers.splice(0)) idler();
   }
 
   async function finish(batch: readonly Task<Rows>[]): Promise<void> {
     const again = await runBatch(store, batch, events);
-    for (const stream of batch.flatMap(({ loads }) => loads)) busy.delete(stream);
-    queue.unshift(...again);
+    queue.release(batch, again);
     running -= 1;
     pump();
+  }
+
+  function isIdle(): boolean {
+    return running === 0 && queue.length() === 0;
   }
 
   return {
     submit: (work) =>
       new Promise((resolve, reject) => {
-        if (queue.length >= limits.queueMax) throw new CommandOverloaded();
         queue.push(taskOf(work, resolve, reject));
         planPump();
       }),
-    waiting: () => queue.length,
+    waiting: queue.length,
     idle() {
-      if (running === 0 && queue.length === 0) return Promise.resolve();
+      if (isIdle()) return Promise.resolve();
       return new Promise((resolve) => {
         idlers.push(resolve);
       });
@@ -146,25 +135,4 @@ function taskOf<Rows, Result>(
     },
     reject,
   };
-}
-
-/** Takes the oldest tasks whose streams are free; those of one stream stay in their order. */
-function takeBatch<Rows>(
-  queue: Task<Rows>[],
-  busy: Set<string>,
-  batchMax: number,
-): readonly Task<Rows>[] {
-  const batch: Task<Rows>[] = [];
-  const later: Task<Rows>[] = [];
-  const waitedFor = new Set<string>();
-  let scanned = 0;
-  for (const task of queue) {
-    if (batch.length === batchMax) break;
-    scanned += 1;
-    const free = task.loads.every((stream) => !busy.has(stream) && !waitedFor.has(stream));
-    for (const stream of task.loads) (free ? busy : waitedFor).add(stream);
-    (free ? batch : later).push(task);
-  }
-  queue.splice(0, scanned, ...later);
-  return batch;
 }

@@ -1,6 +1,14 @@
 import type { Pool, PoolClient } from 'pg';
 import { WriteFailed } from './event-store.ts';
-import type { KeyRef, StoredAnswer, StoredEvent, Unit, UnitStore, Verdict } from './event-store.ts';
+import type {
+  KeyRef,
+  StoredAnswer,
+  StoredEvent,
+  Unit,
+  UnitStore,
+  Verdict,
+  WriteFailure,
+} from './event-store.ts';
 import { EVENT_COLUMNS, toStoredEvent } from './postgres-event-store.ts';
 import type { EventRow } from './postgres-event-store.ts';
 import { writeFailureOf } from './write-failure.ts';
@@ -66,6 +74,9 @@ function callOf(name: string, count: number): string {
   return `select unit, verdict from ${name}(${parameters.join(', ')})`;
 }
 
+/** Losing a connection fails the query on it too, which is where it is handled. */
+const alreadyKnown = () => {};
+
 /** A connection that failed is closed, never used again: its late answers would be read as others'. */
 async function withClient<Result>(
   pool: Pool,
@@ -74,14 +85,16 @@ async function withClient<Result>(
   const client = await pool.connect().catch((error: unknown) => {
     throw new WriteFailed('not_applied', error);
   });
+  client.on('error', alreadyKnown);
+  let failure: WriteFailure | undefined;
   try {
-    const result = await use(client);
-    client.release();
-    return result;
+    return await use(client);
   } catch (error) {
-    const failure = writeFailureOf(error);
-    client.release(failure === 'unknown');
+    failure = writeFailureOf(error);
     throw new WriteFailed(failure, error);
+  } finally {
+    client.off('error', alreadyKnown);
+    client.release(failure === 'unknown');
   }
 }
 

@@ -5,6 +5,7 @@ import type { SagaEvent } from '#src/sagas/saga-events.ts';
 import type { FulfilledOrder } from './fulfilment-definition.ts';
 import { captured, refunded, shipped } from './fulfilment-facts.ts';
 
+/** In code points: half a character cannot be stored. */
 const REASON_LENGTH_MAX = 500;
 
 /** What an event of the saga is for the order. */
@@ -20,7 +21,7 @@ export function orderCommandOf(
     case 'SagaCompensated':
       return {
         type: 'FinishCancellation',
-        reason: event.data.reason.slice(0, REASON_LENGTH_MAX),
+        reason: Array.from(event.data.reason).slice(0, REASON_LENGTH_MAX).join(''),
       };
     case 'SagaStarted':
     case 'StepAttempted':

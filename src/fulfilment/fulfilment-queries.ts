@@ -1,9 +1,11 @@
-import type { Knex } from 'knex';
+import type { Reads } from '#src/database/reads.ts';
 import type { FulfilmentState } from '#src/orders/order-view.ts';
 
 /** The fulfilment of an order in the queue. Instants are ISO 8601 in UTC. */
 export type FulfilmentRow = Readonly<{
   sagaId: string;
+  state: FulfilmentState;
+  reason: string | null;
   definitionVersion: number;
   step: string | null;
   /** When it is tried next; null while it is being tried. */
@@ -16,23 +18,26 @@ type Row = Readonly<{
   subject_id: string;
   definition_version: number;
   state: FulfilmentState;
+  reason: string | null;
   step: string | null;
   owner: string | null;
   due_at: Date | null;
   deadline_at: Date | null;
 }>;
 
-const sagas = (knex: Knex) => knex<Row>('saga_work').where('definition', 'fulfilment');
+const sagas = ({ knex }: Reads) => knex('saga_work').where('definition', 'fulfilment');
 
 /** Null where the order has no fulfilment. */
 export async function readFulfilmentRow(
-  knex: Knex,
+  reads: Reads,
   orderId: string,
 ): Promise<FulfilmentRow | null> {
-  const row = await sagas(knex).first('*').where('subject_id', orderId);
+  const [row] = await reads.rows<Row>(sagas(reads).select('*').where('subject_id', orderId));
   if (!row) return null;
   return {
     sagaId: row.saga_id,
+    state: row.state,
+    reason: row.reason,
     definitionVersion: row.definition_version,
     step: row.step,
     dueAt: row.owner === null ? (row.due_at?.toISOString() ?? null) : null,
@@ -42,21 +47,14 @@ export async function readFulfilmentRow(
 
 /** How far the fulfilments of these orders are; an order without one is not in the answer. */
 export async function readFulfilmentStates(
-  knex: Knex,
+  reads: Reads,
   orderIds: readonly string[],
 ): Promise<ReadonlyMap<string, FulfilmentState>> {
   if (orderIds.length === 0) return new Map();
-  const rows = await sagas(knex).select('subject_id', 'state').whereIn('subject_id', orderIds);
+  const rows = await reads.rows<Row>(
+    sagas(reads)
+      .select('subject_id', 'state')
+      .whereIn('subject_id', [...orderIds]),
+  );
   return new Map(rows.map(({ subject_id: orderId, state }) => [orderId, state]));
-}
-
-/**
- * What an order shows as its `fulfilment`: the order's own word, and what only the saga knows, that it
- * is stuck or on its way back.
- */
-export function shownFulfilment(
-  own: FulfilmentState | undefined,
-  saga: FulfilmentState | undefined,
-): FulfilmentState | undefined {
-  return saga === undefined || saga === 'running' ? own : saga;
 }

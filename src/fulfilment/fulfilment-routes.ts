@@ -1,6 +1,6 @@
-import type { Knex } from 'knex';
 import { v7 as uuidv7 } from 'uuid';
 import { z } from 'zod';
+import type { Reads } from '#src/database/reads.ts';
 import type { EventStore } from '#src/event-store/event-store.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import { entityTags } from '#src/http/entity-tags.ts';
@@ -29,7 +29,7 @@ import {
   decideRetry,
   operateSaga,
 } from '#src/sagas/saga-operator.ts';
-import { foldSaga } from '#src/sagas/saga.ts';
+import { foldSaga, isLive } from '#src/sagas/saga.ts';
 import type { Saga } from '#src/sagas/saga.ts';
 import type { FulfilledOrder } from './fulfilment-definition.ts';
 import type { Fulfilment } from './fulfilment.ts';
@@ -46,7 +46,7 @@ export type FulfilmentRouteDependencies = Readonly<{
   commit: Pick<GroupCommit<OrderRows>, 'submit'>;
   fulfilment: Pick<Fulfilment, 'definitions' | 'kinds'>;
   eventStore: EventStore;
-  knex: Knex;
+  reads: Reads;
   now: () => Date;
 }>;
 
@@ -173,7 +173,11 @@ function resolveRoute(dependencies: FulfilmentRouteDependencies): Route {
   });
 }
 
-type Decide = (saga: Saga, definition: SagaDefinition<FulfilledOrder>) => SagaEvent[];
+type Decide = (
+  saga: Saga,
+  definition: SagaDefinition<FulfilledOrder>,
+  isSetAside: boolean,
+) => SagaEvent[];
 
 async function operate(
   dependencies: FulfilmentRouteDependencies,
@@ -181,9 +185,9 @@ async function operate(
   { requestId, traceparent }: Pick<RouteRequest<0, 0, 0, 0>, 'requestId' | 'traceparent'>,
   decide: Decide,
 ): Promise<FulfilmentView> {
-  const { commit, knex, fulfilment, now } = dependencies;
+  const { commit, reads, fulfilment, now } = dependencies;
   return guarded(async () => {
-    const { sagaId, definitionVersion } = await find(knex, orderId);
+    const { sagaId, definitionVersion, state } = await find(reads, orderId);
     const metadata = {
       correlationId: requestId,
       actor: OPERATOR,
@@ -194,16 +198,18 @@ async function operate(
       ({ definition }) => definition.version === definitionVersion,
     );
     if (!kind) throw orderProblem(fulfilmentOff);
-    await operateSaga(commit, kind, now, saga, decide);
+    await operateSaga(commit, kind, now, saga, (current, definition) =>
+      decide(current, definition, state === 'stuck' && isLive(current)),
+    );
     return read(dependencies, orderId);
   });
 }
 
 async function read(
-  { knex, eventStore, fulfilment }: FulfilmentRouteDependencies,
+  { reads, eventStore, fulfilment }: FulfilmentRouteDependencies,
   orderId: string,
 ): Promise<FulfilmentView> {
-  const row = await find(knex, orderId);
+  const row = await find(reads, orderId);
   const stream = await eventStore.readStream(row.sagaId);
   const saga = foldSaga(stream.map(toRecordedSagaEvent));
   const definition = fulfilment.definitions.find(
@@ -213,8 +219,8 @@ async function read(
   return toFulfilmentView(saga, row, definition);
 }
 
-async function find(knex: Knex, orderId: string) {
-  const row = await readFulfilmentRow(knex, orderId);
+async function find(reads: Reads, orderId: string) {
+  const row = await readFulfilmentRow(reads, orderId);
   if (!row) throw orderProblem(notFound);
   return row;
 }

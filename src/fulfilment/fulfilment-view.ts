@@ -3,7 +3,7 @@ import { instant, uuid } from '#src/http/fields.ts';
 import { openSteps } from '#src/sagas/saga-decisions.ts';
 import { actionsOf } from '#src/sagas/saga-definition.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
-import { actionOf } from '#src/sagas/saga.ts';
+import { actionOf, isLive, reasonOf } from '#src/sagas/saga.ts';
 import type { Saga } from '#src/sagas/saga.ts';
 import type { FulfilledOrder } from './fulfilment-definition.ts';
 import type { FulfilmentRow } from './fulfilment-queries.ts';
@@ -53,15 +53,16 @@ export function toFulfilmentView(
   const shown = actionsOf(definition).filter(
     ({ name }) => forward.has(name) || actionOf(saga, name).state !== 'pending',
   );
-  const isStuck = saga.state === 'stuck';
+  const isSetAside = row.state === 'stuck' && isLive(saga);
+  const reason = isSetAside ? row.reason : reasonOf(saga);
   return {
     sagaId: row.sagaId,
     orderId: saga.subjectId,
     definitionVersion: saga.definitionVersion,
-    state: saga.state,
-    ...(saga.reason !== null && { reason: saga.reason }),
+    state: isSetAside ? 'stuck' : saga.state,
+    ...(reason !== null && { reason }),
     steps: shown.map(({ name }) => stepView(name, saga, row)),
-    open: isStuck ? openSteps(saga, definition) : [],
+    open: saga.state === 'stuck' ? openSteps(saga, definition) : [],
     startedAt: saga.startedAt,
     updatedAt: saga.lastAt,
   };

@@ -1,5 +1,5 @@
-import type { Knex } from 'knex';
 import { z } from 'zod';
+import type { Reads } from '#src/database/reads.ts';
 import { instant, queryInteger, safeText } from '#src/http/fields.ts';
 import { route } from '#src/http/route.ts';
 import type { Route } from '#src/http/route.ts';
@@ -41,11 +41,11 @@ const example = {
 const { databaseUnavailable } = orderProblemKinds;
 
 /** What is in stock, and how it gets there. */
-export function inventoryRoutes(knex: Knex): Route[] {
-  return [putRoute(knex), getRoute(knex), listRoute(knex)];
+export function inventoryRoutes(reads: Reads): Route[] {
+  return [putRoute(reads), getRoute(reads), listRoute(reads)];
 }
 
-function putRoute(knex: Knex): Route {
+function putRoute(reads: Reads): Route {
   return route({
     method: 'PUT',
     path: '/v1/stock/{sku}',
@@ -59,14 +59,14 @@ function putRoute(knex: Knex): Route {
     answers: { 200: { description: 'The stock of the sku.', schema: stockLevel, example } },
     problems: [fulfilmentProblemKinds.stockReserved, databaseUnavailable],
     handle: async ({ params, body }) => {
-      const level = await asking(setOnHand(knex, params.sku, body.onHand));
+      const level = await asking(setOnHand(reads, params.sku, body.onHand));
       if (!level) throw orderProblem(fulfilmentProblemKinds.stockReserved);
       return { status: 200, body: level };
     },
   });
 }
 
-function getRoute(knex: Knex): Route {
+function getRoute(reads: Reads): Route {
   return route({
     method: 'GET',
     path: '/v1/stock/{sku}',
@@ -77,14 +77,14 @@ function getRoute(knex: Knex): Route {
     answers: { 200: { description: 'The stock of the sku.', schema: stockLevel, example } },
     problems: [fulfilmentProblemKinds.stockNotFound, databaseUnavailable],
     handle: async ({ params }) => {
-      const level = await asking(readStock(knex, params.sku));
+      const level = await asking(readStock(reads, params.sku));
       if (!level) throw orderProblem(fulfilmentProblemKinds.stockNotFound);
       return { status: 200, body: level };
     },
   });
 }
 
-function listRoute(knex: Knex): Route {
+function listRoute(reads: Reads): Route {
   return route({
     method: 'GET',
     path: '/v1/stock',
@@ -102,7 +102,7 @@ function listRoute(knex: Knex): Route {
     problems: [databaseUnavailable],
     handle: async ({ query }) => ({
       status: 200,
-      body: await asking(listStock(knex, query.limit, query.cursor)),
+      body: await asking(listStock(reads, query.limit, query.cursor)),
     }),
   });
 }

@@ -1,4 +1,4 @@
-import type { Knex } from 'knex';
+import type { Reads } from '#src/database/reads.ts';
 
 /** Goods of one sku; `available` is what may still be reserved. */
 export type StockLevel = Readonly<{
@@ -15,39 +15,40 @@ type Row = Readonly<{ sku: string; on_hand: number; reserved: number; updated_at
 
 /** Sets what is on hand; null where more than that is reserved, so that nothing was changed. */
 export async function setOnHand(
-  knex: Knex,
+  { pool }: Reads,
   sku: string,
   onHand: number,
 ): Promise<StockLevel | null> {
-  const result = await knex.raw<{ rows: Row[] }>(
-    `insert into stock (sku, on_hand) values (:sku, :onHand)
+  const { rows } = await pool.query<Row>(
+    `insert into stock (sku, on_hand) values ($1, $2)
      on conflict (sku) do update
        set on_hand = excluded.on_hand, updated_at = clock_timestamp()
        where stock.reserved <= excluded.on_hand
      returning sku, on_hand, reserved, updated_at`,
-    { sku, onHand },
+    [sku, onHand],
   );
-  const [row] = result.rows;
+  const [row] = rows;
   return row ? toStockLevel(row) : null;
 }
 
-export async function readStock(knex: Knex, sku: string): Promise<StockLevel | null> {
-  const row = await knex<Row>('stock').first('*').where({ sku });
+export async function readStock(reads: Reads, sku: string): Promise<StockLevel | null> {
+  const [row] = await reads.rows<Row>(reads.knex('stock').select('*').where({ sku }));
   return row ? toStockLevel(row) : null;
 }
 
 /** One page in the order of skus, from after `cursor`. */
 export async function listStock(
-  knex: Knex,
+  reads: Reads,
   limit: number,
   cursor: string | undefined,
 ): Promise<StockPage> {
-  const query = knex<Row>('stock')
+  const query = reads
+    .knex('stock')
     .select('*')
     .orderBy('sku')
     .limit(limit + 1);
   if (cursor !== undefined) query.where('sku', '>', Buffer.from(cursor, 'base64url').toString());
-  const rows: Row[] = await query;
+  const rows = await reads.rows<Row>(query);
   const data = rows.slice(0, limit).map(toStockLevel);
   const last = data.at(-1);
   const nextCursor =

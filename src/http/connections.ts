@@ -1,5 +1,9 @@
+import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+
+import { problemKinds } from './problem-kinds.ts';
+import { PROBLEM_MEDIA_TYPE, Problem, problemBody } from './problem.ts';
 
 const DISCARD_BYTES_MAX = 16 * 1024 * 1024;
 const DISCARD_TIME_MS_MAX = 5_000;
@@ -32,6 +36,19 @@ export function answerExpectations(
   bodyBytesMax: number,
   handle: (request: IncomingMessage, response: ServerResponse) => void,
 ): void {
+  server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
+    const problem = new Problem(problemKinds.expectationFailed, {
+      detail:
+        'Only `Expect: 100-continue` is understood here. Send the request without the header.',
+    });
+    const body = problemBody(problem, randomUUID());
+    response.writeHead(problem.status, {
+      'content-type': PROBLEM_MEDIA_TYPE,
+      'content-length': Buffer.byteLength(body),
+      connection: 'close',
+    });
+    response.end(body);
+  });
   server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
     const isTooLarge = Number(request.headers['content-length']) > bodyBytesMax;
     if (!isTooLarge) response.writeContinue();

@@ -14,10 +14,12 @@ const gauges = {
   orders_outbox_oldest_age_seconds: 'Age of the oldest of them.',
   orders_outbox_parked: 'Keys that wait for an operator.',
   orders_outbox_oldest_parked_age_seconds: 'How long the first of them has waited.',
+  orders_saga_oldest_nonterminal_age_seconds: 'Age of the oldest saga that has not ended.',
 } as const;
 
 /** The same, with a value for each of several things, told apart by a label. */
 const labelledGauges = {
+  orders_saga_instances: ['state', 'Sagas that have not ended.'],
   orders_lease_held: ['lease', '1 while this process holds the lease.'],
   orders_db_pool_in_use: ['pool', 'Connections in use.'],
   orders_db_pool_idle: ['pool', 'Connections that are open and free.'],
@@ -43,6 +45,8 @@ export type Metrics = Readonly<{
   countPublished(count: number): void;
   countPublishError(reason: string): void;
   countLeaseTransition(lease: string): void;
+  /** One try of a step of a saga. */
+  observeSagaStep(saga: string, step: string, outcome: string, seconds: number): void;
   /** Reads the gauge at each scrape. To be called once; a reading that fails or is late is NaN. */
   watch(name: GaugeName, read: () => number | Promise<number>): void;
   /** The same for a gauge with a label: a value for each of its values; none when it fails. */
@@ -60,6 +64,7 @@ export function createMetrics(): Metrics {
     observeRequest: createRequestObserver(registry),
     ...createWriteMetrics(registry),
     ...createOutboxMetrics(registry),
+    observeSagaStep: createSagaObserver(registry),
     watch: (name, read) => watch(registry, name, read),
     watchEach: (name, read) => watchEach(registry, name, read),
     contentType: registry.contentType,
@@ -117,6 +122,20 @@ function createWriteMetrics(registry: Registry) {
     },
     countEvents: (type: string, count: number) => eventType(type).inc(count),
   };
+}
+
+function createSagaObserver(registry: Registry): Metrics['observeSagaStep'] {
+  const durations = new Histogram({
+    name: 'orders_saga_step_duration_seconds',
+    help: 'Time that one try of a step took, by what it came to.',
+    labelNames: ['saga', 'step', 'outcome'],
+    buckets: SECONDS,
+    registers: [registry],
+  });
+  const child = remember((saga: string, step: string, outcome: string) =>
+    durations.labels(saga, step, outcome),
+  );
+  return (saga, step, outcome, seconds) => child(saga, step, outcome).observe(seconds);
 }
 
 function createOutboxMetrics(registry: Registry) {

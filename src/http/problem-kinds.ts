@@ -62,6 +62,12 @@ export const problemKinds = {
     title: 'Idempotency-Key in use',
     advice: 'A request with this key is under way. Repeat it after Retry-After seconds.',
   },
+  expectationFailed: {
+    code: 'expectation_failed',
+    status: 417,
+    title: 'Expectation not met',
+    advice: 'Send the request without the Expect header, or with 100-continue.',
+  },
   headersTooLarge: {
     code: 'headers_too_large',
     status: 431,

@@ -41,7 +41,7 @@ const LIMITS: ServerLimits = {
   requestTimeoutMs: 30_000,
   keepAliveTimeoutMs: 72_000,
   connectionTimeoutMs: 90_000,
-  closeTimeoutMs: 7_000,
+  closeTimeoutMs: 5_000,
 };
 
 /** How often Node looks for requests that took too long to arrive. */

@@ -6,6 +6,7 @@ import type {
   StoredAnswer,
   StreamAppend,
 } from '#src/event-store/event-store.ts';
+import { VersionConflict } from '#src/event-store/group-commit-errors.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
 import { recordedAt } from '#src/event-store/recorded-at.ts';
 import type { SagaWorkRow } from '#src/sagas/saga-work.ts';
@@ -14,8 +15,8 @@ import type { OrderEvent } from './domain/order-events.ts';
 import { OrderRejected } from './domain/order-rejected.ts';
 import type { RejectionCode } from './domain/order-rejected.ts';
 import { allowedCommands, decide, isRepeat } from './domain/order.ts';
-import type { Order } from './domain/order.ts';
 import { foldOrder } from './order-history.ts';
+import type { OrderHistory } from './order-history.ts';
 import { appendToOrder } from './order-units.ts';
 import type { OrderAppend, OrderAt, OrderRows } from './order-units.ts';
 import type { OrderView } from './order-view.ts';
@@ -49,7 +50,7 @@ export type OrderStanding = Readonly<{ status: string; version: number; allowed:
 
 /** The rules, or the caller's own precondition, said no. */
 export class OrderRequestRefused extends Error {
-  readonly code: RejectionCode | 'version_mismatch';
+  readonly code: RejectionCode | 'version_mismatch' | 'version_conflict';
   /** Absent where there is no such order. */
   readonly current: OrderStanding | undefined;
 
@@ -92,7 +93,6 @@ export type OrderCommandDependencies = Readonly<{
   topic: string;
   /** Whether commands must wait until Kafka has taken some of what is there. */
   outboxIsFull: () => boolean;
-  /** Absent where orders are handled by hand only. */
   followUp: FollowUp;
 }>;
 
@@ -105,16 +105,25 @@ export function createOrderCommandHandler(
 ): HandleOrderCommand {
   const { commit, outboxIsFull } = dependencies;
   return async (request) => {
-    if (outboxIsFull()) throw new OutboxFull();
     const commandId = randomUUID();
     const isNew = request.command.type === 'PlaceOrder';
-    return commit.submit({
-      loads: isNew ? [] : [request.orderId],
-      ...(request.idempotency && { key: request.idempotency.ref }),
-      assumeNewKey: isNew,
-      attemptsMax: ATTEMPTS_MAX,
-      decide: (loaded) => decideRequest(request, commandId, loaded, dependencies),
-    });
+    let seen: Loaded | undefined;
+    try {
+      return await commit.submit({
+        loads: isNew ? [] : [request.orderId],
+        ...(request.idempotency && { key: request.idempotency.ref }),
+        assumeNewKey: isNew && !outboxIsFull(),
+        attemptsMax: ATTEMPTS_MAX,
+        decide: (loaded) => {
+          seen = loaded;
+          return decideRequest(request, commandId, loaded, dependencies);
+        },
+      });
+    } catch (error) {
+      if (!(error instanceof VersionConflict)) throw error;
+      const stream = seen?.stream(request.orderId) ?? [];
+      throw new OrderRequestRefused('version_conflict', standingOf(foldOrder(stream)));
+    }
   };
 }
 
@@ -129,7 +138,8 @@ function decideRequest(
   if (stored) return { result: replay(stored, idempotency.requestHash) };
 
   const { order, view, lastAt } = foldOrder(loaded.stream(orderId));
-  const [first, ...rest] = eventsOf(request, order, view?.version ?? 0);
+  const [first, ...rest] = eventsOf(request, { order, view });
+  if (first && dependencies.outboxIsFull()) throw new OutboxFull();
   const appended = first
     ? append({ orderId, view }, [first, ...rest], dependencies, {
         recordedAt: recordedAt(dependencies.now(), lastAt),
@@ -139,7 +149,8 @@ function decideRequest(
   const result = answerTo(command, appended.view);
   if (!idempotency) return first ? { unit: appended.unit, result } : { result };
   const { ref, requestHash } = idempotency;
-  const answer = { ref, commandId, stored: { requestHash, ...result } };
+  const { status, etag, location, body } = result;
+  const answer = { ref, commandId, stored: { requestHash, status, etag, location, body } };
   return { unit: { ...appended.unit, answer }, result };
 }
 
@@ -163,22 +174,24 @@ function replay(stored: StoredAnswer, requestHash: Uint8Array): OrderAnswer {
   return { status, etag, location, body, replayed: true };
 }
 
-function eventsOf({ command, matches }: OrderRequest, order: Order, version: number): OrderEvent[] {
-  const current = {
-    status: order.status,
-    version,
-    allowed: allowedCommands(order),
-  };
-  const exists = order.status !== 'unplaced';
-  if (exists && matches && !isRepeat(command, order) && !matches(version)) {
-    throw new OrderRequestRefused('version_mismatch', current);
+type Folded = Pick<OrderHistory, 'order' | 'view'>;
+
+function eventsOf({ command, matches }: OrderRequest, { order, view }: Folded): OrderEvent[] {
+  if (view && matches && !isRepeat(command, order) && !matches(view.version)) {
+    throw new OrderRequestRefused('version_mismatch', standingOf({ order, view }));
   }
   try {
     return decide(command, order);
   } catch (error) {
     if (!(error instanceof OrderRejected)) throw error;
-    throw new OrderRequestRefused(error.code, exists ? current : undefined);
+    throw new OrderRequestRefused(error.code, standingOf({ order, view }));
   }
+}
+
+function standingOf({ order, view }: Folded): OrderStanding | undefined {
+  return view
+    ? { status: view.status, version: view.version, allowed: allowedCommands(order) }
+    : undefined;
 }
 
 /** A repeat: only its answer is written, and only where it came with a key. */

@@ -82,6 +82,11 @@ const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, '
     title: 'Shipment requested',
     advice: 'The carrier has been asked: the order can no longer be cancelled.',
   },
+  version_conflict: {
+    status: 409,
+    title: 'Too many writers at once',
+    advice: 'Others changed the order at every attempt. Nothing was written; try again.',
+  },
   version_mismatch: {
     status: 412,
     title: 'Order has changed',
@@ -115,12 +120,7 @@ export const orderProblemKinds = {
     title: 'Idempotency-Key used for another request',
     advice: 'A key stands for one request for 72 hours. Choose a new key for a new request.',
   },
-  versionConflict: {
-    code: 'version_conflict',
-    status: 409,
-    title: 'Too many writers at once',
-    advice: 'Others changed the order at every attempt. Nothing was written; try again.',
-  },
+  versionConflict: refusalKind('version_conflict'),
   fulfilmentOff: {
     code: 'fulfilment_off',
     status: 409,

@@ -1,5 +1,5 @@
-import type { Knex } from 'knex';
 import { z } from 'zod';
+import type { Reads } from '#src/database/reads.ts';
 import type { EventStore, ReadUntil, StoredEvent } from '#src/event-store/event-store.ts';
 import { entityTags, ifNoneMatchHits, versionETag } from '#src/http/entity-tags.ts';
 import { route } from '#src/http/route.ts';
@@ -19,11 +19,12 @@ import { listOrders } from './orders-summary-queries.ts';
 
 export type OrderReadDependencies = Readonly<{
   eventStore: EventStore;
-  knex: Knex;
+  reads: Reads;
   /** How far the sagas of these orders are, for those that have one. */
   fulfilmentStates: (orderIds: readonly string[]) => Promise<ReadonlyMap<string, FulfilmentState>>;
 }>;
 
+const conditional = z.object({ 'if-none-match': entityTags.optional() });
 const { databaseUnavailable, versionNotFound, cursorInvalid } = orderProblemKinds;
 
 /** What is known of orders over HTTP. */
@@ -45,7 +46,7 @@ function getOrderRoute({ eventStore, fulfilmentStates }: OrderReadDependencies):
     description: 'version or at (both included) ask for an earlier state of the order.',
     params: orderParams,
     query: getOrderQuery,
-    headers: z.object({ 'if-none-match': entityTags.optional() }),
+    headers: conditional,
     answers: {
       200: { description: 'The order.', schema: orderAnswer, headers: ['ETag'] },
       304: { description: 'The caller has this version already.', headers: ['ETag'] },
@@ -60,7 +61,7 @@ function getOrderRoute({ eventStore, fulfilmentStates }: OrderReadDependencies):
       const ifNoneMatch = headers['if-none-match'];
       const isNow = query.version === undefined && query.at === undefined;
       const shown = isNow ? await withSagaState(view, fulfilmentStates) : view;
-      if (shown === view && ifNoneMatch && ifNoneMatchHits(ifNoneMatch, etag)) {
+      if (!isUnderWay(shown) && ifNoneMatch && ifNoneMatchHits(ifNoneMatch, etag)) {
         return { status: 304, headers: { etag } };
       }
       return { status: 200, text: JSON.stringify(shown), headers: { etag } };
@@ -68,7 +69,7 @@ function getOrderRoute({ eventStore, fulfilmentStates }: OrderReadDependencies):
   });
 }
 
-function listOrdersRoute({ knex, fulfilmentStates }: OrderReadDependencies): Route {
+function listOrdersRoute({ reads, fulfilmentStates }: OrderReadDependencies): Route {
   return route({
     method: 'GET',
     path: '/v1/orders',
@@ -80,7 +81,7 @@ function listOrdersRoute({ knex, fulfilmentStates }: OrderReadDependencies): Rou
     answers: { 200: { description: 'A page of orders, without their items.', schema: orderPage } },
     problems: [cursorInvalid, databaseUnavailable],
     handle: async ({ query: { limit, cursor, ...filter } }) => {
-      const { data, nextCursor } = await attempt(listOrders(knex, filter, limit, cursor));
+      const { data, nextCursor } = await attempt(listOrders(reads, filter, limit, cursor));
       const states = await attempt(fulfilmentStates(data.map(({ orderId }) => orderId)));
       const withStates = data.map((order) => {
         const fulfilment = states.get(order.orderId);
@@ -100,12 +101,22 @@ function orderEventsRoute({ eventStore }: OrderReadDependencies): Route {
     summary: 'Read the history of an order',
     description: 'Every event of the order, first to last, as it is stored.',
     params: orderParams,
-    answers: { 200: { description: 'The events.', schema: orderEvents } },
+    headers: conditional,
+    answers: {
+      200: { description: 'The events.', schema: orderEvents, headers: ['ETag'] },
+      304: { description: 'The caller has this version already.', headers: ['ETag'] },
+    },
     problems: [refusalKind('order_not_found'), databaseUnavailable],
-    handle: async ({ params }) => {
+    handle: async ({ params, headers }) => {
       const events = await attempt(eventStore.readStream(params.orderId));
       if (events.length === 0) throw orderProblem(refusalKind('order_not_found'));
-      return { status: 200, text: JSON.stringify({ data: events.map(toHistoryEntry) }) };
+      const etag = versionETag(events.length);
+      const ifNoneMatch = headers['if-none-match'];
+      if (ifNoneMatch && ifNoneMatchHits(ifNoneMatch, etag)) {
+        return { status: 304, headers: { etag } };
+      }
+      const text = JSON.stringify({ data: events.map(toHistoryEntry) });
+      return { status: 200, text, headers: { etag } };
     },
   });
 }
@@ -129,15 +140,20 @@ async function readOrder(
   throw orderProblem(isKnown ? versionNotFound : refusalKind('order_not_found'));
 }
 
-/** What only the saga knows: that it is stuck, or on its way back. The view itself where that is all. */
+/** With what only the saga knows: that it is stuck, or on its way back. */
 async function withSagaState(
   view: OrderView,
   fulfilmentStates: OrderReadDependencies['fulfilmentStates'],
 ): Promise<OrderView> {
-  if (view.fulfilment !== 'running' && view.fulfilment !== 'compensating') return view;
-  const state = (await attempt(fulfilmentStates([view.orderId]))).get(view.orderId);
-  const isNews = state === 'stuck' || state === 'compensating';
-  return isNews && state !== view.fulfilment ? { ...view, fulfilment: state } : view;
+  if (!isUnderWay(view)) return view;
+  const fulfilment = (await attempt(fulfilmentStates([view.orderId]))).get(view.orderId);
+  const isNews = fulfilment === 'stuck' || fulfilment === 'compensating';
+  return isNews ? { ...view, fulfilment } : view;
+}
+
+/** While its saga is, an order may be shown otherwise from one moment to the next, its version unchanged. */
+function isUnderWay({ fulfilment }: OrderView): boolean {
+  return fulfilment === 'running' || fulfilment === 'compensating' || fulfilment === 'stuck';
 }
 
 async function attempt<Result>(read: Promise<Result>): Promise<Result> {

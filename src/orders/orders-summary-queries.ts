@@ -1,5 +1,5 @@
-import type { Knex } from 'knex';
 import { z } from 'zod';
+import type { Reads } from '#src/database/reads.ts';
 import { instant, uuid } from '#src/http/fields.ts';
 import type { orderSummary } from './order-schemas.ts';
 
@@ -46,12 +46,13 @@ type Row = Readonly<{
  * @throws CursorInvalid
  */
 export async function listOrders(
-  knex: Knex,
+  reads: Reads,
   filter: OrderFilter,
   limit: number,
   cursor?: string,
 ): Promise<OrderPage> {
-  const query = knex<Row>('orders_summary')
+  const query = reads
+    .knex('orders_summary')
     .select('*')
     .orderBy([
       { column: 'placed_at', order: 'desc' },
@@ -67,7 +68,7 @@ export async function listOrders(
       ...readCursor(cursor, filter),
     });
   }
-  const rows: Row[] = await query;
+  const rows = await reads.rows<Row>(query);
   const data = rows.slice(0, limit).map(toSummary);
   const last = data.at(-1);
   return { data, nextCursor: rows.length > limit && last ? writeCursor(last, filter) : null };

@@ -34,18 +34,23 @@ export async function forEachStreamBatch(
   }
 }
 
+/** Losing the connection fails the query on it too, which is where it is handled. */
+const alreadyKnown = () => {};
+
 async function inTransaction<Result>(
   pool: Pool,
   mode: 'read' | 'lock',
   use: (client: PoolClient) => Promise<Result>,
 ): Promise<Result> {
   const client = await pool.connect();
+  client.on('error', alreadyKnown);
   try {
     await client.query(
       mode === 'read' ? 'begin isolation level repeatable read read only' : 'begin',
     );
     const result = await use(client);
     await client.query('commit');
+    client.off('error', alreadyKnown);
     client.release();
     return result;
   } catch (error) {

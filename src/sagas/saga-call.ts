@@ -33,7 +33,7 @@ export type EffectCall = Readonly<{
   lookUp(asked: KeyedRequest, signal: AbortSignal): Promise<LookUpOutcome>;
 }>;
 
-/** Settles the key of another call; final whenever it is answered, so it may be sent at any time. */
+/** Settles the key of another call for good, as long as the provider knows the key. */
 export type CancelCall = Readonly<{
   cancel(asked: KeyedRequest, signal: AbortSignal): Promise<CancelOutcome>;
 }>;
@@ -63,6 +63,10 @@ export async function callStep(
   { fresh, mayResend, signal, around }: CallOptions,
 ): Promise<StepOutcome> {
   if ('cancel' in call) {
+    if (!mayResend) {
+      const reason = 'the key is too old for the provider to be asked about it';
+      return { outcome: 'unknown', reason, hopeless: true };
+    }
     const cancelled = await around('cancel', () => call.cancel(asked, signal));
     return cancelled.outcome === 'unknown' ? unsettled(cancelled) : cancelled;
   }

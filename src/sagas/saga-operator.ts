@@ -77,11 +77,16 @@ export async function operateSaga<Subject, Rows>(
 
 /**
  * Tries everything again that was given up. What the provider refused gets a new key, since the old one
- * never has an effect; what may have happened keeps its key for ever.
+ * never has an effect; what may have happened keeps its key for ever. A saga that was set aside after
+ * runs that failed simply goes on.
  * @throws SagaNotStuck
  */
-export function decideRetry<Subject>(saga: Saga, { steps }: SagaDefinition<Subject>): SagaEvent[] {
-  if (saga.state !== 'stuck') throw new SagaNotStuck(saga.state);
+export function decideRetry<Subject>(
+  saga: Saga,
+  { steps }: SagaDefinition<Subject>,
+  isSetAside: boolean,
+): SagaEvent[] {
+  if (saga.state !== 'stuck' && !isSetAside) throw new SagaNotStuck(saga.state);
   const ways = steps.flatMap(({ cancel, compensation }) =>
     [cancel ?? [], compensation ?? []].flat(),
   );

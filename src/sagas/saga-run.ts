@@ -6,12 +6,13 @@ import { commitSaga } from './saga-commit.ts';
 import type { SagaCommitted } from './saga-commit.ts';
 import { eventsOfOutcome } from './saga-decisions.ts';
 import type { Advance, StepOutcome, Todo } from './saga-decisions.ts';
+import { cancelledStep } from './saga-definition.ts';
 import type { CallAction } from './saga-definition.ts';
 import type { SagaKind } from './saga-kind.ts';
 import type { SagaRunnerDependencies } from './saga-runner.ts';
 import { giveBack, standing } from './saga-work.ts';
 import type { SagaClaim, SagaWorkRow } from './saga-work.ts';
-import { actionOf } from './saga.ts';
+import { actionOf, reasonOf } from './saga.ts';
 import type { Saga } from './saga.ts';
 
 /** How long to wait before a commit is tried again that was surely not written. */
@@ -43,8 +44,8 @@ export async function runSaga<Subject, Rows>(
   run: Run<Subject, Rows>,
   heldFrom: number,
 ): Promise<void> {
-  const { dependencies, holder, kind, claim } = run;
-  const { pool, log, observe, events } = dependencies;
+  const { dependencies, holder, claim } = run;
+  const { pool, log, observe } = dependencies;
   const { sagaId } = claim;
   let heldUntil = heldFrom + holder.leaseMs;
   let report: Report | undefined;
@@ -59,10 +60,7 @@ export async function runSaga<Subject, Rows>(
     const { saga, todo, written } = committed;
     if (written) heldUntil = committedFrom + holder.leaseMs;
     if (todo.kind === 'wait') return;
-    if (todo.kind === 'rest') {
-      events?.rested(kind.definition.name, saga.state);
-      return tellRest(run, saga);
-    }
+    if (todo.kind === 'rest') return tellRest(run, saga);
     if (holder.stopping.aborted) return giveBack(pool, claim, { dueInMs: 0, failed: false });
     report = await call(run, saga, todo);
     if (holder.cutting.aborted) return;
@@ -142,9 +140,12 @@ async function call<Subject, Rows>(
   if (key === null || requestedAt === null || !calls) throw new Error(`${name} cannot be called`);
   const startedAt = performance.now();
   const deadline = startDeadline(2 * limits.callTimeoutMs, holder.cutting);
+  // A cancel is as old as the call that it settles: a provider that forgot the one forgot the other.
+  const settled = cancelledStep(kind.definition, name)?.action.name;
+  const sentAt = (settled && actionOf(saga, settled).requestedAt) ?? requestedAt;
   const options = {
     fresh,
-    mayResend: now().getTime() - Date.parse(requestedAt) < limits.resendMsMax,
+    mayResend: now().getTime() - Date.parse(sentAt) < limits.resendMsMax,
     signal: deadline.signal,
     around: async <Result>(what: 'send' | 'look_up' | 'cancel', make: () => Promise<Result>) => {
       await observe?.(`before ${what} ${name}`, sagaId);
@@ -178,8 +179,10 @@ function startDeadline(timeoutMs: number, outer: AbortSignal) {
 
 function tellRest<Subject, Rows>(
   { dependencies: { log }, claim: { sagaId } }: Run<Subject, Rows>,
-  { state, reason }: Saga,
+  saga: Saga,
 ): void {
+  const { state } = saga;
+  const reason = reasonOf(saga);
   if (state === 'stuck') log.warn({ sagaId, reason }, 'saga stuck: it needs an operator');
   else log.info({ sagaId, state }, 'saga ended');
 }

@@ -10,11 +10,12 @@ import type { SagaKind } from './saga-kind.ts';
 import type { ObserveSaga } from './saga-points.ts';
 import { runSaga } from './saga-run.ts';
 import type { SagaHolder } from './saga-run.ts';
-import { claimSagas, giveBack, requireDefinitions } from './saga-work.ts';
+import { claimSagas, giveBack, requireDefinitions, setAside } from './saga-work.ts';
 import type { SagaClaim, SagaWorkRow } from './saga-work.ts';
-import type { SagaState } from './saga.ts';
 
 const CLAIM_MAX = 50;
+/** Runs of a saga that may fail one after the other before it waits for an operator. */
+const FAILED_RUNS_MAX = 20;
 /** The row of a new saga is at it; a claim makes a new one. */
 const FIRST_EPOCH = 1;
 
@@ -38,8 +39,6 @@ export type SagaRunnerLimits = Readonly<{
 /** What happened, for metrics. */
 export type SagaRunnerEvents = Readonly<{
   called(definition: string, step: string, outcome: string, durationMs: number): void;
-  /** It has ended, or is stuck. */
-  rested(definition: string, state: SagaState): void;
 }>;
 
 export type SagaRunnerDependencies<Subject, Rows> = Readonly<{
@@ -158,10 +157,19 @@ async function runGuarded<Subject, Rows>(
     if (holder.cutting.aborted) return; // it is left to its lease
     log.error({ sagaId, failures, err }, 'saga run failed, giving it back');
     const dueInMs = Math.ceil(fullJitterMs(failures + 1, limits.retry));
-    await giveBack(pool, claim, { dueInMs, failed: true }).catch((err: unknown) => {
+    const givenBack =
+      failures + 1 < FAILED_RUNS_MAX
+        ? giveBack(pool, claim, { dueInMs, failed: true })
+        : setAside(pool, claim, `${FAILED_RUNS_MAX} runs failed, the last with ${nameOf(err)}`);
+    await givenBack.catch((err: unknown) => {
       log.error({ sagaId, err }, 'saga not given back: its lease must end');
     });
   }
+}
+
+/** Its message may quote what a caller sent. */
+function nameOf(error: unknown): string {
+  return error instanceof Error ? error.name : 'an unknown error';
 }
 
 function beginSaga(

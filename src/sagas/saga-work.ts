@@ -1,6 +1,6 @@
 import type { Pool } from 'pg';
 import type { Todo } from './saga-decisions.ts';
-import { actionOf } from './saga.ts';
+import { actionOf, reasonOf } from './saga.ts';
 import type { Saga, SagaState } from './saga.ts';
 
 /**
@@ -34,7 +34,7 @@ export type SagaWorkRow =
       due_in_ms: number | null;
       deadline_at: string | null;
     }>
-  /** Makes the live saga of a subject due at once, whoever holds it. */
+  /** Turns the live saga of a subject back: due at once, whoever holds it. */
   | Readonly<{ op: 'wake'; subject_id: string }>;
 
 /** What the queue shows of a saga. */
@@ -47,7 +47,7 @@ export function standing(saga: Saga, todo: Todo) {
     state: saga.state,
     step: action?.name ?? null,
     attempt: attempts,
-    reason: saga.reason,
+    reason: reasonOf(saga),
     deadline_at: deadline,
   };
 }
@@ -158,6 +158,24 @@ export async function giveBack(
            where saga_id = $1 and epoch = $2 and state in ('running', 'compensating')`,
     values: [sagaId, epoch, dueInMs, failed ? 1 : 0],
   });
+}
+
+/**
+ * Sets aside a saga whose runs fail again and again. Its own events do not say so: what fails may be the
+ * writing of them.
+ */
+export async function setAside(
+  pool: Pool,
+  { sagaId, epoch }: Pick<SagaClaim, 'sagaId' | 'epoch'>,
+  reason: string,
+): Promise<void> {
+  await pool.query(
+    `update saga_work
+     set state = 'stuck', reason = $3, owner = null, lease_until = null, due_at = null,
+         epoch = epoch + 1, failures = failures + 1, updated_at = clock_timestamp()
+     where saga_id = $1 and epoch = $2 and state in ('running', 'compensating')`,
+    [sagaId, epoch, reason],
+  );
 }
 
 /** How many sagas there are in each state that is no end. */

@@ -38,8 +38,10 @@ export type Saga = Readonly<{
   state: SagaState;
   /** It goes back, whatever state it is in. */
   compensating: boolean;
-  /** Why it goes back, or is stuck. */
+  /** Why it goes back. */
   reason: string | null;
+  /** What it was stuck at last, and why. */
+  stuckReason: string | null;
   actions: Readonly<Record<string, ActionRecord>>;
   startedAt: string;
   lastAt: string;
@@ -69,6 +71,11 @@ export class SagaStreamDamaged extends Error {
 
 export function actionOf({ actions }: Pick<Saga, 'actions'>, name: string): ActionRecord {
   return actions[name] ?? pending;
+}
+
+/** Why it stands where it stands: what it is stuck at, or why it turned back. */
+export function reasonOf({ state, stuckReason, reason }: Saga): string | null {
+  return state === 'stuck' ? stuckReason : reason;
 }
 
 /** Nothing but an operator moves a saga that has ended or is stuck. */
@@ -126,8 +133,10 @@ export function evolveSaga(saga: Saga | null, event: RecordedSagaEvent): Saga {
       return { ...before, state: 'completed' };
     case 'SagaCompensated':
       return { ...before, state: 'compensated', reason: event.data.reason };
-    case 'SagaStuck':
-      return { ...before, state: 'stuck' };
+    case 'SagaStuck': {
+      const open = event.data.open.map(({ step, reason }) => `${step}: ${reason}`);
+      return { ...before, state: 'stuck', stuckReason: open.join('; ') };
+    }
     case 'RetryRequested':
     case 'StepResolved':
       return { ...before, state: saga.compensating ? 'compensating' : 'running' };
@@ -142,6 +151,7 @@ function started({ data, recordedAt }: Recorded<'SagaStarted'>): Saga {
     state: 'running',
     compensating: false,
     reason: null,
+    stuckReason: null,
     actions: {},
     startedAt: recordedAt,
     lastAt: recordedAt,

@@ -208,6 +208,15 @@ describe('a queue that is full', () => {
   });
 });
 
+test('who waits too long is turned away while every slot is held up', async () => {
+  const { submit, nth, writes } = setUp({ slots: 1, batchMax: 1, waitMaxMs: 20 });
+  const first = submit('first');
+  await nth(0);
+  expect(await settle([submit('late')])).toEqual(['CommandOverloaded']);
+  writes[0]!.answer();
+  expect(await first).toBe('first done');
+});
+
 test('a command that its own rules refuse does not touch the others of its batch', async () => {
   const { submit, commit, nth } = setUp();
   const refused = commit.submit({

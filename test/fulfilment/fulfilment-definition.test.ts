@@ -60,7 +60,7 @@ function decide(command: Command, saga: Saga | null): SagaEvent[] {
 }
 
 function newsOf(command: Command, saga: Saga, situation: Situation<FulfilledOrder>): SagaEvent[] {
-  if (command.retry) return decideRetry(saga, definition);
+  if (command.retry) return decideRetry(saga, definition, false);
   if (command.resolve) return decideResolve(saga, command.resolve, definition);
   const action = actionsOf(definition).find(({ name }) => name === command.step);
   if (action?.kind !== 'call') return [];

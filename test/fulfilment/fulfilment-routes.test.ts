@@ -29,7 +29,7 @@ const answer = z.looseObject({
 /** The service with the routes of orders, fulfilments and stock. */
 async function createApi(world: World, changes: Changes = {}) {
   const service = createService(world, changes);
-  const { handle, commit, fulfilment, eventStore, knex } = service;
+  const { handle, commit, fulfilment, eventStore, reads } = service;
   const run = createRunOrderCommand({
     handle: (request) => handle(request.orderId, request.command, request),
     inFlight: createInFlight(),
@@ -44,10 +44,10 @@ async function createApi(world: World, changes: Changes = {}) {
         commit,
         fulfilment,
         eventStore,
-        knex,
+        reads,
         now: () => new Date(),
       }),
-      ...inventoryRoutes(knex),
+      ...inventoryRoutes(reads),
     ],
   });
   const url = await server.listen({ host: '127.0.0.1', port: 0 });

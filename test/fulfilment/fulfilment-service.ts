@@ -112,14 +112,17 @@ export function createService(
   const metadata = { correlationId: 'test', actor: 'test' };
 
   const sagaIdOf = async (orderId: string) => {
-    const rows = await database.knex('saga_work').select('saga_id').where({ subject_id: orderId });
+    const { rows } = await database.pool.query(
+      'select saga_id from saga_work where subject_id = $1',
+      [orderId],
+    );
     return String(rows[0]?.saga_id);
   };
 
   return {
     fulfilment,
     commit,
-    knex: database.knex,
+    reads: database.reads,
     pool: database.pool,
     eventStore,
     start: () => fulfilment.start(),
@@ -145,7 +148,7 @@ export function createService(
       });
       return orderId;
     },
-    setOnHand: (sku: string, onHand: number) => setOnHand(database.knex, sku, onHand),
+    setOnHand: (sku: string, onHand: number) => setOnHand(database.reads, sku, onHand),
     sagaIdOf,
     order: async (orderId: string) => foldOrder(await eventStore.readStream(orderId)).view!,
     saga: async (orderId: string) => {

@@ -1,4 +1,4 @@
-/** Why the rules say no. The HTTP status of each is in `order-routes.ts`. */
+/** Why the rules say no. The HTTP status of each is in `order-problems.ts`. */
 export type RejectionCode =
   | 'order_not_found'
   | 'order_already_placed'

@@ -151,7 +151,7 @@ export function allowedCommands(order: Order): string[] {
     ...(byHand && order.status === 'pending' ? ['pay', 'fulfil'] : []),
     ...(byHand && order.status === 'paid' ? ['ship'] : []),
     ...(cancellable && !order.shipmentRequested && !order.cancellationRequested ? ['cancel'] : []),
-    ...(order.status === 'cancelled' && owedCents(order) > 0 ? ['refund'] : []),
+    ...(byHand && order.status === 'cancelled' && owedCents(order) > 0 ? ['refund'] : []),
   ];
 }
 

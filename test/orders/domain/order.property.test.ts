@@ -115,10 +115,10 @@ describe('whatever is asked of an order', () => {
   test('money stays a safe integer, and by hand never more is given back than was captured', () => {
     fc.assert(
       fc.property(life, (commands) => {
-        for (const { command, after } of run(commands)) {
+        for (const { command, events, after } of run(commands)) {
           expect(Number.isSafeInteger(after.totalCents)).toBe(true);
           expect(Number.isSafeInteger(after.capturedCents)).toBe(true);
-          if (command.type === 'RefundOrder') {
+          if (command.type === 'RefundOrder' && events.length > 0) {
             expect(after.refundedCents).toBeLessThanOrEqual(after.capturedCents);
           }
         }

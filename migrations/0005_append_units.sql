@@ -1,55 +1,7 @@
--- Sagas: what each has to do next. Their events are in the log; a row here says who works on the saga
--- and when it is due, on this database's clock. Rows of sagas that have ended stay, without a due time.
-create table saga_work (
-  saga_id uuid primary key,
-  subject_id uuid not null,
-  definition text not null,
-  definition_version integer not null,
-  state text not null
-    check (state in ('running', 'compensating', 'stuck', 'completed', 'compensated')),
-  step text,
-  attempt integer not null default 0,
-  reason text,
-  failures integer not null default 0, -- runs that ended in an error since the saga last got on
-  owner uuid,
-  epoch bigint not null, -- grows with each claim: what an old owner still writes is told by it
-  lease_until timestamptz,
-  due_at timestamptz,
-  deadline_at timestamptz,
-  created_at timestamptz not null default clock_timestamp(),
-  updated_at timestamptz not null default clock_timestamp(),
-  unique (subject_id, definition)
-) with (fillfactor = 70);
-
-create index saga_work_due on saga_work (due_at) where due_at is not null;
-create index saga_work_live on saga_work (state, created_at)
-  where state in ('running', 'compensating', 'stuck');
-
-grant select, insert, update on saga_work to orders_app;
-
--- Goods: `reserved` is the sum of the reservations of a sku, and part of `on_hand`.
-create table stock (
-  sku text collate "C" primary key,
-  on_hand bigint not null check (on_hand >= 0),
-  reserved bigint not null default 0 check (reserved >= 0),
-  updated_at timestamptz not null default clock_timestamp(),
-  check (reserved <= on_hand)
-) with (fillfactor = 70);
-
-grant select, insert, update on stock to orders_app;
-
--- What a saga holds until it has shipped it or let it go. `stock` has a row for each sku in here.
-create table reservations (
-  reservation_id uuid not null,
-  sku text collate "C" not null,
-  quantity bigint not null check (quantity > 0),
-  primary key (reservation_id, sku)
-);
-
-grant select, insert, delete on reservations to orders_app;
-
--- The write path, now with sagas and stock. A unit may also begin, advance or wake sagas, and reserve,
--- release or consume stock. It is judged step by step, and writes nothing unless it stands to the end:
+-- The write path: one call writes a batch of units in one transaction, and says of each what became of
+-- it. A unit is what one command writes: appends to any number of streams, its answer, its rows of the
+-- read model, of the outbox and of the queue of sagas, and what it moves in the stock; all of it or
+-- nothing. The order of the steps is what makes it right:
 --
 --   1. lock every stream row, in id order, and judge units from the rows as locked, in the statement
 --      that locks them: under READ COMMITTED only those are what was committed (`conflict`);
@@ -62,8 +14,6 @@ grant select, insert, delete on reservations to orders_app;
 -- Each argument is a JSON array of objects; `unit` in them is the number of the unit in the batch.
 -- A session plans these statements once, perhaps while the tables are empty, and keeps the plans. Only a
 -- nested loop over an index is right for ever, so the planner is not offered anything else.
-drop function append_units (json, json, json, json, json);
-
 create function append_units(
   unit_streams json, unit_events json, unit_answers json, unit_summaries json, unit_messages json,
   unit_sagas json, unit_reservations json
@@ -234,7 +184,7 @@ begin
       owner uuid, lease_ms integer, due_in_ms integer, deadline_at timestamptz)
     where g.op = 'advance' and w.saga_id = g.saga_id and g.unit <> all (bad);
 
-    update saga_work as w set due_at = clock_timestamp()
+    update saga_work as w set due_at = clock_timestamp(), state = 'compensating'
     from json_to_recordset(unit_sagas) as g (unit integer, op text, subject_id uuid)
     where g.op = 'wake' and w.subject_id = g.subject_id and g.unit <> all (bad)
       and w.state in ('running', 'compensating');
