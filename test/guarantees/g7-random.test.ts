@@ -1,0 +1,156 @@
+import { describe, expect, test } from 'vitest';
+import { faultNames } from '#test/support/saga-stories.ts';
+import { operations } from '#dev/provider-simulator/simulated-call.ts';
+import type { Answer } from '#test/support/http-client.ts';
+import { skipReason } from '#test/support/infra.ts';
+import { eventually } from '#test/support/poll.ts';
+import { createRandom } from '#test/support/random.ts';
+import { createSagaApi, orderIn, refusalOf } from '#test/support/saga-api.ts';
+import type { SagaApi } from '#test/support/saga-api.ts';
+import { verifySagas } from '#test/support/saga-verify.ts';
+import { createSagaWorld, untilAtRest } from '#test/support/saga-world.ts';
+import type { SagaWorld } from '#test/support/saga-world.ts';
+import { startService } from '#test/support/service.ts';
+import type { TestService } from '#test/support/service.ts';
+
+const ORDERS = 200;
+const KILLS = 6;
+/** Orders on their way from the client side at once. */
+const CLIENTS = 16;
+/** Of the calls to providers this share goes wrong. */
+const FAULT_SHARE = 0.3;
+const STOCK = { book: 260, pen: 1000 };
+/** More books are wanted than there are, so that some orders find none. */
+const BASKETS = [
+  [{ sku: 'book', quantity: 1, priceCents: 1250 }],
+  [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+  [
+    { sku: 'pen', quantity: 3, priceCents: 100 },
+    { sku: 'book', quantity: 2, priceCents: 1250 },
+    { sku: 'pen', quantity: 1, priceCents: 90 },
+  ],
+] as const;
+/** What is answered to a cancel that comes too late, or to a fulfilment that has ended. */
+const TOO_LATE =
+  /^409 (shipment_requested|order_already_shipped|order_cancelled|order_already_paid)$/;
+
+/** One customer: what is bought, and whether it is cancelled. All of it follows from the seed. */
+type Customer = Readonly<{
+  key: string;
+  basket: (typeof BASKETS)[number];
+  automatic: boolean;
+  cancels: boolean;
+}>;
+
+/** Tries again, with the same key, until a replica has answered. */
+async function insist(
+  replicas: readonly SagaApi[],
+  ask: (api: SagaApi) => Promise<Answer>,
+): Promise<Answer> {
+  let turn = 0;
+  const askNext = async () => {
+    turn += 1;
+    const answer = await ask(replicas[turn % replicas.length]!);
+    const isUnderWay = answer.status === 409 && answer.text.includes('idempotency_key_in_use');
+    if (answer.status >= 500 || isUnderWay) throw new Error(`no answer yet: ${answer.text}`);
+    return answer;
+  };
+  return eventually(askNext, { withinMs: 60_000 });
+}
+
+async function serve(replicas: readonly SagaApi[], { key, basket, automatic, cancels }: Customer) {
+  const fulfilment = automatic ? 'automatic' : 'manual';
+  const placed = await insist(replicas, ({ place }) => place(basket, { fulfilment, key }));
+  const { orderId } = orderIn(placed);
+  const say = async (name: string, body?: unknown) => {
+    const answer = await insist(replicas, ({ command }) => command(name, orderId, body));
+    if (answer.status >= 400) expect(refusalOf(answer)).toMatch(TOO_LATE);
+  };
+  if (!automatic) await say('fulfil');
+  if (cancels) await say('cancel', { reason: 'changed my mind' });
+  return orderId;
+}
+
+/** One after the other: the next dies only once the last is back. */
+async function replace(victim: TestService, before: Promise<void>): Promise<void> {
+  await before;
+  await victim.kill();
+  await victim.restart();
+}
+
+/** Every refund that was refused is asked for again, as an operator would. */
+async function repair({ database }: SagaWorld, { command }: SagaApi): Promise<number> {
+  const stuck = await database.query<{ subject_id: string }>(
+    `select subject_id from saga_work where state = 'stuck'`,
+  );
+  for (const { subject_id: orderId } of stuck) {
+    const answer = await command('fulfilment/retry', orderId);
+    expect(answer.status, answer.text).toBe(202);
+  }
+  return stuck.length;
+}
+
+describe.skipIf(skipReason('postgres'))('G7 in a random order of mishaps', () => {
+  test('whatever fails, dies or is cancelled, every fulfilment ends and adds up', async () => {
+    const random = createRandom();
+    await using world = await createSagaWorld();
+    const { simulator, database, env } = world;
+    for (const [sku, onHand] of Object.entries(STOCK)) await world.setStock(sku, onHand);
+    const mishap = {
+      probability: FAULT_SHARE,
+      seed: random.seed,
+      lateMs: 30,
+      retryAfterSeconds: 0,
+    };
+    const others = operations.filter((operation) => operation !== 'refund');
+    await simulator.addFault({ ...mishap, operation: others, fault: faultNames });
+    // Who gives back other money than was taken cannot be put right from here.
+    const possible = faultNames.filter(
+      (name) => name !== 'other_amount' && name !== 'other_currency',
+    );
+    await simulator.addFault({ ...mishap, operation: 'refund', fault: possible });
+    const customers = Array.from({ length: ORDERS }, (_, index): Customer => ({
+      key: `${random.seed}-${index}`,
+      basket: BASKETS[random.below(BASKETS.length)]!,
+      automatic: random.below(2) === 0,
+      cancels: random.below(4) === 0,
+    }));
+    const kills = new Map(
+      Array.from({ length: KILLS }, (_, index) => [
+        Math.floor(((index + 1) * ORDERS) / (KILLS + 1)),
+        random.below(2),
+      ]),
+    );
+
+    const options = { databaseUrl: database.url, env };
+    const starting = [startService(options), startService(options)] as const;
+    await using first = await starting[0];
+    await using second = await starting[1];
+    const services: readonly TestService[] = [first, second];
+    const apis = services.map(({ url }) => createSagaApi(url));
+    let mending = Promise.resolve();
+    const waiting = customers.entries();
+    await Promise.all(
+      Array.from({ length: CLIENTS }, async () => {
+        for (const [index, customer] of waiting) {
+          const victim = services[kills.get(index) ?? -1];
+          if (victim) mending = replace(victim, mending);
+          await serve([apis[index % 2]!, apis[(index + 1) % 2]!], customer);
+        }
+      }),
+    );
+    await mending;
+    await untilAtRest(world, ORDERS);
+    await simulator.clearFaults();
+    while ((await repair(world, apis[0]!)) > 0) await untilAtRest(world, ORDERS);
+    await simulator.release();
+    expect(await verifySagas(world, { stock: STOCK })).toEqual([]);
+    for (const api of apis) api.close();
+
+    const states = await database.query<{ state: string; count: number }>(
+      'select state, count(*) from saga_work group by state order by state',
+    );
+    expect(states.map(({ state }) => state)).toEqual(['compensated', 'completed']);
+    console.log(states.map(({ state, count }) => `${count} ${state}`).join(', '));
+  }, 180_000);
+});

@@ -1,0 +1,85 @@
+import { z } from 'zod';
+import { createHttpClient } from './http-client.ts';
+import type { Answer, HttpClient } from './http-client.ts';
+
+const orderShape = z.looseObject({
+  orderId: z.string(),
+  status: z.enum(['pending', 'paid', 'shipped', 'cancelled']),
+  version: z.int(),
+  capturedCents: z.int(),
+  refundedCents: z.int(),
+  fulfilment: z.string().optional(),
+  cancellationRequestedAt: z.string().optional(),
+});
+const fulfilmentShape = z.strictObject({
+  sagaId: z.uuid(),
+  orderId: z.uuid(),
+  definitionVersion: z.int(),
+  state: z.enum(['running', 'compensating', 'stuck', 'completed', 'compensated']),
+  reason: z.string().min(1).optional(),
+  steps: z.array(z.looseObject({ step: z.string(), state: z.string(), attempts: z.int() })),
+  open: z.array(z.strictObject({ step: z.string(), reason: z.string().min(1) })),
+  startedAt: z.iso.datetime({ precision: 3 }),
+  updatedAt: z.iso.datetime({ precision: 3 }),
+});
+const problemShape = z.looseObject({ status: z.int(), code: z.string(), detail: z.string() });
+
+export type FulfilledOrder = z.infer<typeof orderShape>;
+export type FulfilmentAnswer = z.infer<typeof fulfilmentShape>;
+
+type Item = Readonly<{ sku: string; quantity: number; priceCents: number }>;
+
+/** Orders and their fulfilment over HTTP. What answers an `Answer` says nothing of its status. */
+export type SagaApi = HttpClient &
+  Readonly<{
+    place(
+      items?: readonly Item[],
+      options?: Readonly<{ fulfilment?: 'manual' | 'automatic'; key?: string }>,
+    ): Promise<Answer>;
+    /** Placed and accepted; the orderId. */
+    placed(items?: readonly Item[], fulfilment?: 'manual' | 'automatic'): Promise<string>;
+    command(name: string, orderId: string, body?: unknown): Promise<Answer>;
+    order(orderId: string): Promise<FulfilledOrder>;
+    fulfilment(orderId: string): Promise<FulfilmentAnswer>;
+  }>;
+
+/** Two books of 1250 cents each. */
+export const TWO_BOOKS: readonly Item[] = [{ sku: 'book', quantity: 2, priceCents: 1250 }];
+
+export function createSagaApi(url: string): SagaApi {
+  const client = createHttpClient(url);
+  const { request } = client;
+  const place: SagaApi['place'] = (items = TWO_BOOKS, { fulfilment, key } = {}) =>
+    request('POST', '/v1/orders', {
+      body: { customerId: 'c-1', currency: 'EUR', items, ...(fulfilment && { fulfilment }) },
+      ...(key !== undefined && { headers: { 'idempotency-key': key } }),
+    });
+  return {
+    ...client,
+    place,
+    placed: async (items, fulfilment = 'automatic') =>
+      read(await place(items, { fulfilment }), orderShape).orderId,
+    command: (name, orderId, body) =>
+      request('POST', `/v1/orders/${orderId}/${name}`, body === undefined ? {} : { body }),
+    order: async (orderId) => read(await request('GET', `/v1/orders/${orderId}`), orderShape),
+    fulfilment: async (orderId) =>
+      read(await request('GET', `/v1/orders/${orderId}/fulfilment`), fulfilmentShape),
+  };
+}
+
+/** The order of a 2xx answer. */
+export function orderIn(answer: Answer): FulfilledOrder {
+  return read(answer, orderShape);
+}
+
+/** What a 4xx or 5xx answer says went wrong: its status and its code. */
+export function refusalOf({ status, text }: Answer): string {
+  const problem = problemShape.parse(JSON.parse(text));
+  if (problem.status !== status) throw new Error(`status ${status} with the problem ${text}`);
+  return `${status} ${problem.code}`;
+}
+
+function read<T>({ status, text }: Answer, shape: z.ZodType<T>): T {
+  if (status < 200 || status > 299) throw new Error(`answered ${status}: ${text.slice(0, 1000)}`);
+  return shape.parse(JSON.parse(text));
+}

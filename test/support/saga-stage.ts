@@ -1,0 +1,214 @@
+import type { SagaPoint } from '#src/sagas/saga-points.ts';
+import { eventually } from './poll.ts';
+import { refusalOf } from './saga-api.ts';
+import type { Story } from './saga-stories.ts';
+import { startReplica } from './saga-world.ts';
+import type { Replica, SagaWorld } from './saga-world.ts';
+
+/** One order of a story, and what it passed. */
+export type Case = Readonly<{
+  story: Story;
+  orderId: string;
+  /** In order, whoever worked on it. */
+  passed: readonly SagaPoint[];
+  /** Where whoever worked on it died. */
+  died: readonly SagaPoint[];
+  /** What a customer who cancelled was told. */
+  cancelled: string | undefined;
+}>;
+
+type Playing = {
+  readonly story: Story;
+  readonly orderId: string;
+  /** Counted over all points that it passes, from 1. */
+  readonly diesAt: readonly number[];
+  readonly passed: SagaPoint[];
+  readonly died: SagaPoint[];
+  /** Gives its place to another order: it is over, or waits for somebody to take over. */
+  readonly leave: () => void;
+  cancelled: string | undefined;
+  over: boolean;
+  /** Resolves at the end: the dead are only paused, and find that they are late. */
+  readonly wakes: PromiseWithResolvers<void>;
+};
+
+/** Orders that replicas work on at once: with many more, calls would time out for want of a processor. */
+const AT_WORK_MAX = 40;
+const REST_MS_MAX = 40_000;
+/** What a cancel may be answered while a saga runs. */
+const TOO_LATE = new Set(['409 shipment_requested', '409 order_already_shipped']);
+
+/** Two replicas that die, saga by saga, where the cases say. */
+export type Stage = AsyncDisposable &
+  Readonly<{
+    /** Plays a story to its end, with a death at each of the counted points. */
+    play(story: Story, diesAt?: readonly number[]): Promise<Case>;
+    /** Stops both, late sleepers too, and tells what went wrong within them. */
+    stop(): Promise<string[]>;
+  }>;
+
+export async function createStage(
+  world: SagaWorld,
+  { now, env }: Readonly<{ now?: () => Date; env?: Readonly<Record<string, string>> }> = {},
+): Promise<Stage> {
+  const { database, simulator } = world;
+  const orders = new Map<string, Playing>();
+  const sagas = new Map<string, Playing>();
+  const replicas: Replica[] = [];
+  const rest = createRestWatch(world);
+  const room = createRoom(AT_WORK_MAX);
+  let turn = 0;
+
+  const playingOf = async (sagaId: string) => {
+    const known = sagas.get(sagaId);
+    if (known) return known;
+    const [row] = await database.query<{ subject_id: string }>(
+      'select subject_id from saga_work where saga_id = $1',
+      [sagaId],
+    );
+    const found = orders.get(row?.subject_id ?? '');
+    if (!found) throw new Error(`saga ${sagaId} is in no play`);
+    sagas.set(sagaId, found);
+    return found;
+  };
+  const observe = async (point: SagaPoint, sagaId: string) => {
+    const one = await playingOf(sagaId);
+    if (one.over) return;
+    one.passed.push(point);
+    const passage = one.passed.length;
+    if (one.story.cancelAt === point && one.cancelled === undefined) {
+      one.cancelled = '';
+      one.cancelled = await cancel(next(), one.orderId);
+    }
+    if (one.story.landsAt === point) await simulator.release({ orderId: one.orderId });
+    if (!one.diesAt.includes(passage)) return;
+    one.died.push(point);
+    one.leave();
+    await one.wakes.promise;
+  };
+  const next = () => {
+    turn += 1;
+    return replicas[turn % replicas.length]!;
+  };
+  for (let index = 0; index < 2; index += 1) {
+    replicas.push(await startReplica(world, { observe, ...(now && { now }), ...(env && { env }) }));
+  }
+
+  const stage: Stage = {
+    play: async (story, diesAt = []) => {
+      const leave = await room.enter();
+      const { sku = 'book', faults } = story;
+      const items = [{ sku, quantity: 2, priceCents: 1250 }];
+      const orderId = await next().api.placed(items, 'manual');
+      const one: Playing = {
+        story,
+        orderId,
+        diesAt,
+        passed: [],
+        died: [],
+        leave,
+        cancelled: undefined,
+        over: false,
+        wakes: Promise.withResolvers<void>(),
+      };
+      orders.set(orderId, one);
+      for (const fault of faults) await simulator.addFault({ ...fault, orderId });
+      const { api } = next();
+      const { status, text } = await api.command('fulfil', orderId);
+      if (status !== 202) throw new Error(`fulfil answered ${status}: ${text}`);
+      if ((await rest(orderId)) === 'stuck' && !story.mayBeStuck) {
+        const retried = await api.command('fulfilment/retry', orderId);
+        if (retried.status !== 202) throw new Error(`retry answered ${retried.text}`);
+        await rest(orderId);
+      }
+      await eventually(() => hasPassedItsCommit(one));
+      one.over = true;
+      leave();
+      one.wakes.resolve();
+      return one;
+    },
+    stop: async () => {
+      for (const replica of replicas) await replica.stop();
+      return replicas.flatMap(({ errors }) => errors());
+    },
+    [Symbol.asyncDispose]: async () => {
+      for (const { wakes } of orders.values()) wakes.resolve();
+      await stage.stop();
+      await rest.end();
+    },
+  };
+  return stage;
+}
+
+/** The commit that ends a saga is seen in the database before its run has passed it. */
+function hasPassedItsCommit({ passed }: Playing): boolean {
+  const last = (start: string) => passed.findLastIndex((point) => point.startsWith(start));
+  return last('after commit') > last('before commit');
+}
+
+async function cancel({ api }: Replica, orderId: string): Promise<string> {
+  const answer = await api.command('cancel', orderId, { reason: 'changed my mind' });
+  if (answer.status === 200 || answer.status === 202) return String(answer.status);
+  const refusal = refusalOf(answer);
+  if (!TOO_LATE.has(refusal)) throw new Error(`cancel answered ${answer.text}`);
+  return refusal;
+}
+
+/** Waits for many sagas with one query at a time. */
+function createRestWatch({ database }: SagaWorld) {
+  const waiting = new Map<string, (state: string) => void>();
+  let ended = false;
+  const look = async () => {
+    const rows = await database.query<{ subject_id: string; state: string }>(
+      `select subject_id, state from saga_work
+       where subject_id = any($1) and state in ('completed', 'compensated', 'stuck')`,
+      [[...waiting.keys()]],
+    );
+    for (const { subject_id: orderId, state } of rows) {
+      waiting.get(orderId)?.(state);
+      waiting.delete(orderId);
+    }
+    return ended;
+  };
+  const looking = eventually(look, { withinMs: Infinity, everyMs: 20 });
+  const rest = async (orderId: string) => {
+    const { promise, resolve, reject } = Promise.withResolvers<string>();
+    waiting.set(orderId, resolve);
+    const late = setTimeout(() => {
+      reject(new Error(`the saga of ${orderId} does not come to rest`));
+    }, REST_MS_MAX);
+    try {
+      return await promise;
+    } finally {
+      clearTimeout(late);
+    }
+  };
+  return Object.assign(rest, {
+    end: async () => {
+      ended = true;
+      await looking;
+    },
+  });
+}
+
+/** Lets a number in at once; the others queue. Whoever is let in gets the way to leave. */
+function createRoom(max: number) {
+  const queue: (() => void)[] = [];
+  let inside = 0;
+  const leave = () => {
+    const first = queue.shift();
+    if (first) first();
+    else inside -= 1;
+  };
+  return {
+    enter: async (): Promise<() => void> => {
+      if (inside < max) inside += 1;
+      else await new Promise<void>((resolve) => queue.push(resolve));
+      let left = false;
+      return () => {
+        if (!left) leave();
+        left = true;
+      };
+    },
+  };
+}

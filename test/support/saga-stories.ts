@@ -1,0 +1,155 @@
+import { canHappen, faults } from '#dev/provider-simulator/faults.ts';
+import type { AnswerKind, Fault, FaultName } from '#dev/provider-simulator/faults.ts';
+import type { Operation } from '#dev/provider-simulator/simulated-call.ts';
+import type { FaultRuleInput } from '#dev/provider-simulator/simulator-client.ts';
+import type { SagaPoint } from '#src/sagas/saga-points.ts';
+
+/** What befalls one order on its way. */
+export type Story = Readonly<{
+  name: string;
+  faults: readonly FaultRuleInput[];
+  /** Where its customer cancels. */
+  cancelAt?: SagaPoint;
+  sku?: string;
+  /** A point that it passes by itself, or it is not the story that it says it is. */
+  passes?: SagaPoint;
+  /** Where its late effects land; those with a time of their own may have landed before. */
+  landsAt?: SagaPoint;
+  /** The provider does what it was not asked to, so that only an operator can settle it. */
+  mayBeStuck?: true;
+}>;
+
+/** When a late effect lands: while the saga still wonders. */
+const LATE_MS = 40;
+/** More tries than a saga makes before it gives a step up. */
+const ALWAYS = 200;
+
+const once = (operation: Operation, fault: FaultName): FaultRuleInput => ({
+  operation,
+  fault,
+  times: 1,
+  retryAfterSeconds: 0,
+  ...((fault === 'hold' || fault.startsWith('late')) && { lateMs: LATE_MS }),
+});
+const always = (operation: Operation, fault: FaultName): FaultRuleInput => ({
+  ...once(operation, fault),
+  times: ALWAYS,
+});
+
+export const mainStories: readonly Story[] = [
+  { name: 'all goes well', faults: [] },
+  { name: 'out of stock', faults: [], sku: 'nothing' },
+  { name: 'the card is refused', faults: [once('capture', 'refuse')] },
+  { name: 'the carrier refuses', faults: [once('ship', 'refuse')] },
+];
+
+/** What customers cancel in the middle of. */
+export const cancelledStories: readonly Story[] = [
+  ...mainStories,
+  { name: 'the payment is lost', faults: [once('capture', 'reset_before')] },
+  { name: 'the answer to the payment is lost', faults: [once('capture', 'reset_after')] },
+  { name: 'the answer to the shipment is lost', faults: [once('ship', 'reset_after')] },
+];
+
+/** How an order comes to each operation, and at which point of its saga. */
+const ways: Readonly<
+  Record<Operation, { before: readonly FaultRuleInput[]; at: SagaPoint; cancelAt?: SagaPoint }>
+> = {
+  capture: { before: [], at: 'before send capture' },
+  look_up_capture: {
+    before: [once('capture', 'reset_after')],
+    at: 'before look_up capture',
+  },
+  cancel_capture: {
+    before: [once('capture', 'late_reset')],
+    cancelAt: 'after send capture',
+    at: 'before cancel cancel_capture',
+  },
+  refund: { before: [once('ship', 'refuse')], at: 'before send refund' },
+  look_up_refund: {
+    before: [once('ship', 'refuse'), once('refund', 'reset_after')],
+    at: 'before look_up refund',
+  },
+  ship: { before: [], at: 'before send ship' },
+  look_up_shipment: { before: [once('ship', 'reset_after')], at: 'before look_up ship' },
+  // The carrier is given up: this takes a clock that runs fast.
+  cancel_shipment: {
+    before: [once('ship', 'reset_before'), always('look_up_shipment', 'reset_before')],
+    at: 'before cancel cancel_shipment',
+  },
+};
+
+/** An order that meets the fault where it asks for the operation. */
+export function faultStory(operation: Operation, fault: FaultName): Story {
+  const { before, at, cancelAt } = ways[operation];
+  const altered = fault === 'other_amount' || fault === 'other_currency';
+  return {
+    name: `${fault} at ${operation}`,
+    faults: [...before, once(operation, fault)],
+    passes: at,
+    ...(cancelAt && { cancelAt }),
+    ...(operation === 'refund' && altered && { mayBeStuck: true }),
+  };
+}
+
+/** Stories of providers that are given up; they take a clock that runs fast. */
+export const givenUpStories: readonly Story[] = [
+  {
+    name: 'the parcel is given up, and has left',
+    faults: [once('ship', 'reset_after'), always('look_up_shipment', 'reset_before')],
+    passes: 'before commit cancel_shipment',
+  },
+  {
+    name: 'the payment is given up, and comes later',
+    faults: [once('capture', 'late_reset'), always('look_up_capture', 'reset_before')],
+    passes: 'before commit cancel_capture',
+  },
+  {
+    name: 'the payment is given up, and never came',
+    faults: [once('capture', 'reset_before'), always('look_up_capture', 'reset_before')],
+    passes: 'before commit cancel_capture',
+  },
+];
+
+/** What answers look like to a caller. */
+const looks: Readonly<Record<AnswerKind, string>> = {
+  right: 'right',
+  none: 'silence',
+  reset: 'cut off',
+  error: 'failed',
+  overloaded: 'failed',
+  too_many: 'not applied',
+  unavailable: 'not applied',
+  garbage: 'unreadable',
+  wrong_shape: 'unreadable',
+  html: 'unreadable',
+  empty: 'unreadable',
+  huge: 'unreadable',
+  cut_short: 'unreadable',
+  redirect: 'unreadable',
+  duplicate: 'twice',
+  other_key: 'unreadable',
+  misstated_amount: 'misstated',
+  misstated_currency: 'misstated',
+};
+
+export const faultNames = Object.keys(faults).filter((name): name is FaultName => name in faults);
+
+/** Every fault that can happen to the operation. */
+export function faultsOf(operation: Operation): FaultName[] {
+  return faultNames.filter((name) => name !== 'none' && canHappen(name, operation));
+}
+
+/**
+ * One fault for each thing that can happen and how it looks: the others differ in their bytes only. A
+ * look-up has no effect, so its answer is all there is.
+ */
+export function faultClassesOf(operation: Operation): FaultName[] {
+  const seen = new Map<string, FaultName>();
+  for (const name of faultsOf(operation)) {
+    const { effect, answer }: Fault = faults[name];
+    const kind = operation.startsWith('look_up') ? looks[answer] : `${effect} ${looks[answer]}`;
+    if (!seen.has(kind)) seen.set(kind, name);
+  }
+  return [...seen.values()];
+}

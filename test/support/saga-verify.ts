@@ -1,0 +1,277 @@
+import type { LedgerEntry } from '#dev/provider-simulator/ledger.ts';
+import type { StoredEvent } from './order-fold.ts';
+import { field, foldFulfilledOrder } from './saga-order-fold.ts';
+import type { FoldedOrder } from './saga-order-fold.ts';
+import type { SagaWorld } from './saga-world.ts';
+import { historiesOf, readStored } from './verify-database.ts';
+import type { Stored } from './verify-database.ts';
+
+export type SagaExpectations = Readonly<{
+  /** What was on hand at first, by sku. */
+  stock: Readonly<Record<string, number>>;
+  /** A relay takes messages away; without one, each event still has its own. */
+  relay?: 'on';
+  /** Whether this order's saga may be left to an operator. Without it, all must have ended. */
+  mayBeStuck?: (orderId: string) => boolean;
+}>;
+
+type WorkRow = Readonly<{
+  saga_id: string;
+  subject_id: string;
+  state: string;
+  reason: string | null;
+  due_at: Date | null;
+  lease_until: Date | null;
+}>;
+type Reservation = Readonly<{ reservation_id: string; sku: string; quantity: number }>;
+
+/** An order with all that is known of it: here, and at the providers. */
+type Whole = Readonly<{
+  orderId: string;
+  order: FoldedOrder;
+  work: WorkRow | undefined;
+  saga: readonly StoredEvent[];
+  ledger: readonly LedgerEntry[];
+  held: readonly Reservation[];
+}>;
+
+/**
+ * What a fulfilment promises, held against the providers' ledger and every table, once all sagas rest.
+ * @returns what does not hold, in words; empty if all does
+ */
+export async function verifySagas(
+  world: Pick<SagaWorld, 'database' | 'simulator'>,
+  expected: SagaExpectations,
+): Promise<string[]> {
+  const { database, simulator } = world;
+  const stored = await readStored(database.url);
+  const work = await database.query<WorkRow>('select * from saga_work');
+  const held = await database.query<Reservation>('select * from reservations');
+  const stock = await database.query<StockRow>('select sku, on_hand, reserved from stock');
+  const byOrder = Map.groupBy(await simulator.ledger(), ({ orderId }) => orderId);
+  const histories = historiesOf(stored.events);
+  const workOf = new Map(work.map((row) => [row.subject_id, row]));
+
+  const found: string[] = [];
+  const wholes: Whole[] = [];
+  for (const [orderId, events] of histories) {
+    if (events[0]?.type === 'SagaStarted') continue;
+    const row = workOf.get(orderId);
+    const sagaId = row?.saga_id ?? '';
+    try {
+      wholes.push({
+        orderId,
+        order: foldFulfilledOrder(events),
+        work: row,
+        saga: histories.get(sagaId) ?? [],
+        ledger: byOrder.get(orderId) ?? [],
+        held: held.filter(({ reservation_id: id }) => id === sagaId),
+      });
+    } catch (error) {
+      found.push(`${orderId}: ${String(error)}`);
+    }
+  }
+  for (const whole of wholes) {
+    const wrong = [...aboutMoney(whole), ...aboutEnd(whole, expected), ...aboutSaga(whole)];
+    if (wrong.length > 0) found.push(`${whole.orderId}: ${wrong.join('; ')}\n${storyOf(whole)}`);
+  }
+  for (const [orderId] of byOrder) {
+    if (!histories.has(orderId)) found.push(`${orderId}: the providers know an order that is none`);
+  }
+  return [
+    ...found,
+    ...aboutVersions(stored, expected),
+    ...aboutSummaries(stored, wholes),
+    ...aboutStock(stock, held, wholes, expected),
+  ];
+}
+
+type Rules = Readonly<Record<string, boolean>>;
+
+function broken(rules: Rules): string[] {
+  return Object.entries(rules).flatMap(([rule, holds]) => (holds ? [] : [`not so: ${rule}`]));
+}
+
+/** In the words of the ledger: what happened outside happened once, and is where it belongs. */
+function aboutMoney({ order, ledger, saga }: Whole): string[] {
+  const of = (effect: LedgerEntry['effect']) => ledger.filter((entry) => entry.effect === effect);
+  const captures = of('capture');
+  const refunds = of('refund');
+  const shipments = of('shipment');
+  const takenCents = sum(captures.map(({ amountCents = 0 }) => amountCents));
+  const backCents = sum(refunds.map(({ amountCents = 0 }) => amountCents));
+  const currencies = new Set([...captures, ...refunds].map(({ currency }) => currency));
+  const told = currencies.size === 0 || currencies.has(order.currency);
+  const closed = new Set(
+    ledger.filter(({ effect }) => effect !== 'refund').map((entry) => keyOf(entry)),
+  );
+  const opened = saga.flatMap(({ type, data }) => {
+    const step = field(data, 'step');
+    const isCall = type === 'StepRequested' && (step === 'capture' || step === 'ship');
+    return isCall ? [`${step} ${String(field(data, 'key'))}`] : [];
+  });
+  const common: Rules = {
+    'it was charged once at most': captures.length <= 1,
+    'it was sent once at most': shipments.length <= 1,
+    'no more was given back than taken': backCents <= takenCents,
+  };
+  const shipped: Rules = {
+    'it was charged': captures.length === 1 && takenCents === order.totalCents && told,
+    'nothing was given back': refunds.length === 0,
+    'it was sent, as its tracking number says':
+      shipments.length === 1 &&
+      shipments[0]?.answer.body['trackingNumber'] === order.trackingNumber,
+    'the order says what was charged': order.capturedCents === takenCents,
+  };
+  const cancelled: Rules = {
+    'all that was taken was given back, as it was taken':
+      backCents === takenCents && currencies.size <= 1,
+    'it was not sent': shipments.length === 0,
+    'the order says what was taken': order.capturedCents === (told ? takenCents : 0),
+    'the order says what was given back': order.refundedCents === (told ? backCents : 0),
+    'no call is left open that could still have an effect': opened.every((key) => closed.has(key)),
+  };
+  return broken({
+    ...common,
+    ...(order.status === 'shipped' && shipped),
+    ...(order.status === 'cancelled' && cancelled),
+  });
+}
+
+/** Operation and key of the call that an entry closes. */
+function keyOf({ operation, key }: LedgerEntry): string {
+  const step = operation.includes('capture') ? 'capture' : 'ship';
+  return `${step} ${key}`;
+}
+
+function aboutEnd({ orderId, order, work, held, saga }: Whole, expected: SagaExpectations) {
+  if (!work) {
+    return broken({ 'an order without a saga has not started one': !order.started });
+  }
+  const last = saga.at(-1);
+  const ends: Record<string, string> = {
+    completed: 'SagaCompleted',
+    compensated: 'SagaCompensated',
+    stuck: 'SagaStuck',
+  };
+  const statuses: Record<string, boolean> = {
+    completed: order.status === 'shipped',
+    compensated: order.status === 'cancelled',
+    stuck: order.status === 'pending' || order.status === 'paid',
+  };
+  const open = field(last?.data, 'open');
+  const reasons = Array.isArray(open) ? open.map((step) => field(step, 'reason')) : [];
+  return broken({
+    'it has ended, or may be stuck':
+      work.state === 'completed' ||
+      work.state === 'compensated' ||
+      (work.state === 'stuck' && expected.mayBeStuck?.(orderId) === true),
+    'the order is where its saga is': statuses[work.state] ?? false,
+    'the saga ends with its end': last?.type === ends[work.state],
+    'what is stuck says at what and why':
+      work.state !== 'stuck' || (reasons.length > 0 && reasons.every(Boolean)),
+    'nothing is due any more': work.due_at === null && work.lease_until === null,
+    'what has ended holds no goods': work.state === 'stuck' || held.length === 0,
+  });
+}
+
+/** One key a try at most is new, and what is done is done once. */
+function aboutSaga({ saga }: Whole): string[] {
+  const of = (type: string) => saga.filter((event) => event.type === type);
+  const steps = (type: string) => of(type).map(({ data }) => String(field(data, 'step')));
+  const keys = of('StepRequested').map(({ data }) => String(field(data, 'key')));
+  const refused = steps('StepReopened');
+  const asked = steps('StepRequested').filter((step) => !refused.includes(step));
+  return broken({
+    'no key is asked for twice': new Set(keys).size === keys.length,
+    'a step has one key, unless an operator reopened it': new Set(asked).size === asked.length,
+    'a step is done once': new Set(steps('StepDone')).size === steps('StepDone').length,
+    'it turns back once': of('CompensationStarted').length <= 1,
+    'it ends once': of('SagaCompleted').length + of('SagaCompensated').length <= 1,
+  });
+}
+
+/** Versions are 1..n everywhere, and the outbox has a message for each event of an order. */
+function aboutVersions({ events, streams, outbox }: Stored, { relay }: SagaExpectations) {
+  const heads = new Map(streams.map(({ stream_id: id, version }) => [id, version]));
+  const sent = new Set(outbox.map(({ aggregate_id, stream_version: v }) => `${aggregate_id} ${v}`));
+  return [...historiesOf(events)].flatMap(([id, history]) => {
+    const wrong = broken({
+      'versions have no gap': history.every(({ version }, index) => version === index + 1),
+      'the head is the last version': heads.get(id) === history.length,
+      'each event is in the outbox, and none of a saga':
+        history[0]?.type === 'SagaStarted'
+          ? !sent.has(`${id} 1`)
+          : relay === 'on' || history.every(({ version }) => sent.has(`${id} ${version}`)),
+    });
+    return wrong.map((what) => `${id}: ${what}`);
+  });
+}
+
+function aboutSummaries({ summaries }: Stored, wholes: readonly Whole[]): string[] {
+  const rows = new Map(summaries.map((row) => [String(row['order_id']), row]));
+  return wholes.flatMap(({ orderId, order }) => {
+    const row = rows.get(orderId) ?? {};
+    const folded = {
+      status: order.status,
+      currency: order.currency,
+      version: order.version,
+      item_count: order.items.length,
+      total_cents: order.totalCents,
+      captured_cents: order.capturedCents,
+      refunded_cents: order.refundedCents,
+      tracking_number: order.trackingNumber,
+      placed_at: order.placedAt,
+      paid_at: order.paidAt,
+      shipped_at: order.shippedAt,
+      cancelled_at: order.cancelledAt,
+    };
+    return Object.entries(folded).flatMap(([column, value]) =>
+      String(row[column]) === String(value)
+        ? []
+        : [`${orderId}: ${column} is ${String(row[column])}, the fold says ${String(value)}`],
+    );
+  });
+}
+
+type StockRow = Readonly<{ sku: string; on_hand: number; reserved: number }>;
+
+function aboutStock(
+  stock: readonly StockRow[],
+  held: readonly Reservation[],
+  wholes: readonly Whole[],
+  expected: SagaExpectations,
+): string[] {
+  const shipped = wholes
+    .filter(({ order }) => order.status === 'shipped')
+    .flatMap(({ order }) => order.items);
+  const of = (sku: string, rows: readonly Readonly<{ sku: string; quantity: number }>[]) =>
+    sum(rows.filter((row) => row.sku === sku).map(({ quantity }) => quantity));
+  const rows = new Map(stock.map((row) => [row.sku, row]));
+  return Object.entries(expected.stock).flatMap(([sku, initial]) => {
+    const { on_hand: onHand = 0, reserved = 0 } = rows.get(sku) ?? {};
+    const left = initial - of(sku, shipped);
+    const kept = of(sku, held);
+    return broken({
+      [`${sku}: ${onHand} on hand is ${initial} less what was shipped`]: onHand === left,
+      [`${sku}: ${reserved} reserved is what sagas hold, ${kept}`]: reserved === kept,
+    });
+  });
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
+}
+
+/** All that is known of an order, for the eye. */
+function storyOf({ order, work, saga, ledger }: Whole): string {
+  const { status, capturedCents, refundedCents } = order;
+  return [
+    `  order: ${JSON.stringify({ status, capturedCents, refundedCents })}, saga: ${work?.state}`,
+    ...saga.map(({ type, data }) => `  ${type} ${JSON.stringify(data)}`),
+    ...ledger.map(({ operation, effect, key, attempt, amountCents, currency }) => {
+      const money = amountCents === undefined ? '' : ` ${amountCents} ${currency}`;
+      return `  ledger: ${operation} -> ${effect}${money} (${key}, attempt ${attempt})`;
+    }),
+  ].join('\n');
+}

@@ -1,0 +1,109 @@
+import { pino } from 'pino';
+import { createSimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
+import type { SimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
+import { createProviderSimulator } from '#dev/provider-simulator/provider-simulator.ts';
+import { createApp } from '#src/app.ts';
+import type { AppSeams } from '#src/app.ts';
+import { readConfig } from '#src/config.ts';
+import { createTestDatabase } from './database.ts';
+import type { TestDatabase } from './database.ts';
+import { eventually } from './poll.ts';
+import { createSagaApi } from './saga-api.ts';
+import type { SagaApi } from './saga-api.ts';
+import { createTestFolder } from './test-folder.ts';
+
+/** A database and the two providers, for as many replicas as a test starts on them. */
+export type SagaWorld = AsyncDisposable &
+  Readonly<{
+    database: TestDatabase;
+    /** Of the providers. */
+    url: string;
+    simulator: SimulatorClient;
+    /** Settings for a replica: all that makes a takeover quick. */
+    env: Readonly<Record<string, string>>;
+    setStock(sku: string, onHand: number): Promise<void>;
+  }>;
+
+export async function createSagaWorld(): Promise<SagaWorld> {
+  const database = await createTestDatabase();
+  const folder = await createTestFolder('providers-');
+  const simulator = createProviderSimulator({ ledgerFile: `${folder.path}/ledger.jsonl` });
+  const url = await simulator.listen();
+  return {
+    database,
+    url,
+    simulator: createSimulatorClient(url),
+    env: {
+      PAYMENT_URL: url,
+      SHIPPING_URL: url,
+      PROVIDER_TIMEOUT_MS: '500',
+      PROVIDER_CALLS_MAX: '1000',
+      SAGA_CONCURRENCY: '10000',
+      SAGA_POLL_MS: '20',
+      SAGA_RETRY_MS: '5',
+      SAGA_RETRY_MS_MAX: '1000',
+      SAGA_LEASE_MARGIN_MS: '300',
+    },
+    setStock: async (sku, onHand) => {
+      await database.query('insert into stock (sku, on_hand) values ($1, $2)', [sku, onHand]);
+    },
+    [Symbol.asyncDispose]: async () => {
+      await simulator.close();
+      await folder[Symbol.asyncDispose]();
+      await database[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** A whole replica in the test's own process. */
+export type Replica = AsyncDisposable &
+  Readonly<{
+    api: SagaApi;
+    /** Lines of level error: runs that ended in an exception, commits that failed. */
+    errors(): readonly string[];
+    stop(): Promise<void>;
+  }>;
+
+/** Starts a replica in this process, which a test may hold or cut at its points. */
+export async function startReplica(
+  { database, env }: Pick<SagaWorld, 'database' | 'env'>,
+  seams: AppSeams & Readonly<{ env?: Readonly<Record<string, string>> }> = {},
+): Promise<Replica> {
+  const lines: string[] = [];
+  const settings = { HOST: '127.0.0.1', PORT: '0', RELAY: 'off', DATABASE_URL: database.url };
+  const app = createApp(
+    readConfig({ ...settings, ...env, ...seams.env }),
+    pino({ level: 'error' }, { write: (line: string) => void lines.push(line) }),
+    seams,
+  );
+  const api = createSagaApi(await app.start());
+  let stopped: Promise<void> | undefined;
+  const stop = () => {
+    api.close();
+    stopped ??= app.stop();
+    return stopped;
+  };
+  return { api, errors: () => lines, stop, [Symbol.asyncDispose]: stop };
+}
+
+/** Waits until as many sagas were started, and none of them goes on by itself. */
+export async function untilAtRest(
+  { database }: Pick<SagaWorld, 'database'>,
+  sagas: number,
+  withinMs = 60_000,
+): Promise<void> {
+  const states = () =>
+    database.query<{ state: string; count: number }>(
+      'select state, count(*) from saga_work group by state',
+    );
+  await eventually(
+    async () => {
+      const rows = await states();
+      const resting = rows.filter(({ state }) => state !== 'running' && state !== 'compensating');
+      const count = resting.reduce((sum, { count }) => sum + count, 0);
+      if (count < sagas) throw new Error(`of ${sagas} sagas rest ${JSON.stringify(rows)}`);
+      return true;
+    },
+    { withinMs, everyMs: 50 },
+  );
+}
