@@ -17,6 +17,7 @@ import { migrate } from '#src/database/migrate.ts';
  * that a noisy machine is noisy for both. Postgres is durable (fsync on), Kafka is real.
  *
  *   node bench/orders.ts [--seconds 10] [--rounds 3] [--connections 128] [--relay on|off]
+ *   node bench/orders.ts --alone --rounds 12     from an empty database, two minutes, without pgbench
  */
 const { values } = parseArgs({
   options: {
@@ -24,6 +25,7 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '3' },
     connections: { type: 'string', default: '128' },
     relay: { type: 'string', default: 'on' },
+    alone: { type: 'boolean', default: false },
     'log-level': { type: 'string', default: 'info' },
   },
 });
@@ -48,11 +50,13 @@ try {
   await migrate(postgres.url);
   const port = await freePort();
   service = await startService(port, 'reason' in kafka ? '' : kafka.broker);
-  await overHttp(port, 3); // both warm up
-  await withPgbench(3);
+  if (!values.alone) {
+    await overHttp(port, 3); // both warm up
+    await withPgbench(3);
+  }
   const rounds = [];
   for (let round = 1; round <= Number(values.rounds); round += 1) {
-    const pgbench = await withPgbench(Number(values.seconds));
+    const pgbench = values.alone ? Number.NaN : await withPgbench(Number(values.seconds));
     const http = await overHttp(port, Number(values.seconds));
     rounds.push({ pgbench, http: http.perSecond });
     console.log(

@@ -1,0 +1,69 @@
+import { v7 as uuidv7 } from 'uuid';
+import { describe, expect, test } from 'vitest';
+import { createDatabase } from '#src/database/database.ts';
+import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
+import { appendToOrder, appendUnits } from '#src/orders/order-units.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import type { TestDatabase } from '#test/support/database.ts';
+import { skipReason } from '#test/support/infra.ts';
+import { eventually } from '#test/support/poll.ts';
+
+/*
+ * A session keeps the plans that it made while the tables were empty. Work that grows with the tables
+ * shows in the counters of Postgres long before it shows on a clock.
+ */
+const BATCHES = 60;
+const BATCH = 64;
+const TUPLES_PER_ORDER_MAX = 20;
+
+describe.skipIf(skipReason('postgres'))('the write path that began on empty tables', () => {
+  test('reads no more for an order when there are many', async () => {
+    await using database = await createTestDatabase();
+    expect(await tuplesReadPerOrder(database)).toBeLessThan(TUPLES_PER_ORDER_MAX);
+  });
+
+  test('would read more and more if the planner had its way', async () => {
+    await using database = await createTestDatabase();
+    await database.query(
+      `alter function append_units reset enable_seqscan;
+       alter function append_units reset enable_hashjoin;
+       alter function append_units reset enable_mergejoin`,
+    );
+    expect(await tuplesReadPerOrder(database)).toBeGreaterThan(TUPLES_PER_ORDER_MAX);
+  });
+});
+
+async function tuplesReadPerOrder(database: TestDatabase): Promise<number> {
+  const { writer, close } = createDatabase(database.url, { writersMax: 1, poolMax: 2 }, () => {});
+  const store = createPostgresUnitStore(writer, appendUnits);
+  for (let batch = 0; batch < BATCHES; batch += 1) {
+    await store.write(Array.from({ length: BATCH }, placeOrder));
+  }
+  await close();
+  await eventually(() => hasNoSession(database)); // its counters are written when a session ends
+  const [row] = await database.query<{ tuples: string }>(
+    `select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))
+       + (select sum(idx_tup_read) from pg_stat_user_indexes) as tuples from pg_stat_user_tables`,
+  );
+  return Number(row!.tuples) / (BATCHES * BATCH);
+}
+
+async function hasNoSession(database: TestDatabase): Promise<boolean> {
+  const rows = await database.query(
+    `select from pg_stat_activity
+     where datname = current_database() and application_name = 'order-service'`,
+  );
+  return rows.length === 0;
+}
+
+function placeOrder() {
+  const orderId = uuidv7();
+  const items = [{ sku: 'book', quantity: 2, priceCents: 1250 }];
+  const data = { orderId, customerId: 'c-1', currency: 'EUR', items, totalCents: 2500 };
+  const context = {
+    recordedAt: new Date().toISOString(),
+    metadata: { correlationId: 'test', actor: 'test' },
+    topic: 'orders',
+  };
+  return appendToOrder({ orderId, view: null }, [{ type: 'OrderPlaced', data }], context).unit;
+}
