@@ -75,7 +75,8 @@ export function actionOf({ actions }: Pick<Saga, 'actions'>, name: string): Acti
 
 /** Why it stands where it stands: what it is stuck at, or why it turned back. */
 export function reasonOf({ state, stuckReason, reason }: Saga): string | null {
-  return state === 'stuck' ? stuckReason : reason;
+  if (state !== 'stuck' || stuckReason === null) return reason;
+  return reason === null ? stuckReason : `${stuckReason}, after ${reason}`;
 }
 
 /** Nothing but an operator moves a saga that has ended or is stuck. */

@@ -8,6 +8,7 @@ import { createServer } from '#src/http/server.ts';
 import { orderCommandRoutes } from '#src/orders/order-command-routes.ts';
 import { createRunOrderCommand } from '#src/orders/run-order-command.ts';
 import { skipReason } from '#test/support/infra.ts';
+import { eventually } from '#test/support/poll.ts';
 import { createService, createWorld, ledgerOf, resting, stock } from './fulfilment-service.ts';
 import type { Changes, World } from './fulfilment-service.ts';
 
@@ -164,6 +165,47 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     expect(await world.database.query('select from events')).toEqual([]);
   });
 
+  test('that cannot be written waits for an operator, and goes on when it can', async () => {
+    await using world = await createWorld();
+    await world.database.query(
+      `create function refuse() returns trigger language plpgsql as $$
+       begin
+         if new.type = 'OrderShipped' then
+           raise exception 'not now' using errcode = 'check_violation';
+         end if;
+         return new;
+       end $$;
+       create trigger refuse before insert on events for each row execute function refuse();`,
+    );
+    await using api = await createApi(world);
+    await api.call('PUT', '/v1/stock/book', { onHand: 10 });
+    const orderId = await api.place('automatic');
+    const path = `/v1/orders/${orderId}/fulfilment`;
+    await eventually(async () => (await api.call('GET', path)).body['state'] === 'stuck');
+    expect((await api.call('GET', path)).body).toMatchObject({
+      reason: '20 runs failed, the last with WriteFailed',
+      open: [],
+    });
+    await world.database.query('drop trigger refuse on events');
+    expect((await api.call('POST', `${path}/retry`)).status).toBe(202);
+    expect(await resting(api.service, orderId)).toBe('completed');
+    expect(await ledgerOf(world, orderId)).toMatchObject({ capturedCents: 2500, parcels: 1 });
+  });
+
+  test('is cancelled for a reason of 500 characters, whatever they are', async () => {
+    await using world = await createWorld();
+    await using api = await createApi(world);
+    await api.call('PUT', '/v1/stock/book', { onHand: 10 });
+    await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
+    const orderId = await api.place('automatic');
+    await world.simulator.nextCall({ operation: 'capture', orderId }, 0);
+    const reason = `a${'\u{1F600}'.repeat(499)}`;
+    expect((await api.call('POST', `/v1/orders/${orderId}/cancel`, { reason })).status).toBe(202);
+    await world.simulator.release({ orderId });
+    expect(await resting(api.service, orderId)).toBe('compensated');
+    expect((await api.service.order(orderId)).reason).toBe(reason);
+  });
+
   test('that is stuck shows what is open, and is repaired by an operator', async () => {
     await using world = await createWorld();
     await using api = await createApi(world);
@@ -176,7 +218,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     const stuck = await api.call('GET', path);
     expect(stuck.body).toMatchObject({
       state: 'stuck',
-      reason: 'ship refused: carrier_refused',
+      reason: 'refund: refund_refused, after ship refused: carrier_refused',
       open: [{ step: 'refund', reason: 'refund_refused' }],
     });
     expect(bySteps(stuck.body.steps)).toEqual({
@@ -214,6 +256,27 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
       status: 409,
       body: { code: 'fulfilment_not_stuck', state: 'compensated' },
     });
+  });
+
+  test('is set aside where it fails again and again, and goes on when it is told to', async () => {
+    await using world = await createWorld();
+    let isBroken = true;
+    const observe = () => {
+      if (isBroken) throw new Error('broken');
+    };
+    await using api = await createApi(world, { observe });
+    await api.call('PUT', '/v1/stock/book', { onHand: 10 });
+    const orderId = await api.place('automatic');
+    const path = `/v1/orders/${orderId}/fulfilment`;
+    const isStuck = async () => (await api.call('GET', path)).body['state'] === 'stuck';
+    await eventually(isStuck, { withinMs: 30_000 });
+    expect((await api.call('GET', path)).body).toMatchObject({
+      reason: '20 runs failed, the last with Error',
+      open: [],
+    });
+    isBroken = false;
+    expect((await api.call('POST', `${path}/retry`)).status).toBe(202);
+    expect(await resting(api.service, orderId)).toBe('completed');
   });
 
   test('believes an operator who says what became of a refund', async () => {
