@@ -45,6 +45,18 @@ async function explore({ play }: Stage, story: Story, deaths: number): Promise<C
   return cases;
 }
 
+/** The story with a death at each point, after which the dead wakes at each later one. */
+async function exploreWakes(stage: Stage, story: Story): Promise<Case[]> {
+  const cases = await explore(stage, story, 1);
+  const pairs = cases.flatMap(({ passed, died }) => {
+    const diesAt = passed.indexOf(died[0]!) + 1;
+    const later = passed.map((_, index) => index + 1).filter((number) => number > diesAt);
+    return diesAt === 0 ? [] : later.map((wakesAt) => ({ diesAt, wakesAt }));
+  });
+  const woken = pairs.map(({ diesAt, wakesAt }) => stage.play(story, [diesAt], wakesAt));
+  return cases.concat(await Promise.all(woken));
+}
+
 /** Plays, stops everything, lands what is late, and tells what is not as promised. */
 async function violations(
   options: Parameters<typeof createStage>[1],
@@ -97,6 +109,13 @@ describe.skipIf(skipReason('postgres'))('G7 when replicas die, a fulfilment stil
   test('twice on the way, at any two points', async () => {
     const { wrong } = await violations({}, async (stage) =>
       (await Promise.all(mainStories.map((story) => explore(stage, story, 2)))).flat(),
+    );
+    expect(wrong).toEqual([]);
+  }, 300_000);
+
+  test('and wake at any point of what their successors do', async () => {
+    const { wrong } = await violations({}, async (stage) =>
+      (await Promise.all(mainStories.map((story) => exploreWakes(stage, story)))).flat(),
     );
     expect(wrong).toEqual([]);
   }, 300_000);

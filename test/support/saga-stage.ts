@@ -22,13 +22,14 @@ type Playing = {
   readonly orderId: string;
   /** Counted over all points that it passes, from 1. */
   readonly diesAt: readonly number[];
+  readonly wakesAt: number | undefined;
   readonly passed: SagaPoint[];
   readonly died: SagaPoint[];
   /** Gives its place to another order: it is over, or waits for somebody to take over. */
   readonly leave: () => void;
   cancelled: string | undefined;
   over: boolean;
-  /** Resolves at the end: the dead are only paused, and find that they are late. */
+  /** Those who died find that they are late. */
   readonly wakes: PromiseWithResolvers<void>;
 };
 
@@ -41,8 +42,11 @@ const TOO_LATE = new Set(['409 shipment_requested', '409 order_already_shipped']
 /** Two replicas that die, saga by saga, where the cases say. */
 export type Stage = AsyncDisposable &
   Readonly<{
-    /** Plays a story to its end, with a death at each of the counted points. */
-    play(story: Story, diesAt?: readonly number[]): Promise<Case>;
+    /**
+     * Plays a story to its end, with a death at each of the counted points. The dead are only paused: they
+     * wake at the point `wakesAt`, in the midst of their successor's work, or else at the end.
+     */
+    play(story: Story, diesAt?: readonly number[], wakesAt?: number): Promise<Case>;
     /** Stops both, late sleepers too, and tells what went wrong within them. */
     stop(): Promise<string[]>;
   }>;
@@ -81,6 +85,7 @@ export async function createStage(
       one.cancelled = await cancel(next(), one.orderId);
     }
     if (one.story.landsAt === point) await simulator.release({ orderId: one.orderId });
+    if (passage === one.wakesAt) one.wakes.resolve();
     if (!one.diesAt.includes(passage)) return;
     one.died.push(point);
     one.leave();
@@ -95,7 +100,7 @@ export async function createStage(
   }
 
   const stage: Stage = {
-    play: async (story, diesAt = []) => {
+    play: async (story, diesAt = [], wakesAt) => {
       const leave = await room.enter();
       const { sku = 'book', faults } = story;
       const items = [{ sku, quantity: 2, priceCents: 1250 }];
@@ -104,6 +109,7 @@ export async function createStage(
         story,
         orderId,
         diesAt,
+        wakesAt,
         passed: [],
         died: [],
         leave,

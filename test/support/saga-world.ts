@@ -86,7 +86,7 @@ export async function startReplica(
   return { api, errors: () => lines, stop, [Symbol.asyncDispose]: stop };
 }
 
-/** Waits until as many sagas were started, and none of them goes on by itself. */
+/** Waits until as many sagas were started, and none goes on by itself. */
 export async function untilAtRest(
   { database }: Pick<SagaWorld, 'database'>,
   sagas: number,
@@ -101,7 +101,8 @@ export async function untilAtRest(
       const rows = await states();
       const resting = rows.filter(({ state }) => state !== 'running' && state !== 'compensating');
       const count = resting.reduce((sum, { count }) => sum + count, 0);
-      if (count < sagas) throw new Error(`of ${sagas} sagas rest ${JSON.stringify(rows)}`);
+      if (count < sagas || resting.length < rows.length)
+        throw new Error(`of ${sagas} sagas rest ${JSON.stringify(rows)}`);
       return true;
     },
     { withinMs, everyMs: 50 },
