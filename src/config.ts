@@ -88,9 +88,9 @@ const settings = {
   CAPTURE_DEADLINE_S: count(1, 86_400)
     .default(900)
     .describe('When to give up on a payment: it is settled by its key, and the order cancelled.'),
-  SHIP_DEADLINE_S: count(1, 604_800)
-    .default(86_400)
-    .describe('When to give up on a shipment: it is settled by its key first.'),
+  SHIP_DEADLINE_S: count(1, 64_800)
+    .default(43_200)
+    .describe('When to give up on a shipment: it is settled by its key, while that is known.'),
   UNDO_DEADLINE_S: count(1, 604_800)
     .default(86_400)
     .describe('When to give up on undoing a step: the saga is then stuck.'),

@@ -104,10 +104,10 @@ function workOf<Subject, Rows>(
   { saga, todo }: Advance,
   report: Report | undefined,
 ): SagaWorkRow {
-  const { owner, leaseMs, stopping } = holder;
-  const goesOn = todo.kind === 'call' && !stopping.aborted;
+  const { owner, leaseMs } = holder;
+  const goesOn = todo.kind === 'call';
   const waitMs = () => {
-    if (todo.kind !== 'wait') return todo.kind === 'rest' ? null : 0;
+    if (todo.kind !== 'wait') return null;
     const { attempts } = actionOf(saga, todo.action.name);
     const backoffMs = fullJitterMs(attempts, dependencies.limits.retry);
     return Math.ceil(Math.max(backoffMs, retryAfterMs(report)));

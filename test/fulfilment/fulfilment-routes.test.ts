@@ -258,27 +258,6 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     });
   });
 
-  test('is set aside where it fails again and again, and goes on when it is told to', async () => {
-    await using world = await createWorld();
-    let isBroken = true;
-    const observe = () => {
-      if (isBroken) throw new Error('broken');
-    };
-    await using api = await createApi(world, { observe });
-    await api.call('PUT', '/v1/stock/book', { onHand: 10 });
-    const orderId = await api.place('automatic');
-    const path = `/v1/orders/${orderId}/fulfilment`;
-    const isStuck = async () => (await api.call('GET', path)).body['state'] === 'stuck';
-    await eventually(isStuck, { withinMs: 30_000 });
-    expect((await api.call('GET', path)).body).toMatchObject({
-      reason: '20 runs failed, the last with Error',
-      open: [],
-    });
-    isBroken = false;
-    expect((await api.call('POST', `${path}/retry`)).status).toBe(202);
-    expect(await resting(api.service, orderId)).toBe('completed');
-  });
-
   test('believes an operator who says what became of a refund', async () => {
     await using world = await createWorld();
     await using api = await createApi(world);

@@ -378,6 +378,7 @@ describe.skipIf(skipReason('postgres'))('several services on one database', () =
     await world.simulator.release({ orderId });
     await stopped;
     expect((await second.saga(orderId)).actions['capture']!.state).toBe('done');
+    expect(await world.simulator.calls({ operation: 'ship', orderId })).toEqual([]);
     await second.start();
     expect(await resting(second, orderId)).toBe('completed');
     expect(await ledgerOf(world, orderId)).toEqual(shippedOnce);
