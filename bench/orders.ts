@@ -1,5 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
+import { openSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -26,6 +27,7 @@ const { values } = parseArgs({
     connections: { type: 'string', default: '128' },
     relay: { type: 'string', default: 'on' },
     alone: { type: 'boolean', default: false },
+    log: { type: 'string', default: '' },
     'log-level': { type: 'string', default: 'info' },
   },
 });
@@ -86,7 +88,7 @@ async function startService(port: number, broker: string): Promise<ChildProcess>
       LOG_LEVEL: values['log-level'],
       OUTBOX_MAX_ROWS: '100000000',
     },
-    stdio: ['ignore', 'ignore', 'inherit'],
+    stdio: ['ignore', values.log === '' ? 'ignore' : openSync(values.log, 'w'), 'inherit'],
   });
   const deadline = performance.now() + READY_MS_MAX;
   while (performance.now() < deadline) {
