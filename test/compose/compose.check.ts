@@ -121,6 +121,7 @@ describe('docker compose', () => {
     } finally {
       await project.compose('start', 'kafka');
     }
+    await untilHealthy('kafka'); // its port answers before the broker does
     await untilOutboxIsEmpty();
     expect(await versionsInKafka(ids, 10)).toEqual(new Map(ids.map((id) => [id, [1]])));
   });
@@ -235,6 +236,14 @@ function noAnswer(url: string, error: unknown): Answer {
 
 async function untilReady(url: string): Promise<void> {
   await eventually(async () => (await get(url, '/readyz')).status === 200, COMES_BACK);
+}
+
+async function untilHealthy(service: string): Promise<void> {
+  const [id] = await project.containers(service);
+  await eventually(async () => {
+    const health = await docker(['inspect', '--format', '{{.State.Health.Status}}', id!]);
+    expect(health.trim()).toBe('healthy');
+  }, COMES_BACK);
 }
 
 async function untilOutboxIsEmpty(): Promise<void> {
