@@ -197,7 +197,7 @@ describe('a queue that is full', () => {
   });
 
   test('turns away who waited too long, before it is sent', async () => {
-    const { submit, writes, commit } = setUp({ slots: 1, batchMax: 1, waitMaxMs: -1 });
+    const { submit, writes, commit } = setUp({ slots: 1, batchMax: 1, waitMaxMs: 0 });
     const first = submit('first').catch((error: Error) => error.name);
     const late = submit('late').catch((error: Error) => error.name);
     await Promise.all([first, late]);

@@ -88,7 +88,8 @@ describe.skipIf(skipReason('postgres'))('a lease', () => {
     await db.query('alter table leases rename to leases_away');
     await eventually(() => lease.current() === undefined);
     await db.query('alter table leases_away rename to leases');
-    await expect(eventually(() => (lease.current()?.epoch ?? 0) > 1)).resolves.toBe(true);
+    await expect(eventually(() => lease.current() !== undefined)).resolves.toBe(true);
+    expect(lease.changes).toEqual([true, false, true]);
     await lease.stop();
   });
 });
