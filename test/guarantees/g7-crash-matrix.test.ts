@@ -26,14 +26,16 @@ const diedAt = new Set<SagaPoint>();
 /** The fast clock passes these in a blink; what undoes is never given up. */
 const impatient = { CAPTURE_DEADLINE_S: '1', SHIP_DEADLINE_S: '1', UNDO_DEADLINE_S: '604800' };
 
-/** The story once without a death, then with one at each point that it passes; `deaths` in a row. */
+/**
+ * The story once without a death, then with one at each point that it passes, the first time and the last;
+ * `deaths` in a row.
+ */
 async function explore({ play }: Stage, story: Story, deaths: number): Promise<Case[]> {
   const cases: Case[] = [];
   const from = async (before: Case, diesAt: readonly number[]): Promise<void> => {
     cases.push(before);
     if (diesAt.length === deaths) return;
-    const [last = 0] = diesAt.slice(-1);
-    const later = before.passed.map((_, index) => index + 1).filter((number) => number > last);
+    const later = passages(before, diesAt.at(-1) ?? 0);
     await Promise.all(
       later.map(async (number) => {
         const further = diesAt.concat(number);
@@ -45,13 +47,21 @@ async function explore({ play }: Stage, story: Story, deaths: number): Promise<C
   return cases;
 }
 
+/** Counted from 1, after the given one: the first and the last at each point. */
+function passages({ passed }: Case, after: number): number[] {
+  const later = passed.slice(after);
+  return later.flatMap((point, index) => {
+    const isEnd = later.indexOf(point) === index || later.lastIndexOf(point) === index;
+    return isEnd ? [after + index + 1] : [];
+  });
+}
+
 /** The story with a death at each point, after which the dead wakes at each later one. */
 async function exploreWakes(stage: Stage, story: Story): Promise<Case[]> {
   const cases = await explore(stage, story, 1);
-  const pairs = cases.flatMap(({ passed, died }) => {
-    const diesAt = passed.indexOf(died[0]!) + 1;
-    const later = passed.map((_, index) => index + 1).filter((number) => number > diesAt);
-    return diesAt === 0 ? [] : later.map((wakesAt) => ({ diesAt, wakesAt }));
+  const pairs = cases.flatMap((one) => {
+    const diesAt = one.passed.indexOf(one.died[0]!) + 1;
+    return diesAt === 0 ? [] : passages(one, diesAt).map((wakesAt) => ({ diesAt, wakesAt }));
   });
   const woken = pairs.map(({ diesAt, wakesAt }) => stage.play(story, [diesAt], wakesAt));
   return cases.concat(await Promise.all(woken));

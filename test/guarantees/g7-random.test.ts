@@ -15,6 +15,8 @@ import type { TestService } from '#test/support/service.ts';
 
 const ORDERS = 200;
 const KILLS = 6;
+/** With providers that are well again, one would do. */
+const REPAIRS_MAX = 2;
 /** Orders on their way from the client side at once. */
 const CLIENTS = 16;
 /** Of the calls to providers this share goes wrong. */
@@ -79,7 +81,7 @@ async function replace(victim: TestService, before: Promise<void>): Promise<void
 }
 
 /** Every refund that was refused is asked for again, as an operator would. */
-async function repair({ database }: SagaWorld, { command }: SagaApi): Promise<number> {
+async function repair({ database }: SagaWorld, { command }: SagaApi): Promise<void> {
   const stuck = await database.query<{ subject_id: string }>(
     `select subject_id from saga_work where state = 'stuck'`,
   );
@@ -87,7 +89,6 @@ async function repair({ database }: SagaWorld, { command }: SagaApi): Promise<nu
     const answer = await command('fulfilment/retry', orderId);
     expect(answer.status, answer.text).toBe(202);
   }
-  return stuck.length;
 }
 
 describe.skipIf(skipReason('postgres'))('G7 in a random order of mishaps', () => {
@@ -142,7 +143,10 @@ describe.skipIf(skipReason('postgres'))('G7 in a random order of mishaps', () =>
     await mending;
     await untilAtRest(world, ORDERS);
     await simulator.clearFaults();
-    while ((await repair(world, apis[0]!)) > 0) await untilAtRest(world, ORDERS);
+    for (let round = 0; round < REPAIRS_MAX; round += 1) {
+      await repair(world, apis[0]!);
+      await untilAtRest(world, ORDERS);
+    }
     await simulator.release();
     expect(await verifySagas(world, { stock: STOCK })).toEqual([]);
     for (const api of apis) api.close();
