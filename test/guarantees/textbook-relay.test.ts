@@ -45,9 +45,11 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the textbook rel
       await using textbook = await textbookProducer(topic.brokers);
       await insertEvents(db, topic.name, eventsOf(keys, 5));
       const parts = { db, topic: topic.name, producer: textbook.producer };
-      const relays = [lockingOutsideTransaction(parts), lockingOutsideTransaction(parts)];
-      const windows = await Promise.all(relays.map((relay) => relay.read()));
-      for (const [index, relay] of relays.entries()) await relay.publish(windows[index] ?? []);
+      const [first, second] = [lockingOutsideTransaction(parts), lockingOutsideTransaction(parts)];
+      const firstWindow = await first.read();
+      const secondWindow = await second.read(); // the locks of the first went with its SELECT
+      await first.publish(firstWindow);
+      await second.publish(secondWindow);
       const messages = await readTopic(topic.name, { until: (all) => all.length >= 100 });
       expect(repeatsIn(messages)).toBe(50);
     });
