@@ -9,6 +9,7 @@ import type {
 import { VersionConflict } from '#src/event-store/group-commit-errors.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
 import { recordedAt } from '#src/event-store/recorded-at.ts';
+import { versionETag } from '#src/http/entity-tags.ts';
 import type { SagaWorkRow } from '#src/sagas/saga-work.ts';
 import type { OrderCommand } from './domain/order-commands.ts';
 import type { OrderEvent } from './domain/order-events.ts';
@@ -205,7 +206,7 @@ function answerTo({ type }: OrderCommand, view: OrderView): OrderAnswer {
   const isAccepted = view.fulfilment === 'compensating' || type === 'FulfilOrder';
   return {
     status: type === 'PlaceOrder' ? 201 : isAccepted ? 202 : 200,
-    etag: `"v${view.version}"`,
+    etag: versionETag(view.version),
     location: locationAfter(type, orderId),
     body: JSON.stringify(view),
     replayed: false,
