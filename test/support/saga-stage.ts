@@ -25,8 +25,8 @@ type Playing = {
   readonly wakesAt: number | undefined;
   readonly passed: SagaPoint[];
   readonly died: SagaPoint[];
-  /** Gives its place to another order: it is over, or waits for somebody to take over. */
-  readonly leave: () => void;
+  /** Gives its place to another order: this one is over, or nobody works on it. */
+  leave: () => void;
   cancelled: string | undefined;
   over: boolean;
   /** Those who died find that they are late. */
@@ -35,7 +35,9 @@ type Playing = {
 
 /** Orders that replicas work on at once: with many more, calls would time out for want of a processor. */
 const AT_WORK_MAX = 40;
-const REST_MS_MAX = 40_000;
+/** So long that none runs out by itself: the stage ends the leases of the dead, when there is room. */
+const LEASE_MARGIN_MS = '60000';
+const REST_MS_MAX = 60_000;
 /** What a cancel may be answered while a saga runs. */
 const TOO_LATE = new Set(['409 shipment_requested', '409 order_already_shipped']);
 
@@ -62,6 +64,7 @@ export async function createStage(
   const rest = createRestWatch(world);
   const room = createRoom(AT_WORK_MAX);
   let turn = 0;
+  let ended = false;
 
   const playingOf = async (sagaId: string) => {
     const known = sagas.get(sagaId);
@@ -77,7 +80,7 @@ export async function createStage(
   };
   const observe = async (point: SagaPoint, sagaId: string) => {
     const one = await playingOf(sagaId);
-    if (one.over) return;
+    if (one.over || ended) return;
     one.passed.push(point);
     const passage = one.passed.length;
     if (one.story.cancelAt === point && one.cancelled === undefined) {
@@ -89,19 +92,25 @@ export async function createStage(
     if (!one.diesAt.includes(passage)) return;
     one.died.push(point);
     one.leave();
-    await one.wakes.promise;
+    await Promise.all([giveToAnother(one, sagaId), one.wakes.promise]);
+  };
+  const giveToAnother = async (one: Playing, sagaId: string) => {
+    one.leave = await room.enter('first');
+    if (one.over) one.leave();
+    else await endLease(world, sagaId);
   };
   const next = () => {
     turn += 1;
     return replicas[turn % replicas.length]!;
   };
   for (let index = 0; index < 2; index += 1) {
-    replicas.push(await startReplica(world, { observe, ...(now && { now }), ...(env && { env }) }));
+    const settings = { SAGA_LEASE_MARGIN_MS: LEASE_MARGIN_MS, ...env };
+    replicas.push(await startReplica(world, { observe, env: settings, ...(now && { now }) }));
   }
 
   const stage: Stage = {
     play: async (story, diesAt = [], wakesAt) => {
-      const leave = await room.enter();
+      const leave = await room.enter('last');
       const { sku = 'book', faults } = story;
       const items = [{ sku, quantity: 2, priceCents: 1250 }];
       const orderId = await next().api.placed(items, 'manual');
@@ -129,7 +138,7 @@ export async function createStage(
       }
       await eventually(() => hasPassedItsCommits(one), { withinMs: 1_000 }).catch(() => undefined);
       one.over = true;
-      leave();
+      one.leave();
       one.wakes.resolve();
       return one;
     },
@@ -138,6 +147,7 @@ export async function createStage(
       return replicas.flatMap(({ errors }) => errors());
     },
     [Symbol.asyncDispose]: async () => {
+      ended = true;
       for (const { wakes } of orders.values()) wakes.resolve();
       await stage.stop();
       await rest.end();
@@ -203,6 +213,15 @@ function createRestWatch({ database }: SagaWorld) {
   });
 }
 
+/** What time would do: the lease of whoever works on the saga is over, and it is due. */
+async function endLease({ database }: SagaWorld, sagaId: string): Promise<void> {
+  await database.query(
+    `update saga_work set lease_until = clock_timestamp(), due_at = clock_timestamp()
+     where saga_id = $1 and lease_until is not null`,
+    [sagaId],
+  );
+}
+
 /** Lets a number in at once; the others queue. Whoever is let in gets the way to leave. */
 function createRoom(max: number) {
   const queue: (() => void)[] = [];
@@ -213,9 +232,14 @@ function createRoom(max: number) {
     else inside -= 1;
   };
   return {
-    enter: async (): Promise<() => void> => {
+    enter: async (place: 'first' | 'last'): Promise<() => void> => {
       if (inside < max) inside += 1;
-      else await new Promise<void>((resolve) => queue.push(resolve));
+      else {
+        await new Promise<void>((resolve) => {
+          if (place === 'first') queue.unshift(resolve);
+          else queue.push(resolve);
+        });
+      }
       let left = false;
       return () => {
         if (!left) leave();
