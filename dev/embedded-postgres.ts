@@ -8,7 +8,14 @@ import { keptPort } from './ports.ts';
 import { postgresBinaries, postgresUser } from './postgres-binaries.ts';
 import type { PostgresUser } from './postgres-binaries.ts';
 import { createCluster, dataFolderFor } from './postgres-cluster.ts';
-import { findProcesses, killAll, markerOf, sendSignal, waitUntilGone } from './processes.ts';
+import {
+  findProcesses,
+  killAll,
+  markerOf,
+  sendSignal,
+  signalAll,
+  waitUntilGone,
+} from './processes.ts';
 import type { RunningProcess } from './processes.ts';
 
 /** Recovery after a crash may have a lot of log to read. */
@@ -63,9 +70,7 @@ export async function startPostgres(options: PostgresOptions): Promise<EmbeddedP
     stop: () => stopServer(server),
     kill: () => killAll(server.marker),
     start: () => startServer(server),
-    signal: async (name: NodeJS.Signals) => {
-      for (const { pid } of await findProcesses(server.marker)) sendSignal(pid, name);
-    },
+    signal: (name: NodeJS.Signals) => signalAll(server.marker, name),
   };
   await controls.start();
   await createDatabase(server, options.database);

@@ -9,7 +9,7 @@ import { createKafkaClient } from '#src/outbox/kafka-client.ts';
 import { kafkaLibraries } from './kafka-libraries.ts';
 import type { KafkaUnavailable } from './kafka-libraries.ts';
 import { keptPort } from './ports.ts';
-import { findProcesses, killAll, markerOf, sendSignal, waitUntilGone } from './processes.ts';
+import { findProcesses, killAll, markerOf, signalAll, waitUntilGone } from './processes.ts';
 
 const START_MS_MAX = 60_000;
 const REUSE_MS_MAX = 10_000;
@@ -63,9 +63,7 @@ export async function startKafka(
   const folder = resolve(options.folder);
   await mkdir(folder, { recursive: true });
   const server = await prepare(folder, libraries, options.log);
-  const signal = async (name: NodeJS.Signals) => {
-    for (const { pid } of await findProcesses(server.marker)) sendSignal(pid, name);
-  };
+  const signal = (name: NodeJS.Signals) => signalAll(server.marker, name);
   const kafka = {
     broker: server.broker,
     start: () => startServer(server),

@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
 const POLL_MS = 50;
+const STOP_POLL_MS = 2;
 
 /** A process of this machine: its id and its whole command line. */
 export type RunningProcess = Readonly<{ pid: number; command: string }>;
@@ -43,6 +44,16 @@ export async function killAll(text: string): Promise<void> {
   }
 }
 
+/** Sends a signal to all that match. After a SIGSTOP it waits until every thread of them stands still. */
+export async function signalAll(text: string, signal: NodeJS.Signals): Promise<void> {
+  const found = await findProcesses(text);
+  for (const { pid } of found) sendSignal(pid, signal);
+  if (signal !== 'SIGSTOP') return;
+  for (const { pid } of found) {
+    while (!(await standsStill(pid))) await delay(STOP_POLL_MS);
+  }
+}
+
 /** Sends a signal to a process that may be gone already. */
 export function sendSignal(pid: number, signal: NodeJS.Signals): void {
   try {
@@ -67,6 +78,24 @@ async function readProc(): Promise<RunningProcess[]> {
     }),
   );
   return found.filter(({ command }) => command !== '');
+}
+
+/** Or is gone. A signal is taken by one thread after the other, and meanwhile the rest go on. */
+async function standsStill(pid: number): Promise<boolean> {
+  if (process.platform !== 'linux') {
+    const { stdout } = await promisify(execFile)('ps', ['-o', 'stat=', '-p', String(pid)]).catch(
+      () => ({ stdout: '' }),
+    );
+    return stdout === '' || stdout.startsWith('T');
+  }
+  const threads = await readdir(`/proc/${pid}/task`).catch(() => []);
+  const states = await Promise.all(
+    threads.map(async (thread) => {
+      const stat = await readFile(`/proc/${pid}/task/${thread}/stat`, 'utf8').catch(() => ') X');
+      return stat.charAt(stat.lastIndexOf(')') + 2);
+    }),
+  );
+  return states.every((state) => 'TZX'.includes(state));
 }
 
 async function readPs(): Promise<RunningProcess[]> {
