@@ -42,8 +42,9 @@ const NO_FAULT: ChosenFault = {
 };
 
 /**
- * The rules in force. The first that fits a call takes it. Draws depend on seed, operation, key
- * and attempt only, so that a schedule is the same whatever the order of concurrent calls.
+ * The rules in force. The first that fits a call takes it. Draws depend on seed, operation and attempt
+ * only, and on the key where the rule is for more than one order: a schedule is the same whatever the
+ * order of concurrent calls, and one for each order is the same whatever its ids.
  */
 export function createFaultRules() {
   const rules = new Set<{ rule: FaultRule; left: number }>();
@@ -76,12 +77,16 @@ function drawFault(rule: FaultRule, call: SimulatedCall): FaultName | undefined 
   if (operation !== undefined && ![operation].flat().includes(call.operation)) return undefined;
   if (!selects({ key: chosen.key, orderId: chosen.orderId }, call)) return undefined;
   const possible = [rule.fault].flat().filter((name) => canHappen(name, call.operation));
-  if (draw(rule.seed, 'whether', call) >= rule.probability) return undefined;
-  return possible[Math.floor(draw(rule.seed, 'which', call) * possible.length)];
+  if (draw(rule, 'whether', call) >= rule.probability) return undefined;
+  return possible[Math.floor(draw(rule, 'which', call) * possible.length)];
 }
 
 /** A number from 0 up to 1, the same for the same call. */
-function draw(seed: number, what: string, { operation, key, attempt }: SimulatedCall): number {
-  const text = JSON.stringify([seed, what, operation, key, attempt]);
+function draw(
+  { seed, orderId }: FaultRule,
+  what: string,
+  { operation, key, attempt }: SimulatedCall,
+): number {
+  const text = JSON.stringify([seed, what, operation, orderId === undefined ? key : null, attempt]);
   return createHash('sha256').update(text).digest().readUInt32BE(0) / 2 ** 32;
 }

@@ -270,6 +270,22 @@ describe('a fault', () => {
     expect(await schedule(2, keys)).not.toEqual(drawn);
   });
 
+  test('is drawn alike for an order whatever its keys', async () => {
+    const schedule = async (key: string) => {
+      await using simulator = await startSimulator();
+      const { url, control } = simulator;
+      const fault = ['error_before', 'too_many'] as const;
+      await control.addFault({ orderId: 'o1', fault: [...fault], probability: 0.9, seed: 5 });
+      const statuses: number[] = [];
+      for (let attempt = 0; attempt < 20; attempt += 1)
+        statuses.push((await post(url, CAPTURES, key, capture)).status);
+      return statuses;
+    };
+    const drawn = await schedule('one');
+    expect(new Set(drawn).size).toBeGreaterThan(1);
+    expect(await schedule('another')).toEqual(drawn);
+  });
+
   test('that is late lands on a release and not before', async () => {
     await using simulator = await startSimulator();
     const { url, control } = simulator;
