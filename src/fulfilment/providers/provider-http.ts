@@ -117,7 +117,11 @@ async function exchange({ request, text, timeoutMs, signal }: Exchange): Promise
     request.destroy();
   };
   const leave = () => giveUp('stopped waiting');
-  const timer = setTimeout(() => giveUp(`no answer in ${timeoutMs} ms`), timeoutMs);
+  // An answer may be there already, unread while the process was busy: it is read before time is called.
+  let lastLook: NodeJS.Immediate | undefined;
+  const timer = setTimeout(() => {
+    lastLook = setImmediate(() => giveUp(`no answer in ${timeoutMs} ms`));
+  }, timeoutMs);
   signal?.addEventListener('abort', leave, { once: true });
 
   let answered = false;
@@ -137,6 +141,7 @@ async function exchange({ request, text, timeoutMs, signal }: Exchange): Promise
   }
 }
 
+    clearImmediate(lastLook);
 async function readAnswer(response: IncomingMessage): Promise<ProviderAnswer> {
   const { statusCode: status = 0, headers } = response;
   const again = retryAfter(headers['retry-after']);

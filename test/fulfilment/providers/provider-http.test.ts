@@ -16,6 +16,23 @@ const http = (status: string, body: string, headers = '') =>
 const captured = JSON.stringify({ ...request, paymentId: 'pay_1' });
 
 /** A server that answers each request with whatever bytes it is told to. */
+const MAY_ANSWER = 0;
+const HAS_ANSWERED = 1;
+/** A provider in a thread of its own, which answers one request when it is told to. */
+const PROVIDER_THREAD = `
+  const { createServer } = require('node:http');
+  const { parentPort, workerData: { flags, captured } } = require('node:worker_threads');
+  const server = createServer((request, response) => {
+    parentPort.postMessage('asked');
+    Atomics.wait(flags, ${MAY_ANSWER}, 0);
+    response.writeHead(201).end(captured, () => {
+      Atomics.store(flags, ${HAS_ANSWERED}, 1);
+      Atomics.notify(flags, ${HAS_ANSWERED});
+    });
+  });
+  server.listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port));
+`;
+
 async function startRawServer(answer: (socket: Socket, request: string) => void) {
   const sockets = new Set<Socket>();
   const requests: string[] = [];
@@ -108,6 +125,23 @@ describe('a request to a provider', () => {
     });
     expect(server.requests).toHaveLength(1);
   });
+  test('takes an answer that came in time, though this process was too busy to read it', async () => {
+    const flags = new Int32Array(new SharedArrayBuffer(8));
+    const provider = new Worker(PROVIDER_THREAD, { eval: true, workerData: { flags, captured } });
+    const [port] = await once(provider, 'message');
+    const url = `http://127.0.0.1:${String(port)}`;
+    const payments = createHttpPaymentProvider({ url, timeoutMs: 1_000, callsMax: 1 });
+    const outcome = payments.capture(request);
+    await once(provider, 'message'); // it was asked, and waits for `MAY_ANSWER`
+    const isOverAt = performance.now() + 1_100;
+    Atomics.store(flags, MAY_ANSWER, 1);
+    Atomics.notify(flags, MAY_ANSWER);
+    Atomics.wait(flags, HAS_ANSWERED, 0);
+    while (performance.now() < isOverAt);
+    expect(await outcome).toMatchObject({ outcome: 'ok' });
+    await provider.terminate();
+  });
+
 
   test('waits for a place when too many are under way, and is not sent if it gives up', async () => {
     const sent = Promise.withResolvers<undefined>();
