@@ -85,7 +85,7 @@ const settings = {
   SAGA_LEASE_MARGIN_MS: count(100, 60_000)
     .default(5000)
     .describe('How much longer than two calls a saga is kept from others by whoever works on it.'),
-  CAPTURE_DEADLINE_S: count(1, 86_400)
+  CAPTURE_DEADLINE_S: count(1, 64_800)
     .default(900)
     .describe('When to give up on a payment: it is settled by its key, and the order cancelled.'),
   SHIP_DEADLINE_S: count(1, 64_800)
