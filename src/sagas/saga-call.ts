@@ -27,7 +27,18 @@ export type CancelOutcome =
   | Readonly<{ outcome: 'already_done'; result: unknown }>
   | Unknown;
 
-/** A call with an effect, and the look-up that tells whether it had it. Neither throws. */
+/**
+ * There was no place for a call, so that none was made: it says nothing of the step, and counts as no
+ * try of it. The only error that a call may throw.
+ */
+export class CallNotMade extends Error {
+  constructor() {
+    super('there was no place for the call');
+    this.name = 'CallNotMade';
+  }
+}
+
+/** A call with an effect, and the look-up that tells whether it had it. */
 export type EffectCall = Readonly<{
   send(asked: KeyedRequest, signal: AbortSignal): Promise<SendOutcome>;
   lookUp(asked: KeyedRequest, signal: AbortSignal): Promise<LookUpOutcome>;
@@ -56,6 +67,7 @@ export type CallOptions = Readonly<{
 /**
  * Makes one try of a step. What may have been sent before is looked up first, and sent again only
  * where the provider says that there is nothing, with the same key.
+ * @throws CallNotMade
  */
 export async function callStep(
   call: StepCall,
@@ -80,7 +92,8 @@ export async function callStep(
       };
     }
     if (!mayResend) {
-      return { outcome: 'unknown', reason: 'not there, and the key is too old to be sent again' };
+      const reason = 'not there, and the key is too old to be sent again';
+      return { outcome: 'unknown', reason, hopeless: true };
     }
   }
   const sent = await around('send', () => call.send(asked, signal));

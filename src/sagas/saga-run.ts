@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { CommandOverloaded, StoreUnavailable } from '#src/event-store/group-commit-errors.ts';
 import { fullJitterMs } from '#src/workers/worker.ts';
-import { callStep } from './saga-call.ts';
+import { CallNotMade, callStep } from './saga-call.ts';
 import { commitSaga } from './saga-commit.ts';
 import type { SagaCommitted } from './saga-commit.ts';
 import { eventsOfOutcome } from './saga-decisions.ts';
@@ -9,8 +9,8 @@ import type { Advance, StepOutcome, Todo } from './saga-decisions.ts';
 import { cancelledStep } from './saga-definition.ts';
 import type { CallAction } from './saga-definition.ts';
 import type { SagaKind } from './saga-kind.ts';
-import type { SagaRunnerDependencies } from './saga-runner.ts';
-import { giveBack, standing } from './saga-work.ts';
+import type { SagaRunnerDependencies, SagaRunnerLimits } from './saga-runner.ts';
+import { giveBack, renewLease, standing } from './saga-work.ts';
 import type { SagaClaim, SagaWorkRow } from './saga-work.ts';
 import { actionOf, reasonOf } from './saga.ts';
 import type { Saga } from './saga.ts';
@@ -62,8 +62,14 @@ export async function runSaga<Subject, Rows>(
     if (todo.kind === 'wait') return;
     if (todo.kind === 'rest') return tellRest(run, saga);
     if (holder.stopping.aborted) return giveBack(pool, claim, { dueInMs: 0, failed: false });
+    if (heldUntil - performance.now() < tryMsMax(dependencies.limits)) {
+      const renewedFrom = performance.now();
+      if (!(await renewLease(pool, claim, holder.leaseMs))) return;
+      heldUntil = renewedFrom + holder.leaseMs;
+    }
     report = await call(run, saga, todo);
     if (holder.cutting.aborted) return;
+    if (!report) return waitForPlace(run);
   }
 }
 
@@ -108,9 +114,11 @@ function workOf<Subject, Rows>(
   const goesOn = todo.kind === 'call';
   const waitMs = () => {
     if (todo.kind !== 'wait') return null;
-    const { attempts } = actionOf(saga, todo.action.name);
+    const { attempts, triedFrom } = actionOf(saga, todo.action.name);
     const backoffMs = fullJitterMs(attempts, dependencies.limits.retry);
-    return Math.ceil(Math.max(backoffMs, retryAfterMs(report)));
+    const deadlineAt = Date.parse(triedFrom ?? saga.lastAt) + todo.action.deadlineMs;
+    const leftMs = Math.max(0, deadlineAt - Date.parse(saga.lastAt));
+    return Math.ceil(Math.min(Math.max(backoffMs, retryAfterMs(report)), leftMs));
   };
   return {
     op: 'advance',
@@ -131,7 +139,7 @@ async function call<Subject, Rows>(
   { dependencies, holder, kind, claim }: Run<Subject, Rows>,
   saga: Saga,
   { action, fresh }: Extract<Todo, { kind: 'call' }>,
-): Promise<Report> {
+): Promise<Report | undefined> {
   const { now, limits, log, events, observe } = dependencies;
   const { sagaId } = claim;
   const { name } = action;
@@ -139,7 +147,7 @@ async function call<Subject, Rows>(
   const calls = kind.calls[name];
   if (key === null || requestedAt === null || !calls) throw new Error(`${name} cannot be called`);
   const startedAt = performance.now();
-  const deadline = startDeadline(2 * limits.callTimeoutMs, holder.cutting);
+  const deadline = startDeadline(tryMsMax(limits), holder.cutting);
   // A cancel is as old as the call that it settles: a provider that forgot the one forgot the other.
   const settled = cancelledStep(kind.definition, name)?.action.name;
   const sentAt = (settled && actionOf(saga, settled).requestedAt) ?? requestedAt;
@@ -154,13 +162,32 @@ async function call<Subject, Rows>(
       return result;
     },
   };
-  const outcome = await callStep(calls, { key, request }, options).finally(deadline.end);
+  const outcome = await callStep(calls, { key, request }, options)
+    .catch(unlessNotMade)
+    .finally(deadline.end);
+  if (!outcome) return undefined;
   events?.called(kind.definition.name, name, outcome.outcome, performance.now() - startedAt);
   if (outcome.outcome !== 'ok') {
     const reason = 'reason' in outcome ? outcome.reason : undefined;
     log.info({ sagaId, step: name, outcome: outcome.outcome, reason }, 'saga step not done');
   }
   return { action, outcome };
+}
+
+/** The saga's place in the queue is for others until a provider has one for it. */
+function waitForPlace<Subject, Rows>({ dependencies, claim }: Run<Subject, Rows>): Promise<void> {
+  const { pool, limits } = dependencies;
+  const dueInMs = Math.ceil(fullJitterMs(1, limits.retry));
+  return giveBack(pool, claim, { dueInMs, failed: false });
+}
+
+function unlessNotMade(error: unknown): undefined {
+  if (!(error instanceof CallNotMade)) throw error;
+}
+
+/** A try is two calls at most: a look-up, and the call itself. */
+function tryMsMax({ callTimeoutMs }: Pick<SagaRunnerLimits, 'callTimeoutMs'>): number {
+  return 2 * callTimeoutMs;
 }
 
 /** A signal that fires after the time, or with `outer`. `AbortSignal.timeout` would keep its timer. */

@@ -3,6 +3,11 @@ import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import type { EventMetadata, StreamAppend } from '#src/event-store/event-store.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
+import {
+  CommandOverloaded,
+  CommandUncertain,
+  StoreUnavailable,
+} from '#src/event-store/group-commit-errors.ts';
 import { createWorker, fullJitterMs } from '#src/workers/worker.ts';
 import type { Backoff } from '#src/workers/worker.ts';
 import { toAppend } from './saga-kind.ts';
@@ -119,7 +124,8 @@ export function createSagaRunner<Subject, Rows>(
       if (kinds.length > 0) worker.start();
     },
     begin: (start) => {
-      const hasRoom = running.size < limits.concurrency && !stopping.signal.aborted;
+      // Those who wait come first: the saga joins them, where there are any.
+      const hasRoom = !hasBacklog && running.size < limits.concurrency && !stopping.signal.aborted;
       return beginSaga(kinds.at(-1), start, hasRoom ? { owner, leaseMs } : null);
     },
     committed: (rows) => {
@@ -157,14 +163,24 @@ async function runGuarded<Subject, Rows>(
     if (holder.cutting.aborted) return; // it is left to its lease
     log.error({ sagaId, failures, err }, 'saga run failed, giving it back');
     const dueInMs = Math.ceil(fullJitterMs(failures + 1, limits.retry));
+    const failed = !isOutage(err);
     const givenBack =
-      failures + 1 < FAILED_RUNS_MAX
-        ? giveBack(pool, claim, { dueInMs, failed: true })
+      !failed || failures + 1 < FAILED_RUNS_MAX
+        ? giveBack(pool, claim, { dueInMs, failed })
         : setAside(pool, claim, `${FAILED_RUNS_MAX} runs failed, the last with ${nameOf(err)}`);
     await givenBack.catch((err: unknown) => {
       log.error({ sagaId, err }, 'saga not given back: its lease must end');
     });
   }
+}
+
+/** Says nothing of the saga: it is not to wait for an operator because the database was away. */
+function isOutage(error: unknown): boolean {
+  return (
+    error instanceof StoreUnavailable ||
+    error instanceof CommandUncertain ||
+    error instanceof CommandOverloaded
+  );
 }
 
 /** Its message may quote what a caller sent. */

@@ -141,6 +141,22 @@ export async function claimSagas(
   }));
 }
 
+/** Starts the lease anew; false where the saga is somebody else's by now. */
+export async function renewLease(
+  pool: Pool,
+  { sagaId, epoch }: Pick<SagaClaim, 'sagaId' | 'epoch'>,
+  leaseMs: number,
+): Promise<boolean> {
+  const { rowCount } = await pool.query(
+    `update saga_work
+     set lease_until = clock_timestamp() + $3 * interval '1 ms',
+         due_at = clock_timestamp() + $3 * interval '1 ms', updated_at = clock_timestamp()
+     where saga_id = $1 and epoch = $2 and owner is not null`,
+    [sagaId, epoch, leaseMs],
+  );
+  return rowCount === 1;
+}
+
 /**
  * Gives a saga back in the middle. The new epoch fences whatever its run may still have on its way to
  * the database.

@@ -14,6 +14,7 @@ import { createFulfilment } from '#src/fulfilment/fulfilment.ts';
 import type { FulfilmentDependencies } from '#src/fulfilment/fulfilment.ts';
 import { setOnHand } from '#src/fulfilment/inventory.ts';
 import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
+import type { PaymentProvider } from '#src/fulfilment/providers/payment-provider.ts';
 import { createHttpShippingProvider } from '#src/fulfilment/providers/http-shipping-provider.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
 import type { OrderRequest } from '#src/orders/handle-order-command.ts';
@@ -23,6 +24,7 @@ import { foldOrder } from '#src/orders/order-history.ts';
 import { appendUnits } from '#src/orders/order-units.ts';
 import type { OrderRows } from '#src/orders/order-units.ts';
 import { toRecordedSagaEvent } from '#src/sagas/saga-event-codec.ts';
+import { decideRetry, operateSaga } from '#src/sagas/saga-operator.ts';
 import { foldSaga } from '#src/sagas/saga.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { eventually } from '#test/support/poll.ts';
@@ -55,6 +57,8 @@ export type Changes = Partial<
   Readonly<{
     /** Before every batch, between its decisions and their way to the database. */
     beforeWrite?: () => void | Promise<void>;
+    /** In place of the payment provider. */
+    payments?: (real: PaymentProvider) => PaymentProvider;
     limits?: Partial<FulfilmentDependencies['limits']>;
     deadlines?: Partial<FulfilmentDependencies['deadlines']>;
   }>;
@@ -77,11 +81,12 @@ export function createService(
   };
   const commit = createGroupCommit({ ...store, write }, LIMITS, { committed, failed: () => {} });
   const topic = 'order.events';
+  const payments = createHttpPaymentProvider(connection);
   const fulfilment = createFulfilment({
     commit,
     pool: database.pool,
     providers: {
-      payments: createHttpPaymentProvider(connection),
+      payments: changes.payments?.(payments) ?? payments,
       shipping: createHttpShippingProvider(connection),
     },
     topic,
@@ -147,6 +152,13 @@ export function createService(
         metadata,
       });
       return orderId;
+    },
+    /** As an operator does. */
+    retry: async (orderId: string) => {
+      const saga = { sagaId: await sagaIdOf(orderId), subjectId: orderId, metadata };
+      await operateSaga(commit, fulfilment.kinds[0]!, now, saga, (current, definition) =>
+        decideRetry(current, definition, false),
+      );
     },
     setOnHand: (sku: string, onHand: number) => setOnHand(database.reads, sku, onHand),
     sagaIdOf,

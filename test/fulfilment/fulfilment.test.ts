@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { FaultRuleInput } from '#dev/provider-simulator/simulator-client.ts';
+import { CallNotMade } from '#src/sagas/saga-call.ts';
 import { actionOf } from '#src/sagas/saga.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
@@ -8,6 +9,8 @@ import type { World } from './fulfilment-service.ts';
 
 const noMoney = { captures: 0, capturedCents: 0, refundedCents: 0, parcels: 0 };
 const paidBack = { captures: 1, capturedCents: 2500, refundedCents: 2500, parcels: 0 };
+/** More often than the runs of a saga may fail before it is set aside. */
+const NO_PLACE = 25;
 const shippedOnce = { captures: 1, capturedCents: 2500, refundedCents: 0, parcels: 1 };
 
 /** Fulfils one order of two books out of ten, with the faults given. */
@@ -27,6 +30,21 @@ async function fulfilOne(world: World, faults: readonly FaultRuleInput[], option
     ledger: await ledgerOf(world, orderId),
     stock: await stock(world),
   };
+}
+
+/** Until a payment is tried again whose provider asks for 50 minutes. */
+async function minutesToWait(world: World, deadlines: Readonly<{ captureMs: number }>) {
+  await using service = createService(world, { deadlines });
+  await service.start();
+  await service.setOnHand('book', 10);
+  const fault = { operation: 'capture', fault: 'too_many', retryAfterSeconds: 3_000 } as const;
+  await world.simulator.addFault(fault);
+  const orderId = await service.place();
+  await eventually(async () => actionOf(await service.saga(orderId), 'capture').attempts === 1);
+  const [row] = await world.database.query<{ minutes: number }>(
+    'select extract(epoch from due_at - clock_timestamp())::float8 / 60 as minutes from saga_work',
+  );
+  return row!.minutes;
 }
 
 describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
@@ -219,35 +237,78 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     const orderId = await service.place();
     await eventually(async () => actionOf(await service.saga(orderId), 'ship').attempts > 0);
     now += 21 * 3_600_000;
-    await eventually(async () => {
-      const { reason } = (await service.saga(orderId)).actions['ship']!;
-      return reason === 'not there, and the key is too old to be sent again';
-    });
+    expect(await resting(service, orderId)).toBe('stuck');
+    const { actions } = await service.saga(orderId);
+    expect(actions['ship']!.reason).toBe('not there, and the key is too old to be sent again');
     const sent = await world.simulator.calls({ operation: 'ship', orderId });
-    const lookUps = await world.simulator.calls({ operation: 'look_up_shipment', orderId });
-    await world.simulator.nextCall(
-      { operation: 'look_up_shipment', orderId },
-      lookUps.at(-1)!.number,
+    expect(sent).toHaveLength(actions['ship']!.attempts - 1);
+  });
+
+  test('is stuck with a refund whose key is too old, and stays so when it is tried again', async () => {
+    await using world = await createWorld();
+    let now = Date.parse('2026-01-01T00:00:00.000Z');
+    await using service = createService(world, { now: () => new Date(now) });
+    await service.start();
+    await service.setOnHand('book', 10);
+    await world.simulator.addFault({ operation: 'ship', fault: 'refuse', times: 1 });
+    await world.simulator.addFault({ operation: 'refund', fault: 'error_before' });
+    const orderId = await service.place();
+    await eventually(async () => actionOf(await service.saga(orderId), 'refund').attempts > 0);
+    now += 21 * 3_600_000;
+    expect(await resting(service, orderId)).toBe('stuck');
+    await service.retry(orderId);
+    expect(await resting(service, orderId)).toBe('stuck');
+    expect(await ledgerOf(world, orderId)).toMatchObject({ refundedCents: 0 });
+  });
+
+  test('that finds no place for a call waits, and has not tried', async () => {
+    await using world = await createWorld();
+    const tries = { made: 0 };
+    await using service = createService(world, {
+      deadlines: { captureMs: 1 },
+      payments: (payments) => ({
+        ...payments,
+        capture: async (request, signal) => {
+          tries.made += 1;
+          if (tries.made <= NO_PLACE) throw new CallNotMade();
+          return payments.capture(request, signal);
+        },
+      }),
+    });
+    await service.start();
+    await service.setOnHand('book', 10);
+    const orderId = await service.place();
+    expect(await resting(service, orderId)).toBe('completed');
+    expect(tries.made).toBe(NO_PLACE + 1);
+    expect(actionOf(await service.saga(orderId), 'capture').attempts).toBe(1);
+  });
+
+  test('is not called for by whoever came to it too late for the lease, and lost it', async () => {
+    await using world = await createWorld();
+    const held = Promise.withResolvers<void>();
+    await using service = createService(world, {
+      limits: { callTimeoutMs: 60_000, leaseMarginMs: 0 },
+      observe: (point) => (point === 'after commit start' ? held.promise : undefined),
+    });
+    await service.setOnHand('book', 10);
+    const orderId = await service.place();
+    await world.database.query(
+      'update saga_work set epoch = epoch + 1, owner = gen_random_uuid() where subject_id = $1',
+      [orderId],
     );
-    expect(await world.simulator.calls({ operation: 'ship', orderId })).toHaveLength(sent.length);
+    held.resolve();
+    expect(await resting(service, await service.place())).toBe('completed');
+    expect(await world.simulator.calls({ operation: 'capture', orderId })).toEqual([]);
   });
 
   test('waits as long as a provider asks it to', async () => {
     await using world = await createWorld();
-    await using service = createService(world);
-    await service.start();
-    await service.setOnHand('book', 10);
-    await world.simulator.addFault({
-      operation: 'capture',
-      fault: 'too_many',
-      retryAfterSeconds: 3_000,
-    });
-    const orderId = await service.place();
-    await eventually(async () => actionOf(await service.saga(orderId), 'capture').attempts === 1);
-    const [row] = await world.database.query<{ minutes: number }>(
-      'select extract(epoch from due_at - clock_timestamp())::float8 / 60 as minutes from saga_work',
-    );
-    expect(row!.minutes).toBeGreaterThan(45);
+    expect(await minutesToWait(world, { captureMs: 3_600_000 })).toBeGreaterThan(45);
+  });
+
+  test('but not past the time when it gives up', async () => {
+    await using world = await createWorld();
+    expect(await minutesToWait(world, { captureMs: 600_000 })).toBeLessThanOrEqual(10);
   });
 });
 

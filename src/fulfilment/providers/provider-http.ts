@@ -1,6 +1,7 @@
 import { Agent as HttpAgent, request as requestHttp } from 'node:http';
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
+import { CallNotMade } from '#src/sagas/saga-call.ts';
 import { createCallLimit } from './call-limit.ts';
 
 const ANSWER_BYTES_MAX = 64 * 1024;
@@ -36,7 +37,10 @@ export type ProviderAnswer =
   | Readonly<{ kind: 'not_sent'; reason: string }>
   | Readonly<{ kind: 'lost'; reason: string; retryAfterMs?: number }>;
 
-/** Sends one request and never throws, whatever comes back. */
+/**
+ * Sends one request. Whatever comes back is an answer.
+ * @throws CallNotMade where no place came free in time
+ */
 export type SendToProvider = (request: ProviderRequest) => Promise<ProviderAnswer>;
 
 /**
@@ -68,7 +72,7 @@ export function createProviderHttp(connection: ProviderConnection): SendToProvid
 
   return async (call) => {
     const { signal } = call;
-    if (!(await limit.enter(signal))) return { kind: 'not_sent', reason: 'no place for the call' };
+    if (!(await limit.enter(signal))) throw new CallNotMade();
     try {
       const prepared = prepare(call);
       return prepared
@@ -137,11 +141,11 @@ async function exchange({ request, text, timeoutMs, signal }: Exchange): Promise
     return await promise;
   } finally {
     clearTimeout(timer);
+    clearImmediate(lastLook);
     signal?.removeEventListener('abort', leave);
   }
 }
 
-    clearImmediate(lastLook);
 async function readAnswer(response: IncomingMessage): Promise<ProviderAnswer> {
   const { statusCode: status = 0, headers } = response;
   const again = retryAfter(headers['retry-after']);

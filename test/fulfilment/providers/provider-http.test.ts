@@ -5,6 +5,7 @@ import { inspect } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, test } from 'vitest';
 import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
+import { CallNotMade } from '#src/sagas/saga-call.ts';
 import { createProviderHttp } from '#src/fulfilment/providers/provider-http.ts';
 
 const SECRET = 'sk_live_51H8xQ2eZvKYlo2C';
@@ -15,7 +16,6 @@ const http = (status: string, body: string, headers = '') =>
   `HTTP/1.1 ${status}\r\ncontent-length: ${Buffer.byteLength(body)}\r\n${headers}\r\n${body}`;
 const captured = JSON.stringify({ ...request, paymentId: 'pay_1' });
 
-/** A server that answers each request with whatever bytes it is told to. */
 const MAY_ANSWER = 0;
 const HAS_ANSWERED = 1;
 /** A provider in a thread of its own, which answers one request when it is told to. */
@@ -33,6 +33,7 @@ const PROVIDER_THREAD = `
   server.listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port));
 `;
 
+/** A server that answers each request with whatever bytes it is told to. */
 async function startRawServer(answer: (socket: Socket, request: string) => void) {
   const sockets = new Set<Socket>();
   const requests: string[] = [];
@@ -120,11 +121,10 @@ describe('a request to a provider', () => {
     leaving.abort(new Error(SECRET));
     expect(await outcome).toEqual({ outcome: 'unknown', reason: 'stopped waiting' });
     await cut.promise;
-    expect(await payments.capture(request, leaving.signal)).toMatchObject({
-      outcome: 'not_applied',
-    });
+    await expect(payments.capture(request, leaving.signal)).rejects.toBeInstanceOf(CallNotMade);
     expect(server.requests).toHaveLength(1);
   });
+
   test('takes an answer that came in time, though this process was too busy to read it', async () => {
     const flags = new Int32Array(new SharedArrayBuffer(8));
     const provider = new Worker(PROVIDER_THREAD, { eval: true, workerData: { flags, captured } });
@@ -142,7 +142,6 @@ describe('a request to a provider', () => {
     await provider.terminate();
   });
 
-
   test('waits for a place when too many are under way, and is not sent if it gives up', async () => {
     const sent = Promise.withResolvers<undefined>();
     const answers: Socket[] = [];
@@ -156,7 +155,7 @@ describe('a request to a provider', () => {
     const leaving = new AbortController();
     const second = payments.capture(request, leaving.signal);
     leaving.abort();
-    expect(await second).toEqual({ outcome: 'not_applied', reason: 'no place for the call' });
+    await expect(second).rejects.toBeInstanceOf(CallNotMade);
     answers[0]!.write(http('201 Yes', captured));
     expect(await first).toMatchObject({ outcome: 'ok' });
     expect(server.requests).toHaveLength(1);
