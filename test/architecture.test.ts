@@ -19,7 +19,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'database',
     'workers',
   ],
-  'fulfilment/providers': [],
+  'fulfilment/providers': ['sagas'],
   sagas: ['event-store', 'workers', 'database'],
   projections: ['event-store', 'workers', 'database'],
   outbox: ['workers', 'database'],

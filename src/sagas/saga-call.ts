@@ -3,29 +3,42 @@ import type { StepOutcome } from './saga-decisions.ts';
 /** What a call is made of. `request` is as the definition froze it. */
 export type KeyedRequest = Readonly<{ key: string; request: unknown }>;
 
-type Unknown = Readonly<{
+/**
+ * What became of a call that has an effect outside: money moved, a parcel handed over. Only the words of
+ * whoever was called settle it; whatever else happens is `unknown`.
+ */
+export type SendOutcome<Result = unknown> =
+  | Readonly<{ outcome: 'ok'; result: Result }>
+  /** No, for good: this key never has an effect. The only reason to compensate. */
+  | Readonly<{ outcome: 'refused'; reason: string }>
+  /** This call had no effect, and says nothing of earlier calls with the key. Try again later. */
+  | Readonly<{ outcome: 'not_applied'; reason: string; retryAfterMs?: number }>
+  | UnknownOutcome<Result>;
+
+/** What a look-up by key found. */
+export type LookUpOutcome<Result = unknown> =
+  | Readonly<{ outcome: 'found'; result: Result }>
+  /** Nothing has happened under this key so far. An earlier call with it may still land. */
+  | Readonly<{ outcome: 'absent' }>
+  | UnknownOutcome<Result>;
+
+/** What a cancel by key came to. The first two are final: nothing more happens under the key. */
+export type CancelOutcome<Result = unknown> =
+  | Readonly<{ outcome: 'cancelled' }>
+  /** Too late; `result` is as it was stated, so that exactly that can be given back. */
+  | Readonly<{ outcome: 'already_done'; result: Result }>
+  | UnknownOutcome<Result>;
+
+/**
+ * It may have happened or not: look it up, then resend the same key, or cancel by key.
+ * `stated` is what is said to have been done where that is not what was asked for.
+ */
+export type UnknownOutcome<Result = unknown> = Readonly<{
   outcome: 'unknown';
   reason: string;
   retryAfterMs?: number;
-  /** What the provider says it did, where that is not what was asked for. */
-  stated?: unknown;
+  stated?: Result;
 }>;
-
-export type SendOutcome =
-  | Readonly<{ outcome: 'ok'; result: unknown }>
-  | Readonly<{ outcome: 'refused'; reason: string }>
-  | Readonly<{ outcome: 'not_applied'; reason: string; retryAfterMs?: number }>
-  | Unknown;
-
-export type LookUpOutcome =
-  | Readonly<{ outcome: 'found'; result: unknown }>
-  | Readonly<{ outcome: 'absent' }>
-  | Unknown;
-
-export type CancelOutcome =
-  | Readonly<{ outcome: 'cancelled' }>
-  | Readonly<{ outcome: 'already_done'; result: unknown }>
-  | Unknown;
 
 /**
  * There was no place for a call, so that none was made: it says nothing of the step, and counts as no
@@ -100,7 +113,7 @@ export async function callStep(
   return sent.outcome === 'unknown' ? unsettled(sent) : sent;
 }
 
-function unsettled({ reason, retryAfterMs }: Unknown) {
+function unsettled({ reason, retryAfterMs }: UnknownOutcome) {
   return {
     outcome: 'unknown' as const,
     reason,

@@ -1,4 +1,4 @@
-import type { CallOutcome, CancelOutcome, LookUpOutcome } from './provider-outcome.ts';
+import type { SendOutcome, CancelOutcome, LookUpOutcome } from '#src/sagas/saga-call.ts';
 
 /** Money to take for an order. One key stands for one capture, for ever, with one amount. */
 export type CaptureRequest = Readonly<{
@@ -33,13 +33,13 @@ export type Refund = Readonly<{
  * amount and currency. An aborted `signal` ends the wait for the answer, not what it asked for.
  */
 export type PaymentProvider = Readonly<{
-  capture(request: CaptureRequest, signal?: AbortSignal): Promise<CallOutcome<Capture>>;
+  capture(request: CaptureRequest, signal?: AbortSignal): Promise<SendOutcome<Capture>>;
   lookUpCapture(request: CaptureRequest, signal?: AbortSignal): Promise<LookUpOutcome<Capture>>;
   /** Settles the key: what was taken is `already_done`; otherwise nothing is ever taken under it. */
   cancelCapture(
     request: Readonly<{ key: string; orderId: string }>,
     signal?: AbortSignal,
   ): Promise<CancelOutcome<Capture>>;
-  refund(request: RefundRequest, signal?: AbortSignal): Promise<CallOutcome<Refund>>;
+  refund(request: RefundRequest, signal?: AbortSignal): Promise<SendOutcome<Refund>>;
   lookUpRefund(request: RefundRequest, signal?: AbortSignal): Promise<LookUpOutcome<Refund>>;
 }>;

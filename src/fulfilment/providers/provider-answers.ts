@@ -1,10 +1,10 @@
 import { z } from 'zod';
 import type {
-  CallOutcome,
+  SendOutcome,
   CancelOutcome,
   LookUpOutcome,
   UnknownOutcome,
-} from './provider-outcome.ts';
+} from '#src/sagas/saga-call.ts';
 import type { ProviderAnswer } from './provider-http.ts';
 
 /** Statuses under which the provider's word `refused`, or `not_applied`, is believed. */
@@ -39,7 +39,7 @@ type Answer = Extract<ProviderAnswer, { kind: 'answer' }>;
 export function callOutcome<Result>(
   answer: ProviderAnswer,
   expected: Expected<Result>,
-): CallOutcome<Result> {
+): SendOutcome<Result> {
   if (answer.kind === 'not_sent') return { outcome: 'not_applied', reason: answer.reason };
   if (answer.kind === 'lost') return unknown(answer, answer.reason);
   if (!isForKey(answer, expected)) return unknown(answer, otherKey(answer));

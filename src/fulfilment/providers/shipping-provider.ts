@@ -1,4 +1,4 @@
-import type { CallOutcome, CancelOutcome, LookUpOutcome } from './provider-outcome.ts';
+import type { SendOutcome, CancelOutcome, LookUpOutcome } from '#src/sagas/saga-call.ts';
 
 /** A parcel to send. One key stands for one shipment, for ever, with one content. */
 export type ShipmentRequest = Readonly<{
@@ -15,7 +15,7 @@ export type Shipment = Readonly<{ trackingNumber: string; carrier: string }>;
  * not what it asked for.
  */
 export type ShippingProvider = Readonly<{
-  ship(request: ShipmentRequest, signal?: AbortSignal): Promise<CallOutcome<Shipment>>;
+  ship(request: ShipmentRequest, signal?: AbortSignal): Promise<SendOutcome<Shipment>>;
   lookUpShipment(
     request: Readonly<{ key: string; orderId: string }>,
     signal?: AbortSignal,
