@@ -58,7 +58,7 @@ begin
       order by saga_id for update
     )
     select coalesce(array_agg(distinct g.unit) filter (
-      where g.op = 'advance' and (locked.epoch is null or locked.epoch <> g.epoch)), '{}') into fenced
+      where g.op = 'advance' and locked.epoch is distinct from g.epoch), '{}') into fenced
     from given g left join locked on locked.saga_id = g.saga_id;
   end if;
 

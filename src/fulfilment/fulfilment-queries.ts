@@ -7,6 +7,8 @@ export type FulfilmentRow = Readonly<{
   state: FulfilmentState;
   reason: string | null;
   definitionVersion: number;
+  /** Moves with every change of hands. */
+  epoch: number;
   step: string | null;
   /** When it is tried next; null while it is being tried. */
   dueAt: string | null;
@@ -17,6 +19,7 @@ type Row = Readonly<{
   saga_id: string;
   subject_id: string;
   definition_version: number;
+  epoch: number;
   state: FulfilmentState;
   reason: string | null;
   step: string | null;
@@ -39,6 +42,7 @@ export async function readFulfilmentRow(
     state: row.state,
     reason: row.reason,
     definitionVersion: row.definition_version,
+    epoch: row.epoch,
     step: row.step,
     dueAt: row.owner === null ? (row.due_at?.toISOString() ?? null) : null,
     deadlineAt: row.deadline_at?.toISOString() ?? null,

@@ -38,7 +38,7 @@ const example = {
   available: 48,
   updatedAt: '2026-01-31T12:00:00.000Z',
 };
-const { databaseUnavailable } = orderProblemKinds;
+const { databaseUnavailable, outcomeUnknown } = orderProblemKinds;
 
 /** What is in stock, and how it gets there. */
 export function inventoryRoutes(reads: Reads): Route[] {
@@ -57,7 +57,7 @@ function putRoute(reads: Reads): Route {
     body: stockBody,
     example: { onHand: 50 },
     answers: { 200: { description: 'The stock of the sku.', schema: stockLevel, example } },
-    problems: [fulfilmentProblemKinds.stockReserved, databaseUnavailable],
+    problems: [fulfilmentProblemKinds.stockReserved, databaseUnavailable, outcomeUnknown],
     handle: async ({ params, body }) => {
       const level = await asking(setOnHand(reads, params.sku, body.onHand));
       if (!level) throw orderProblem(fulfilmentProblemKinds.stockReserved);

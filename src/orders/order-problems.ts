@@ -154,7 +154,7 @@ export const orderProblemKinds = {
     title: 'Outcome unknown',
     advice:
       'The database did not answer in time: the command may have taken effect. Repeat it with the ' +
-      'same Idempotency-Key, or read the order before you try again.',
+      'same Idempotency-Key, or read what it was to change before you try again.',
   },
 } as const satisfies Record<string, ProblemKind>;
 

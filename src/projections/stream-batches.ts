@@ -1,4 +1,5 @@
 import type { Pool, PoolClient } from 'pg';
+import { withClient } from '#src/database/with-client.ts';
 import type { StoredEvent } from '#src/event-store/event-store.ts';
 import { EVENT_COLUMNS, toStoredEvent } from '#src/event-store/postgres-event-store.ts';
 import type { EventRow } from '#src/event-store/postgres-event-store.ts';
@@ -34,29 +35,19 @@ export async function forEachStreamBatch(
   }
 }
 
-/** Losing the connection fails the query on it too, which is where it is handled. */
-const alreadyKnown = () => {};
-
-async function inTransaction<Result>(
+function inTransaction<Result>(
   pool: Pool,
   mode: 'read' | 'lock',
   use: (client: PoolClient) => Promise<Result>,
 ): Promise<Result> {
-  const client = await pool.connect();
-  client.on('error', alreadyKnown);
-  try {
+  return withClient(pool, async (client) => {
     await client.query(
       mode === 'read' ? 'begin isolation level repeatable read read only' : 'begin',
     );
     const result = await use(client);
     await client.query('commit');
-    client.off('error', alreadyKnown);
-    client.release();
     return result;
-  } catch (error) {
-    client.release(true);
-    throw error;
-  }
+  });
 }
 
 async function loadBatch(

@@ -44,21 +44,24 @@ export class StepNotOpen extends Error {
 export type OperatedSaga = Readonly<{
   sagaId: string;
   subjectId: string;
+  /** At which the operator saw it. */
+  epoch: number;
   metadata: EventMetadata;
 }>;
 
 /**
  * Commits what an operator decides on a stuck saga, and makes it due.
+ * @returns false where the saga has moved on since the operator saw it: nothing was written
  * @throws what `decide` or `submit` of the group commit throws
  */
 export async function operateSaga<Subject, Rows>(
   commit: Pick<GroupCommit<Rows>, 'submit'>,
   kind: SagaKind<Subject, Rows>,
   now: () => Date,
-  { sagaId, subjectId, metadata }: OperatedSaga,
+  { sagaId, subjectId, epoch, metadata }: OperatedSaga,
   decide: (saga: Saga, definition: SagaDefinition<Subject>) => SagaEvent[],
-): Promise<void> {
-  await commitSaga(commit, kind, now, {
+): Promise<boolean> {
+  const committed = await commitSaga(commit, kind, now, {
     sagaId,
     subjectId,
     metadata,
@@ -66,13 +69,14 @@ export async function operateSaga<Subject, Rows>(
     work: ({ saga, todo }) => ({
       op: 'advance',
       saga_id: sagaId,
-      epoch: null,
+      epoch,
       ...standing(saga, todo),
       owner: null,
       lease_ms: null,
       due_in_ms: todo.kind === 'rest' ? null : 0,
     }),
   });
+  return committed !== null;
 }
 
 /**
@@ -108,10 +112,11 @@ export function decideResolve<Subject>(
   saga: Saga,
   resolution: Resolution,
   definition: SagaDefinition<Subject>,
+  isSetAside: boolean,
 ): SagaEvent[] {
-  if (saga.state !== 'stuck') throw new SagaNotStuck(saga.state);
+  if (saga.state !== 'stuck' && !isSetAside) throw new SagaNotStuck(saga.state);
   const { step, outcome, reference, reason } = resolution;
-  const open = openSteps(saga, definition).map(({ step }) => step);
+  const open = isSetAside ? [] : openSteps(saga, definition).map(({ step }) => step);
   if (!open.includes(step)) throw new StepNotOpen(step, open);
   const resolved: SagaEvent = { type: 'StepResolved', data: resolution };
   if (outcome === 'done') {

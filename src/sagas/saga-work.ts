@@ -21,8 +21,8 @@ export type SagaWorkRow =
   | Readonly<{
       op: 'advance';
       saga_id: string;
-      /** Fences: the row must be at this epoch. Null is an operator, fenced by the stream alone. */
-      epoch: number | null;
+      /** Fences: the row must be at this epoch. */
+      epoch: number;
       state: SagaState;
       step: string | null;
       attempt: number;

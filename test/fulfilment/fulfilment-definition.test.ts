@@ -61,7 +61,7 @@ function decide(command: Command, saga: Saga | null): SagaEvent[] {
 
 function newsOf(command: Command, saga: Saga, situation: Situation<FulfilledOrder>): SagaEvent[] {
   if (command.retry) return decideRetry(saga, definition, false);
-  if (command.resolve) return decideResolve(saga, command.resolve, definition);
+  if (command.resolve) return decideResolve(saga, command.resolve, definition, false);
   const action = actionsOf(definition).find(({ name }) => name === command.step);
   if (action?.kind !== 'call') return [];
   return eventsOfOutcome(saga, action, command.outcome!, situation);

@@ -9,6 +9,7 @@ import { orderCommandRoutes } from '#src/orders/order-command-routes.ts';
 import { createRunOrderCommand } from '#src/orders/run-order-command.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
+import { startTcpProxy } from '#test/support/tcp-proxy.ts';
 import { createService, createWorld, ledgerOf, resting, stock } from './fulfilment-service.ts';
 import type { Changes, World } from './fulfilment-service.ts';
 
@@ -186,8 +187,14 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
       reason: '20 runs failed, the last with WriteFailed',
       open: [],
     });
+    const word = { step: 'ship', outcome: 'notDone', reason: 'r' };
+    expect(await api.call('POST', `${path}/resolve`, word)).toMatchObject({
+      status: 409,
+      body: { code: 'step_not_open', open: [] },
+    });
     await world.database.query('drop trigger refuse on events');
-    expect((await api.call('POST', `${path}/retry`)).status).toBe(202);
+    const twice = await Promise.all([1, 2].map(() => api.call('POST', `${path}/retry`)));
+    expect(new Set(twice.map(({ status }) => status))).toEqual(new Set([202, 409]));
     expect(await resting(api.service, orderId)).toBe('completed');
     expect(await ledgerOf(world, orderId)).toMatchObject({ capturedCents: 2500, parcels: 1 });
   });
@@ -304,6 +311,21 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
 });
 
 describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
+  test('says so where it may have been set, although nobody heard', async () => {
+    await using world = await createWorld();
+    await using proxy = await startTcpProxy(world.database.url);
+    await using api = await createApi({
+      ...world,
+      database: { ...world.database, url: proxy.url },
+    });
+    proxy.trap('insert into stock', 'cutAnswer');
+    expect(await api.call('PUT', '/v1/stock/book', { onHand: 7 })).toMatchObject({
+      status: 503,
+      body: { code: 'outcome_unknown' },
+    });
+    expect(await stock(world)).toEqual({ book: [7, 0] });
+  });
+
   test('is set, read and listed page by page', async () => {
     await using world = await createWorld();
     await using api = await createApi(world);

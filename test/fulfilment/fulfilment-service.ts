@@ -12,6 +12,7 @@ import { createPostgresEventStore } from '#src/event-store/postgres-event-store.
 import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
 import { createFulfilment } from '#src/fulfilment/fulfilment.ts';
 import type { FulfilmentDependencies } from '#src/fulfilment/fulfilment.ts';
+import { readFulfilmentRow } from '#src/fulfilment/fulfilment-queries.ts';
 import { setOnHand } from '#src/fulfilment/inventory.ts';
 import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
 import type { PaymentProvider } from '#src/fulfilment/providers/payment-provider.ts';
@@ -155,7 +156,8 @@ export function createService(
     },
     /** As an operator does. */
     retry: async (orderId: string) => {
-      const saga = { sagaId: await sagaIdOf(orderId), subjectId: orderId, metadata };
+      const { sagaId, epoch } = (await readFulfilmentRow(database.reads, orderId))!;
+      const saga = { sagaId, subjectId: orderId, epoch, metadata };
       await operateSaga(commit, fulfilment.kinds[0]!, now, saga, (current, definition) =>
         decideRetry(current, definition, false),
       );
