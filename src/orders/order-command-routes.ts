@@ -132,7 +132,8 @@ function refundRoute(run: RunOrderCommand): Route {
     path: '/v1/orders/{orderId}/refund',
     operationId: 'refundOrder',
     summary: 'Record a refund of a cancelled order',
-    description: 'In parts if need be, up to what is owed. The same refund again changes nothing.',
+    description:
+      'In parts if need be, a hundred at most, up to what is owed. The same refund again changes nothing.',
     body: refundOrderBody,
     example: { refundId: 'ref-1', amountCents: 2500 },
     answers: { 200: orderAnswered('The order, with what it has given back.') },
@@ -141,6 +142,7 @@ function refundRoute(run: RunOrderCommand): Route {
       'order_not_cancelled',
       'refund_id_taken',
       'refund_exceeds_owed',
+      'too_many_refunds',
       'fulfilment_running',
     ),
     handle: ({ body, params, ...request }) =>

@@ -67,6 +67,12 @@ const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, '
     title: 'Refund id taken',
     advice: 'This refundId stands for another amount already. Choose a new one.',
   },
+  too_many_refunds: {
+    status: 409,
+    title: 'Too many refunds',
+    advice:
+      'An order is refunded in 100 parts at most. Give back the rest outside of this service.',
+  },
   fulfilment_running: {
     status: 409,
     title: 'Fulfilment running',

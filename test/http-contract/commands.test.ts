@@ -166,6 +166,21 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
     expect(problemOf(await refund('c', 1))).toMatchObject({ code: 'refund_exceeds_owed' });
   });
 
+  test('what is owed is given back in a hundred parts at most', async () => {
+    const { orderId } = await states['owing']![0]();
+    const refund = (number: number) =>
+      api.send('refund', orderId, { refundId: `part-${number}`, amountCents: 1 });
+    for (let number = 1; number <= 100; number += 1) orderOf(await refund(number));
+    const before = await rowCounts(database);
+    expect(problemOf(await refund(101))).toMatchObject({
+      status: 409,
+      code: 'too_many_refunds',
+      current: { status: 'cancelled', version: 103, allowed: [] },
+    });
+    expect(orderOf(await refund(100))).toMatchObject({ refundedCents: 100, version: 103 });
+    expect(await rowCounts(database)).toEqual(before);
+  });
+
   test('a repeat changes nothing, and answers the order as it is now', async () => {
     const order = await api.placeOrder();
     const { orderId } = order;

@@ -11,6 +11,7 @@ export type RejectionCode =
   | 'payment_amount_mismatch'
   | 'refund_exceeds_owed'
   | 'refund_id_taken'
+  | 'too_many_refunds'
   | 'fulfilment_running'
   | 'cancellation_requested'
   | 'shipment_requested';

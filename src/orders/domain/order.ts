@@ -2,6 +2,9 @@ import type { FulfilmentCommand, OrderCommand } from './order-commands.ts';
 import type { OrderEvent, OrderItem } from './order-events.ts';
 import { OrderRejected } from './order-rejected.ts';
 
+/** Parts of a refund by hand: they make a stream longer, and every fold of it. */
+const REFUNDS_MAX = 100;
+
 /** `unplaced` is an order that has no event yet; it is never shown. */
 export type OrderStatus = 'unplaced' | 'pending' | 'paid' | 'shipped' | 'cancelled';
 
@@ -151,8 +154,12 @@ export function allowedCommands(order: Order): string[] {
     ...(byHand && order.status === 'pending' ? ['pay', 'fulfil'] : []),
     ...(byHand && order.status === 'paid' ? ['ship'] : []),
     ...(cancellable && !order.shipmentRequested && !order.cancellationRequested ? ['cancel'] : []),
-    ...(byHand && order.status === 'cancelled' && owedCents(order) > 0 ? ['refund'] : []),
+    ...(byHand && order.status === 'cancelled' && isRefundable(order) ? ['refund'] : []),
   ];
+}
+
+function isRefundable(order: Order): boolean {
+  return owedCents(order) > 0 && order.refunds.length < REFUNDS_MAX;
 }
 
 /** What a cancelled order still owes its customer. */
@@ -215,6 +222,7 @@ function refund({ refundId, amountCents }: Command<'RefundOrder'>, order: Order)
   }
   const [payment] = order.payments;
   if (!payment || amountCents > owedCents(order)) throw new OrderRejected('refund_exceeds_owed');
+  if (order.refunds.length >= REFUNDS_MAX) throw new OrderRejected('too_many_refunds');
   const { paymentId } = payment;
   return [{ type: 'PaymentRefunded', data: { refundId, amountCents, paymentId } }];
 }

@@ -154,6 +154,23 @@ describe('refunding an order', () => {
     given(...owed, a.refunded)
       .when(part('ref-1', 1))
       .rejects('refund_id_taken'));
+
+  test('comes in a hundred parts at most; their repeats stay repeats', () => {
+    const parts = Array.from({ length: 100 }, (_, index) => ({
+      type: 'PaymentRefunded' as const,
+      data: { refundId: `part-${index}`, amountCents: 1, paymentId: 'pay-1' },
+    }));
+    given(...owed, ...parts.slice(1))
+      .when(part('part-0', 1))
+      .emits(parts[0]!);
+    given(...owed, ...parts)
+      .when(part('part-100', 1))
+      .rejects('too_many_refunds');
+    given(...owed, ...parts)
+      .when(part('part-99', 1))
+      .emitsNothing();
+    expect(allowedCommands(fold(...owed, ...parts))).toEqual([]);
+  });
 });
 
 describe('fulfilling an order', () => {
