@@ -34,13 +34,16 @@ export type StreamAppend = Readonly<{
   events: readonly NewEvent[];
 }>;
 
-/** How far to read a stream: up to a version, or up to an instant, both included. */
-export type ReadUntil = Readonly<{ version?: number; instant?: string }>;
+/**
+ * What to read of a stream: up to a version, or up to an instant, both included; nothing where the stream
+ * is of another category. Who reads by an id that a caller gave names the category.
+ */
+export type ReadFilter = Readonly<{ category?: string; version?: number; instant?: string }>;
 
 /** Reads what is committed. Appending goes through the group commit. */
 export type EventStore = Readonly<{
   /** The events of one stream by version; empty where there is no such stream. */
-  readStream(streamId: string, until?: ReadUntil): Promise<StoredEvent[]>;
+  readStream(streamId: string, filter?: ReadFilter): Promise<StoredEvent[]>;
 }>;
 
 /** An answer stored with the effect of its command, under the caller's idempotency key. */
@@ -73,7 +76,8 @@ export type Verdict = 'ok' | 'conflict' | 'key' | (string & {});
 
 /** Everything that a batch of commands needs to know before it decides. */
 export type Loaded = Readonly<{
-  stream(streamId: string): readonly StoredEvent[];
+  /** Empty, too, where the stream is of another category than the one named. */
+  stream(streamId: string, category?: string): readonly StoredEvent[];
   answer(ref: KeyRef): StoredAnswer | null;
 }>;
 

@@ -45,13 +45,15 @@ export function toStoredEvent(row: EventRow): StoredEvent {
 
 export function createPostgresEventStore(pool: Pool): EventStore {
   return {
-    async readStream(streamId, until = {}) {
+    async readStream(streamId, { category, version, instant } = {}) {
       const { rows } = await pool.query<EventRow>({
         name: 'read_stream',
         text: `select ${EVENT_COLUMNS} from events where stream_id = $1
                and ($2::int is null or version <= $2)
-               and ($3::timestamptz is null or recorded_at <= $3) order by version`,
-        values: [streamId, until.version ?? null, until.instant ?? null],
+               and ($3::timestamptz is null or recorded_at <= $3)
+               and ($4::text is null or $4 = (select category from streams where stream_id = $1))
+               order by version`,
+        values: [streamId, version ?? null, instant ?? null, category ?? null],
       });
       return rows.map(toStoredEvent);
     },

@@ -42,10 +42,14 @@ export function createPostgresUnitStore<Rows>(
   return {
     load: async (streamIds, keys) =>
       withClient(pool, async (client) => {
-        const events = streamIds.length > 0 ? await loadStreams(client, streamIds) : new Map();
-        const answers = keys.length > 0 ? await loadAnswers(client, keys) : new Map();
+        const streams = await loadStreams(client, streamIds);
+        const answers = await loadAnswers(client, keys);
         return {
-          stream: (streamId) => events.get(streamId) ?? [],
+          stream: (streamId, category) => {
+            const stream = streams.get(streamId);
+            const isAskedFor = category === undefined || category === stream?.category;
+            return stream && isAskedFor ? stream.events : [];
+          },
           answer: (ref) => answers.get(keyOf(ref)) ?? null,
         };
       }),
@@ -98,24 +102,29 @@ async function withClient<Result>(
   }
 }
 
+type LoadedStream = Readonly<{ category: string; events: StoredEvent[] }>;
+
 async function loadStreams(client: PoolClient, streamIds: readonly string[]) {
-  const { rows } = await client.query<EventRow>({
+  const streams = new Map<string, LoadedStream>();
+  if (streamIds.length === 0) return streams;
+  const { rows } = await client.query<EventRow & Readonly<{ category: string }>>({
     name: 'load_streams',
-    text: `select ${EVENT_COLUMNS} from events where stream_id = any($1::uuid[])
-           order by stream_id, version`,
+    text: `select ${EVENT_COLUMNS},
+             (select category from streams s where s.stream_id = events.stream_id) as category
+           from events where stream_id = any($1::uuid[]) order by stream_id, version`,
     values: [streamIds],
   });
-  const streams = new Map<string, StoredEvent[]>();
   for (const row of rows) {
     const event = toStoredEvent(row);
     const stream = streams.get(event.streamId);
-    if (stream) stream.push(event);
-    else streams.set(event.streamId, [event]);
+    if (stream) stream.events.push(event);
+    else streams.set(event.streamId, { category: row.category, events: [event] });
   }
   return streams;
 }
 
 async function loadAnswers(client: PoolClient, keys: readonly KeyRef[]) {
+  if (keys.length === 0) return new Map<string, StoredAnswer>();
   const { rows } = await client.query<KeyRow>({
     name: 'load_answers',
     text: `select principal, key, request_hash, status, etag, location, body from idempotency_keys

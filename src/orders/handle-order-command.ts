@@ -16,6 +16,7 @@ import type { OrderEvent } from './domain/order-events.ts';
 import { OrderRejected } from './domain/order-rejected.ts';
 import type { RejectionCode } from './domain/order-rejected.ts';
 import { allowedCommands, decide, isRepeat } from './domain/order.ts';
+import { ORDER_CATEGORY } from './order-event-codec.ts';
 import { foldOrder } from './order-history.ts';
 import type { OrderHistory } from './order-history.ts';
 import { appendToOrder } from './order-units.ts';
@@ -122,7 +123,7 @@ export function createOrderCommandHandler(
       });
     } catch (error) {
       if (!(error instanceof VersionConflict)) throw error;
-      const stream = seen?.stream(request.orderId) ?? [];
+      const stream = seen?.stream(request.orderId, ORDER_CATEGORY) ?? [];
       throw new OrderRequestRefused('version_conflict', standingOf(foldOrder(stream)));
     }
   };
@@ -138,7 +139,7 @@ function decideRequest(
   const stored = idempotency && loaded.answer(idempotency.ref);
   if (stored) return { result: replay(stored, idempotency.requestHash) };
 
-  const { order, view, lastAt } = foldOrder(loaded.stream(orderId));
+  const { order, view, lastAt } = foldOrder(loaded.stream(orderId, ORDER_CATEGORY));
   const [first, ...rest] = eventsOf(request, { order, view });
   if (first && dependencies.outboxIsFull()) throw new OutboxFull();
   const appended = first

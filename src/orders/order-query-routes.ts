@@ -1,9 +1,10 @@
 import { z } from 'zod';
 import type { Reads } from '#src/database/reads.ts';
-import type { EventStore, ReadUntil, StoredEvent } from '#src/event-store/event-store.ts';
+import type { EventStore, ReadFilter, StoredEvent } from '#src/event-store/event-store.ts';
 import { entityTags, ifNoneMatchHits, versionETag } from '#src/http/entity-tags.ts';
 import { route } from '#src/http/route.ts';
 import type { Route } from '#src/http/route.ts';
+import { ORDER_CATEGORY } from './order-event-codec.ts';
 import { foldOrder } from './order-history.ts';
 import { orderProblem, orderProblemKinds, refusalKind, toOrderProblem } from './order-problems.ts';
 import {
@@ -108,7 +109,7 @@ function orderEventsRoute({ eventStore }: OrderReadDependencies): Route {
     },
     problems: [refusalKind('order_not_found'), databaseUnavailable],
     handle: async ({ params, headers }) => {
-      const events = await attempt(eventStore.readStream(params.orderId));
+      const events = await readEvents(eventStore, params.orderId);
       if (events.length === 0) throw orderProblem(refusalKind('order_not_found'));
       const etag = versionETag(events.length);
       const ifNoneMatch = headers['if-none-match'];
@@ -129,15 +130,21 @@ function toHistoryEntry(event: StoredEvent) {
 async function readOrder(
   eventStore: EventStore,
   orderId: string,
-  until: ReadUntil,
+  until: Omit<ReadFilter, 'category'>,
 ): Promise<OrderView> {
-  const stream = await attempt(eventStore.readStream(orderId, until));
-  const { view } = foldOrder(stream);
+  const { view } = foldOrder(await readEvents(eventStore, orderId, until));
   const reached = until.version === undefined || view?.version === until.version;
   if (view && reached) return view;
-  const isKnown =
-    view ?? (await attempt(eventStore.readStream(orderId, { version: 1 }))).length > 0;
+  const isKnown = view ?? (await readEvents(eventStore, orderId, { version: 1 })).length > 0;
   throw orderProblem(isKnown ? versionNotFound : refusalKind('order_not_found'));
+}
+
+function readEvents(
+  eventStore: EventStore,
+  orderId: string,
+  until: Omit<ReadFilter, 'category'> = {},
+): Promise<StoredEvent[]> {
+  return attempt(eventStore.readStream(orderId, { ...until, category: ORDER_CATEGORY }));
 }
 
 /** With what only the saga knows: that it is stuck, or on its way back. */

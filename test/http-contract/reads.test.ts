@@ -154,6 +154,26 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
     });
   });
 
+  test('a stream that is not of an order is no order, for reads and for commands', async () => {
+    const sagaId = '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a12';
+    await database.query(
+      `insert into streams values ('${sagaId}', 'fulfilment', 1);
+       insert into events (stream_id, version, type, schema_version, data, metadata, recorded_at)
+       values ('${sagaId}', 1, 'SagaStarted', 1, '{}', '{"correlationId": "c", "actor": "a"}', now())`,
+    );
+    const path = `/v1/orders/${sagaId}`;
+    const answers = [
+      await api.request('GET', path),
+      await api.request('GET', `${path}?version=1`),
+      await api.request('GET', `${path}/events`),
+      await api.send('pay', sagaId, { paymentId: 'pay-1', amountCents: 2500 }),
+      await api.send('cancel', sagaId, { reason: 'wrong size' }, { key: 'of-a-saga' }),
+    ];
+    for (const answer of answers) {
+      expect(problemOf(answer)).toMatchObject({ status: 404, code: 'order_not_found' });
+    }
+  });
+
   describe('a list', () => {
     let orders: OrderRow[];
 
