@@ -12,7 +12,7 @@ export function isOutage(error: unknown): boolean {
   return isSystemError(error) || LOST_CONNECTION.test(error.message);
 }
 
-/** ECONNREFUSED, ETIMEDOUT and the like. */
+/** ECONNREFUSED, EAI_AGAIN and the like; not the ERR_ codes, by which Node blames who called it. */
 function isSystemError(error: Error): boolean {
-  return 'code' in error && typeof error.code === 'string' && /^E[A-Z]+$/.test(error.code);
+  return 'code' in error && typeof error.code === 'string' && /^E(?!RR_)[A-Z_]+$/.test(error.code);
 }
