@@ -26,7 +26,7 @@ const ONE_BY_ONE_MS_MAX = 2_000;
 
 const NOTHING_LOADED: Loaded = { stream: () => [], answer: () => null };
 
-/** Loads, decides and writes one batch; settles its tasks, and returns those that lost a race. */
+/** Loads, decides and writes one batch; settles its tasks, and returns those to be decided again. */
 export async function runBatch<Rows>(
   store: UnitStore<Rows>,
   tasks: readonly Task<Rows>[],
@@ -37,8 +37,9 @@ export async function runBatch<Rows>(
     for (const { reject } of tasks) reject(new StoreUnavailable(error));
   });
   if (!loaded) return [];
-  const members = tasks.flatMap((task) => decideOn(task, loaded));
-  return members.length > 0 ? writeBatch(store, members, events) : [];
+  const again: Task<Rows>[] = [];
+  const members = tasks.flatMap((task) => decideOn(task, loaded, again));
+  return members.length > 0 ? [...again, ...(await writeBatch(store, members, events))] : again;
 }
 
 function load<Rows>(store: UnitStore<Rows>, tasks: readonly Task<Rows>[]): Promise<Loaded> {
@@ -48,13 +49,19 @@ function load<Rows>(store: UnitStore<Rows>, tasks: readonly Task<Rows>[]): Promi
   return store.load(streamIds, keys);
 }
 
-function decideOn<Rows>(task: Task<Rows>, loaded: Loaded): Member<Rows>[] {
+/** A refusal counts only once the key is known to be new: a replay is told what the first was told. */
+function decideOn<Rows>(task: Task<Rows>, loaded: Loaded, again: Task<Rows>[]): Member<Rows>[] {
   try {
     const { unit, settle } = task.decide(loaded, task.refusedBy);
     if (unit) return [{ task, unit, settle }];
     settle();
   } catch (error) {
-    task.reject(error);
+    if (task.key && !task.looksUpKey) {
+      task.looksUpKey = true;
+      again.push(task);
+    } else {
+      task.reject(error);
+    }
   }
   return [];
 }

@@ -15,7 +15,10 @@ export type Work<Rows, Result> = Readonly<{
   loads: readonly string[];
   /** Looked up before deciding; not at the first attempt where `assumeNewKey` is set. */
   key?: KeyRef;
-  /** The command creates its streams: look its key up only once the database says it is taken. */
+  /**
+   * The command creates its streams: look its key up only once the database says that it is taken, or
+   * before a refusal of `decide` is believed.
+   */
   assumeNewKey?: boolean;
   /** How often to decide before a lost race is the caller's problem. */
   attemptsMax: number;

@@ -1,8 +1,15 @@
 import { describe, expect, test } from 'vitest';
 import { WriteFailed } from '#src/event-store/event-store.ts';
-import type { StoredEvent, Unit, UnitStore, Verdict } from '#src/event-store/event-store.ts';
+import type {
+  Loaded,
+  StoredAnswer,
+  StoredEvent,
+  Unit,
+  UnitStore,
+  Verdict,
+} from '#src/event-store/event-store.ts';
 import { createGroupCommit } from '#src/event-store/group-commit.ts';
-import type { GroupCommitLimits } from '#src/event-store/group-commit.ts';
+import type { GroupCommitLimits, Work } from '#src/event-store/group-commit.ts';
 
 type Rows = Readonly<{ name: string }>;
 type Write = Readonly<{
@@ -215,6 +222,47 @@ test('who waits too long is turned away while every slot is held up', async () =
   expect(await settle([submit('late')])).toEqual(['CommandOverloaded']);
   writes[0]!.answer();
   expect(await first).toBe('first done');
+});
+
+describe('a key that is assumed to be new', () => {
+  const stored = { requestHash: Buffer.of(), status: 201, etag: null, location: null, body: '' };
+  const key = { principal: 'p', key: 'k' };
+  const decide = (loaded: Loaded) => {
+    if (loaded.answer(key)) return { result: 'replayed' };
+    throw new RangeError('no');
+  };
+  const setUpAnswers = (answer: StoredAnswer | null) => {
+    const looks: string[][] = [];
+    const store: UnitStore<Rows> = {
+      load: (_, keys) => {
+        looks.push(keys.map((ref) => ref.key));
+        return Promise.resolve({ stream: () => [], answer: () => answer });
+      },
+      write: (units) => Promise.resolve(units.map(() => 'ok')),
+    };
+    const commit = createGroupCommit(store, limits, { committed: () => {}, failed: () => {} });
+    const submit = (work: Partial<Work<Rows, string>>) =>
+      commit.submit({ loads: [], key, assumeNewKey: true, attemptsMax: 1, decide, ...work });
+    return { looks, submit };
+  };
+  test('is looked up before a refusal is believed', async () => {
+    const { looks, submit } = setUpAnswers(stored);
+    expect(await submit({})).toBe('replayed');
+    expect(looks).toEqual([['k']]);
+  });
+
+  test('is looked up once, and the refusal stands where it is new indeed', async () => {
+    const { looks, submit } = setUpAnswers(null);
+    await expect(submit({})).rejects.toThrow(RangeError);
+    expect(looks).toEqual([['k']]);
+  });
+
+  test('costs no look where there is something to write', async () => {
+    const { looks, submit } = setUpAnswers(null);
+    const unit = { appends: [], rows: { name: 'new' } };
+    expect(await submit({ decide: () => ({ unit, result: 'written' }) })).toBe('written');
+    expect(looks).toEqual([]);
+  });
 });
 
 test('a command that its own rules refuse does not touch the others of its batch', async () => {

@@ -152,8 +152,10 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
     await api.send('pay', placed.orderId, bodies.pay, { key: payKey });
     const before = await rowCounts(database);
     const { orderId } = placed;
+    const tooDear = [{ sku: 'book', quantity: 100_000, priceCents: 1_000_000_000_000 }];
     const refused = [
       await api.place({ ...placeBody, customerId: 'c-2' }, { key }),
+      await api.place({ ...placeBody, items: tooDear }, { key }),
       await api.send('pay', orderId, bodies.pay, { key }),
       await api.send('pay', other.orderId, bodies.pay, { key: payKey }),
       await api.send('pay', orderId, bodies.pay, { key: payKey, ifMatch: '"v1"' }),
@@ -164,6 +166,20 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
       expect(problem).toMatchObject({ status: 422, code: 'idempotency_key_reused' });
     }
     expect(await rowCounts(database)).toEqual(before);
+  });
+
+  test('is told again although the rules would refuse it by now', async () => {
+    await using own = await createTestDatabase();
+    const key = randomUUID();
+    const place = ({ api }: TestService) =>
+      api.place({ ...placeBody, fulfilment: 'automatic' }, { key });
+    const providers = { PAYMENT_URL: 'http://127.0.0.1:1', SHIPPING_URL: 'http://127.0.0.1:1' };
+    await using able = await startService({ databaseUrl: own.url, env: providers });
+    const first = await place(able);
+    await able.kill();
+    await own.query(`update saga_work set state = 'completed', due_at = null`);
+    await using unable = await startService({ databaseUrl: own.url });
+    expectReplay(await place(unable), first);
   });
 
   test('is decided anew when it was turned away: refusals are not kept', async () => {
