@@ -1,18 +1,27 @@
 -- The log of what happened. Rows are added and never changed: the service's role may only insert and
 -- select, and a trigger stops everybody else, the owner included.
 
+-- It may be there: roles belong to the cluster, not to this database. Then no right to make it is needed.
 do $$
 begin
-  create role orders_app nologin;
+  if not exists (select from pg_roles where rolname = 'orders_app') then
+    create role orders_app nologin;
+  end if;
 exception
-  when duplicate_object or unique_violation then null; -- roles belong to the cluster, not to this database
+  when duplicate_object or unique_violation then null; -- another database of the cluster was quicker
+end $$;
+
+-- Who makes a role is a member of it, and since Postgres 16 may yet not act as it, unless a superuser.
+do $$
+begin
+  set local role orders_app;
+  reset role;
+exception
+  when insufficient_privilege then execute format('grant orders_app to %I', current_user);
 end $$;
 
 do $$
 begin
-  if not pg_has_role(current_user, 'orders_app', 'member') then
-    execute format('grant orders_app to %I', current_user);
-  end if;
   execute format('grant connect on database %I to orders_app', current_database());
 end $$;
 
