@@ -13,6 +13,18 @@ const providerUrl = z
     ),
   ])
   .default('');
+/** Where Postgres is and how to trust it. Anything else would go before what the service sets itself. */
+const URL_PARAMETERS: readonly string[] = [
+  'host',
+  'port',
+  'ssl',
+  'sslmode',
+  'sslnegotiation',
+  'sslrootcert',
+  'sslcert',
+  'sslkey',
+];
+const parametersOf = (url: string) => [...(URL.parse(url)?.searchParams.keys() ?? [])];
 /** What RFC 6750 lets a bearer token be made of. */
 const apiKey = z
   .string()
@@ -31,6 +43,9 @@ const settings = {
     .describe('Least important log lines to print.'),
   DATABASE_URL: z
     .url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' })
+    .refine((url) => parametersOf(url).every((name) => URL_PARAMETERS.includes(name)), {
+      error: `may hold ${URL_PARAMETERS.join(', ')} in its query, nothing else`,
+    })
     .describe('Postgres to keep orders in, as postgres://user:password@host:port/database.'),
   DATABASE_POOL_MAX: count(2, 100)
     .default(10)
