@@ -86,7 +86,7 @@ async function startService(port: number, broker: string): Promise<ChildProcess>
       PORT: String(port),
       RELAY: values.relay,
       LOG_LEVEL: values['log-level'],
-      OUTBOX_MAX_ROWS: '100000000',
+      OUTBOX_MAX_ROWS: '10000000',
     },
     stdio: ['ignore', values.log === '' ? 'ignore' : openSync(values.log, 'w'), 'inherit'],
   });

@@ -87,7 +87,9 @@ export function createApp(
   return {
     async start() {
       await agreeOnEventSchemas(pool, [...orderEventCodec.readable, ...sagaEventCodec.readable]);
-      await outboxMonitor.refresh();
+      await outboxMonitor.refresh().catch((err: unknown) => {
+        log.warn({ err }, 'could not look into the outbox, will look again');
+      });
       await fulfilment.start();
       for (const part of [outboxMonitor, relay, keyPruner]) part.start();
       return server.listen({ host: config.HOST, port: config.PORT });

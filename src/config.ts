@@ -70,7 +70,7 @@ const settings = {
   RELAY: onOff
     .default(true)
     .describe('on publishes the outbox from this process; off leaves it to an outside relay.'),
-  OUTBOX_MAX_ROWS: count(1, 1_000_000_000)
+  OUTBOX_MAX_ROWS: count(1, 10_000_000)
     .default(1_000_000)
     .describe('Unpublished events past which commands are refused with 503 outbox_full.'),
   COMMAND_QUEUE_MAX: count(1, 20_000)

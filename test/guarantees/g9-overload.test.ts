@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { Client } from 'pg';
 import { describe, expect, test } from 'vitest';
 import { orderOf, problemOf } from '#test/support/api-shapes.ts';
 import { createTestDatabase } from '#test/support/database.ts';
@@ -76,6 +77,21 @@ describe.skipIf(skipReason('postgres'))('overload', () => {
     expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
   });
 
+  test('does not keep a service from starting, though it cannot see how full the outbox is', async () => {
+    await using database = await createTestDatabase();
+    await using holder = await startTransaction(database.url);
+    await holder.query('lock table outbox_events in access exclusive mode');
+    await using service = await startService({
+      databaseUrl: database.url,
+      env: { OUTBOX_MAX_ROWS: '1', RELAY: 'off' },
+    });
+    await holder.query('commit');
+    await service.api.placeOrder();
+    await service.api.placeOrder();
+    // It goes on looking.
+    await expect.poll(() => statusOf(service.api.place(placeBody)), { timeout: 15_000 }).toBe(503);
+  });
+
   test('of the outbox refuses commands until it is drained', async () => {
     await using database = await createTestDatabase();
     await using service = await startService({
@@ -109,6 +125,16 @@ describe.skipIf(skipReason('postgres'))('overload', () => {
     expect(await verifyDatabase(database.url, { relay: 'on' })).toEqual([]);
   });
 });
+
+async function startTransaction(url: string) {
+  const client = new Client({ connectionString: url });
+  await client.connect();
+  await client.query('begin');
+  return {
+    query: (sql: string) => client.query(sql),
+    [Symbol.asyncDispose]: () => client.end(),
+  };
+}
 
 async function statusOf(answer: Promise<Answer>): Promise<number> {
   return (await answer).status;

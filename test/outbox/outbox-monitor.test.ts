@@ -1,3 +1,4 @@
+import { Pool } from 'pg';
 import { describe, expect, test } from 'vitest';
 import { createOutboxMonitor } from '#src/outbox/outbox-monitor.ts';
 import { createTestDatabase } from '#test/support/database.ts';
@@ -6,6 +7,8 @@ import { eventually } from '#test/support/poll.ts';
 import { eventsOf, insertEvents, newKeys, quiet, servicePool } from './outbox-fixture.ts';
 
 const minutesAgo = (minutes: number) => new Date(Date.now() - minutes * 60_000);
+
+const closing = (pool: Pool) => ({ pool, [Symbol.asyncDispose]: () => pool.end() });
 
 describe.skipIf(skipReason('postgres'))('watching the outbox', () => {
   test('sees an empty one', async () => {
@@ -55,6 +58,23 @@ describe.skipIf(skipReason('postgres'))('watching the outbox', () => {
     await db.query('delete from outbox_events where id > 5');
     await monitor.refresh();
     expect(monitor.isFull()).toBe(false);
+  });
+
+  test('counts in steps, so that no statement of it takes longer the more there is', async () => {
+    await using db = await createTestDatabase();
+    await insertEvents(db, 'any', eventsOf(newKeys(100), 1));
+    // Each row takes a while, as rows do that are read from a slow disk: all of them, 2 s.
+    await db.query(`
+      create function slowly() returns boolean volatile language plpgsql as
+        'begin perform pg_sleep(0.02); return true; end';
+      alter table outbox_events enable row level security;
+      create policy slowly on outbox_events using (slowly());`);
+    const options = '-c role=orders_app -c statement_timeout=1s -c enable_sort=off';
+    await using pool = closing(new Pool({ connectionString: db.url, options }));
+    const monitor = createOutboxMonitor({ ...pool, rowsMax: 79, log: quiet, stepRows: 10 });
+    await monitor.refresh();
+    expect(monitor.isFull()).toBe(true);
+    expect(monitor.backlog().pendingRows).toBe(80);
   });
 
   test('looks by itself, again and again, and over a failure', async () => {
