@@ -84,7 +84,7 @@ async function serve(config: Config): Promise<void> {
 async function migrateWhenReachable(config: Config, log: Logger): Promise<string[]> {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await migrate(config.DATABASE_URL);
+      return await migrate(config.DATABASE_URL, log);
     } catch (error) {
       if (!isOutage(error) || attempt === MIGRATE_ATTEMPTS_MAX) throw error;
       if (attempt === 1) log.warn({ err: error }, 'waiting for Postgres');

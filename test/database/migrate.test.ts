@@ -1,8 +1,10 @@
 import { Client } from 'pg';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest';
 import { createDatabase } from '#src/database/database.ts';
-import { migrate } from '#src/database/migrate.ts';
+import { MIGRATION_LOCK, migrate } from '#src/database/migrate.ts';
+import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
+import { startService } from '#test/support/service.ts';
 import { urlOfDatabase } from '#test/support/template-database.ts';
 import { startTestPostgres } from '#test/support/test-server.ts';
 import type { TestServer } from '#test/support/test-server.ts';
@@ -37,6 +39,39 @@ describe.skipIf(skipReason('postgres'))('migrating as an owner who is no superus
     const url = new URL(urlOfDatabase(server.address, owner));
     return Object.assign(url, { username: owner, password: 'secret' }).href;
   }
+});
+
+describe.skipIf(skipReason('postgres'))('migrating', () => {
+  test('leaves a database alone that a newer release has brought further', async () => {
+    await using database = await createTestDatabase();
+    await database.query(`insert into migrations (name, batch) values ('0999_newer.sql', 2)`);
+    const warn = vi.fn<() => void>();
+    expect(await migrate(database.url, { warn })).toEqual([]);
+    expect(warn).toHaveBeenCalledExactlyOnceWith(
+      { migrations: ['0999_newer.sql'] },
+      expect.stringContaining('newer'),
+    );
+    await using service = await startService({ databaseUrl: database.url });
+    await service.api.placeOrder();
+  });
+
+  test('refuses a database that has another past', async () => {
+    await using database = await createTestDatabase();
+    await database.query(`insert into migrations (name, batch) values ('0001_other.sql', 1)`);
+    await expect(migrate(database.url)).rejects.toThrow('0001_other.sql');
+  });
+
+  test('says that it waits while another process migrates, and then goes on', async () => {
+    await using database = await createTestDatabase();
+    const other = new Client({ connectionString: database.url });
+    await other.connect();
+    await other.query('select pg_advisory_lock($1)', [MIGRATION_LOCK]);
+    const waits = Promise.withResolvers<void>();
+    const migrating = migrate(database.url, { warn: () => waits.resolve() });
+    await waits.promise;
+    await other.end();
+    expect(await migrating).toEqual([]);
+  });
 });
 
 async function roleOfTheService(url: string): Promise<string | undefined> {
