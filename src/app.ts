@@ -132,7 +132,7 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
     ...orderQueryRoutes({ eventStore, reads, fulfilmentStates }),
     ...fulfilmentRoutes({ ...parts, run, eventStore, reads }),
     ...inventoryRoutes(reads),
-    ...healthRoutes({ check: () => checkHealth(reads.pool, relay), isDraining, metrics }),
+    ...healthRoutes({ check: () => checkHealth(database.pool, relay), isDraining, metrics }),
   ];
   return createServer({
     log,

@@ -77,6 +77,27 @@ describe.skipIf(skipReason('postgres'))('overload', () => {
     expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
   });
 
+  test('of reads leaves it ready for commands', async () => {
+    await using database = await createTestDatabase();
+    await using service = await startService({ databaseUrl: database.url });
+    const { api } = service;
+    await Promise.all(Array.from({ length: 8 }, () => api.placeOrder()));
+    // A list takes 4 s from here on, and there are more of them than connections for reads.
+    await database.query(`
+      create function slowly() returns boolean volatile language plpgsql as
+        'begin perform pg_sleep(0.5); return true; end';
+      alter table orders_summary enable row level security;
+      create policy slowly on orders_summary for select using (slowly());`);
+    const over = new AbortController();
+    const lists = Promise.all(
+      Array.from({ length: 10 }, () => api.request('GET', '/v1/orders')),
+    ).finally(() => over.abort());
+    while (!over.signal.aborted) {
+      expect(await api.request('GET', '/readyz')).toMatchObject({ status: 200 });
+    }
+    await lists;
+  });
+
   test('does not keep a service from starting, though it cannot see how full the outbox is', async () => {
     await using database = await createTestDatabase();
     await using holder = await startTransaction(database.url);
