@@ -16,10 +16,12 @@ create table orders_summary (
   version integer not null
 ) with (fillfactor = 80);
 
--- One index for each filter that GET /v1/orders offers, all in the order of its pages.
+-- An index for each filter that GET /v1/orders offers, and for both together, in the order of its pages.
 create index orders_summary_newest on orders_summary (placed_at desc, order_id desc);
 create index orders_summary_customer on orders_summary (customer_id, placed_at desc, order_id desc);
 create index orders_summary_status on orders_summary (status, placed_at desc, order_id desc);
+create index orders_summary_customer_status
+  on orders_summary (customer_id, status, placed_at desc, order_id desc);
 
 grant select, insert, update on orders_summary to orders_app;
 
