@@ -6,6 +6,13 @@ import type { Reads } from './reads.ts';
 
 /** Client-side limit on one statement; longer than the server's, so that the server's answer wins. */
 const QUERY_TIMEOUT_MS = 6_000;
+/** A host that is gone without a word is found out within 11 s: its session ends, and its locks with it. */
+const GONE_SETTINGS = {
+  tcp_keepalives_idle: '5',
+  tcp_keepalives_interval: '2',
+  tcp_keepalives_count: '3',
+  tcp_user_timeout: '10s',
+} as const;
 const SESSION_SETTINGS = {
   role: 'orders_app',
   statement_timeout: '5s',
@@ -13,6 +20,13 @@ const SESSION_SETTINGS = {
   idle_in_transaction_session_timeout: '10s',
   synchronous_commit: 'on',
   timezone: 'UTC',
+  ...GONE_SETTINGS,
+} as const;
+/** Statements take as long as they need; between two of them nobody does. */
+const UNHURRIED_SETTINGS = {
+  idle_in_transaction_session_timeout: '60s',
+  timezone: 'UTC',
+  ...GONE_SETTINGS,
 } as const;
 
 /** bigint columns hold positions, money and counts: all below 2^53, so numbers lose nothing. */
@@ -40,7 +54,13 @@ export function createDatabase(
   onError: (error: Error) => void,
 ): Database {
   const open = (max: number) => {
-    const pool = new Pool({ ...connectionConfig(url), max, connectionTimeoutMillis: 2_000 });
+    const pool = new Pool({
+      ...connectionTo(url, SESSION_SETTINGS),
+      query_timeout: QUERY_TIMEOUT_MS,
+      application_name: 'order-service',
+      max,
+      connectionTimeoutMillis: 2_000,
+    });
     pool.on('error', onError);
     return pool;
   };
@@ -60,22 +80,24 @@ export function createDatabase(
 /** One connection for an operator's command, which may take as long as it needs. */
 export function createOperatorPool(url: string): Pool {
   return new Pool({
-    connectionString: url,
-    options: `-c role=${SESSION_SETTINGS.role} -c timezone=${SESSION_SETTINGS.timezone}`,
+    ...connectionTo(url, { ...UNHURRIED_SETTINGS, role: SESSION_SETTINGS.role }),
     application_name: 'order-service operator',
     max: 2,
     connectionTimeoutMillis: 5_000,
   });
 }
 
-function connectionConfig(url: string) {
-  const options = Object.entries(SESSION_SETTINGS).map(([name, value]) => `-c ${name}=${value}`);
+/** How to connect as the owner, who alone may change the schema. */
+export function migrationConnection(url: string) {
+  return { ...connectionTo(url, UNHURRIED_SETTINGS), application_name: 'order-service migration' };
+}
+
+function connectionTo(url: string, settings: Readonly<Record<string, string>>) {
+  const options = Object.entries(settings).map(([name, value]) => `-c ${name}=${value}`);
   return {
     connectionString: url,
     options: options.join(' '),
-    query_timeout: QUERY_TIMEOUT_MS,
     keepAlive: true,
     keepAliveInitialDelayMillis: 5_000,
-    application_name: 'order-service',
   } satisfies PoolConfig;
 }

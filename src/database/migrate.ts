@@ -2,6 +2,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import knex from 'knex';
 import { Client } from 'pg';
 import type { Logger } from 'pino';
+import { migrationConnection } from './database.ts';
 
 const MIGRATIONS = new URL('../../migrations/', import.meta.url);
 /** Any constant will do, as long as every replica uses the same one. */
@@ -37,10 +38,14 @@ const options = {
  * The lock ends with its connection, so a process killed in mid-migration leaves nothing behind.
  */
 export async function migrate(databaseUrl: string, log?: Pick<Logger, 'warn'>): Promise<string[]> {
-  const lock = new Client({ connectionString: databaseUrl, keepAlive: true });
+  const lock = new Client(migrationConnection(databaseUrl));
   lock.on('error', () => {}); // what it is lost in the middle of fails, and says so
   await lock.connect();
-  const db = knex({ client: 'pg', connection: databaseUrl, pool: { min: 0, max: 1 } });
+  const db = knex({
+    client: 'pg',
+    connection: migrationConnection(databaseUrl),
+    pool: { min: 0, max: 1 },
+  });
   try {
     await takeTurn(lock, log);
     await db.migrate.forceFreeMigrationsLock(options);
