@@ -7,6 +7,9 @@ import type { Route } from './route.ts';
 
 const PATH_LENGTH_MAX = 200;
 
+/** Of a request whose answer nobody waited for, as nginx counts it; it is never sent. */
+const LEFT_STATUS = 499;
+
 /** Where the time of a request is counted. `route` is empty when nothing matched. */
 export type RequestMetrics = Readonly<{
   observeRequest(method: string, route: string, status: number, seconds: number): void;
@@ -30,7 +33,8 @@ export function createRequestReport(
     reply.raw.once('close', () => {
       const durationMs = performance.now() - startedAt;
       const route = byPath.get(request.routeOptions.url ?? '');
-      const status = reply.raw.statusCode;
+      const isAnswered = reply.raw.writableEnded;
+      const status = isAnswered ? reply.raw.statusCode : LEFT_STATUS;
       const fields = {
         requestId: request.id,
         method: request.method,
@@ -38,7 +42,7 @@ export function createRequestReport(
         path: pathOf(request.url).slice(0, PATH_LENGTH_MAX),
         status,
         durationMs: Math.round(durationMs * 100) / 100,
-        ...(reply.raw.writableEnded ? undefined : { aborted: true }),
+        ...(isAnswered ? undefined : { aborted: true }),
       };
       if (route?.quiet === true) log.debug(fields, 'request');
       else log.info(fields, 'request');

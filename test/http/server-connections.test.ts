@@ -119,7 +119,7 @@ describe('a body within the limit', () => {
     await eventually(async () => (await connections(server)) === 1);
     client.socket.destroy();
     await eventually(() => server.lines.length > 0);
-    expect(server.lines).toMatchObject([{ msg: 'request', aborted: true }]);
+    expect(server.lines).toMatchObject([{ msg: 'request', status: 499, aborted: true }]);
   });
 
   test('that was refused leaves the connection open', async () => {
@@ -311,7 +311,7 @@ describe('closing', () => {
     await server.app.close();
     await client.ended;
     await eventually(() => server.lines.length > 0);
-    expect(server.lines).toMatchObject([{ msg: 'request', aborted: true }]);
+    expect(server.lines).toMatchObject([{ msg: 'request', status: 499, aborted: true }]);
   }, 5_000);
 });
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { createMetrics } from '#src/http/metrics.ts';
 import { Problem } from '#src/http/problem.ts';
+import { eventually } from '#test/support/poll.ts';
 import { rawClient, requestText } from './raw-client.ts';
 import {
   THING_ID,
@@ -230,6 +231,27 @@ describe('the log', () => {
     await using server = sampleServer();
     await server.app.inject(`/${'x/'.repeat(1000)}`);
     expect(String(server.lines[0]?.['path'])).toHaveLength(200);
+  });
+});
+
+describe('a caller who leaves before the answer', () => {
+  test('is logged and counted with 499, not as served', async () => {
+    const reached = Promise.withResolvers<void>();
+    const left = Promise.withResolvers<void>();
+    const metrics = createMetrics();
+    const routes = sampleRoutes(() => {
+      reached.resolve();
+      return left.promise;
+    });
+    await using server = sampleServer({ metrics, routes });
+    const client = await rawClient(await server.listen());
+    client.socket.write(requestText('GET', `/v1/things/${THING_ID}`, []));
+    await reached.promise;
+    client.socket.destroy();
+    await eventually(() => server.lines.length > 0);
+    left.resolve();
+    expect(server.lines).toMatchObject([{ msg: 'request', status: 499, aborted: true }]);
+    expect(await metrics.text()).toMatch(/response_status_code="499"\} 1/);
   });
 });
 
