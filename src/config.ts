@@ -1,6 +1,12 @@
 import { z } from 'zod';
 
-const count = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+const PORT_MAX = 65_535;
+const count = (min: number, max: number) =>
+  z
+    .string()
+    .regex(/^[0-9]+$/, { error: 'must be a whole number, in digits', abort: true })
+    .transform(Number)
+    .pipe(z.number().min(min).max(max));
 const providerUrl = z
   .union([
     z.literal(''),
@@ -30,13 +36,17 @@ const apiKey = z
   .string()
   .regex(/^[A-Za-z0-9._~+/=-]*$/, 'has a character that a bearer token may not have')
   .default('');
-const BROKER = /^[\w.-]+:\d{1,5}$|^\[[\da-fA-F:]+\]:\d{1,5}$/;
+const BROKER = /^(?:[\w.-]+|\[[\da-fA-F:]+\]):(\d{1,5})$/;
+const isBroker = (broker: string) => {
+  const port = Number(BROKER.exec(broker)?.[1]);
+  return port >= 1 && port <= PORT_MAX;
+};
 const onOff = z.enum(['on', 'off']).transform((value) => value === 'on');
 
 /** Every setting: an environment variable, its bounds, its default and what it is for. */
 const settings = {
   HOST: z.string().min(1).default('127.0.0.1').describe('Address to listen on.'),
-  PORT: count(0, 65_535).default(3000).describe('Port to listen on; 0 takes any free one.'),
+  PORT: count(0, PORT_MAX).default(3000).describe('Port to listen on; 0 takes any free one.'),
   LOG_LEVEL: z
     .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
     .default('info')
@@ -54,7 +64,7 @@ const settings = {
     .string()
     .default('')
     .transform((value) => value.split(',').flatMap((broker) => broker.trim() || []))
-    .pipe(z.array(z.string().regex(BROKER, 'must be host:port, comma separated')))
+    .pipe(z.array(z.string().refine(isBroker, 'must be host:port, comma separated')))
     .describe('Kafka brokers, host:port, comma separated. Empty: events wait in the outbox.'),
   KAFKA_TOPIC: z
     .string()
@@ -161,7 +171,7 @@ export function describeConfig(): string {
     return `${name.padEnd(24)} ${value.padEnd(14)} ${setting.description ?? ''}`;
   });
   const forTests =
-    'TEST_INFRA'.padEnd(24) + ' (any)'.padEnd(15) + ' For npm test: docker or embedded.';
+    'TEST_INFRA'.padEnd(24) + ' (any)'.padEnd(15) + ' For npm test: docker, embedded or none.';
   return [`${'name'.padEnd(24)} ${'default'.padEnd(14)} meaning`, ...lines, forTests].join('\n');
 }
 

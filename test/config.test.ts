@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { ConfigInvalid, readConfig } from '#src/config.ts';
+import { ConfigInvalid, describeConfig, readConfig } from '#src/config.ts';
 
 const DATABASE_URL = 'postgres://user:password@host:5432/database';
 
@@ -30,6 +30,49 @@ describe('the URL of the database', () => {
   test.each(['mysql://host/database', 'host/database'])('is one of Postgres, not %s', (url) => {
     expect(problemsOf({ DATABASE_URL: url })).toEqual(['DATABASE_URL: must be a postgres:// URL']);
   });
+});
+
+describe('a number', () => {
+  test('is as it is written, or the default where it is not', () => {
+    expect(readConfig({ DATABASE_URL, PORT: '8080', OUTBOX_MAX_ROWS: '16' })).toMatchObject({
+      PORT: 8080,
+      OUTBOX_MAX_ROWS: 16,
+    });
+    expect(readConfig({ DATABASE_URL, PORT: '' }).PORT).toBe(3000);
+  });
+
+  test.each([' ', '0x10', '1e3', '80.0', '-1', '+80', ' 80', '٣'])('is not %j', (PORT) => {
+    expect(problemsOf({ PORT })).toEqual(['PORT: must be a whole number, in digits']);
+  });
+
+  test.each(['65536', '99999999999999999999'])('has bounds: %s', (PORT) => {
+    expect(problemsOf({ PORT })).toEqual([expect.stringMatching(/^PORT: .*65535/)]);
+  });
+});
+
+describe('the brokers', () => {
+  test.each(['kafka:9092', 'a:1,b-2.example:65535', '[::1]:9092'])('may be %s', (KAFKA_BROKERS) => {
+    expect(readConfig({ DATABASE_URL, KAFKA_BROKERS }).KAFKA_BROKERS).toEqual(
+      KAFKA_BROKERS.split(','),
+    );
+  });
+
+  test.each(['kafka', 'kafka:0', 'kafka:65536', 'kafka:99999', '::1:9092', 'a:1,b'])(
+    'may not be %s',
+    (KAFKA_BROKERS) => {
+      expect(problemsOf({ KAFKA_BROKERS })).toEqual([
+        'KAFKA_BROKERS: must be host:port, comma separated',
+      ]);
+    },
+  );
+});
+
+test('every setting is listed with its default', () => {
+  const text = describeConfig();
+  expect(text).toMatch(/^PORT +3000 /m);
+  expect(text).toMatch(/^RELAY +on /m);
+  expect(text).toMatch(/^DATABASE_URL +required /m);
+  expect(text).toMatch(/^TEST_INFRA .*docker, embedded or none/m);
 });
 
 function problemsOf(env: Readonly<Record<string, string>>): readonly string[] {
