@@ -204,14 +204,19 @@ function unchanged(view: OrderView | null): OrderAppend {
 
 function answerTo({ type }: OrderCommand, view: OrderView): OrderAnswer {
   const { orderId } = view;
-  const isAccepted = view.fulfilment === 'compensating' || type === 'FulfilOrder';
   return {
-    status: type === 'PlaceOrder' ? 201 : isAccepted ? 202 : 200,
+    status: statusAfter(type, view),
     etag: versionETag(view.version),
     location: locationAfter(type, orderId),
     body: JSON.stringify(view),
     replayed: false,
   };
+}
+
+function statusAfter(type: OrderCommand['type'], { fulfilment }: OrderView): number {
+  if (type === 'PlaceOrder') return 201;
+  const isLeftToSaga = type === 'CancelOrder' && fulfilment === 'compensating';
+  return isLeftToSaga || type === 'FulfilOrder' ? 202 : 200;
 }
 
 function locationAfter(type: OrderCommand['type'], orderId: string): string | null {
