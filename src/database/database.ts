@@ -22,6 +22,13 @@ const SESSION_SETTINGS = {
   timezone: 'UTC',
   ...GONE_SETTINGS,
 } as const;
+/** Loads before a decision are planned once, perhaps on empty tables, like `append_units`: by index only. */
+const WRITER_SETTINGS = {
+  ...SESSION_SETTINGS,
+  enable_seqscan: 'off',
+  enable_hashjoin: 'off',
+  enable_mergejoin: 'off',
+} as const;
 /** Statements take as long as they need; between two of them nobody does. */
 const UNHURRIED_SETTINGS = {
   idle_in_transaction_session_timeout: '60s',
@@ -53,9 +60,9 @@ export function createDatabase(
   limits: Readonly<{ writersMax: number; poolMax: number }>,
   onError: (error: Error) => void,
 ): Database {
-  const open = (max: number) => {
+  const open = (max: number, settings: Readonly<Record<string, string>> = SESSION_SETTINGS) => {
     const pool = new Pool({
-      ...connectionTo(url, SESSION_SETTINGS),
+      ...connectionTo(url, settings),
       query_timeout: QUERY_TIMEOUT_MS,
       application_name: 'order-service',
       max,
@@ -64,7 +71,7 @@ export function createDatabase(
     pool.on('error', onError);
     return pool;
   };
-  const writer = open(limits.writersMax);
+  const writer = open(limits.writersMax, WRITER_SETTINGS);
   const pool = open(Math.max(2, Math.ceil(limits.poolMax / 2)));
   const reads = open(Math.max(2, Math.floor(limits.poolMax / 2)));
   return {

@@ -22,6 +22,16 @@ describe.skipIf(skipReason('postgres'))('the write path that began on empty tabl
     expect(await tuplesReadPerOrder(database)).toBeLessThan(TUPLES_PER_ORDER_MAX);
   });
 
+  test('loads no more for a command when there are many', async () => {
+    await using database = await createTestDatabase();
+    expect(await tuplesReadPerOrder(database, 'writer')).toBeLessThan(TUPLES_PER_ORDER_MAX);
+  });
+
+  test('would load more and more if the planner had its way', async () => {
+    await using database = await createTestDatabase();
+    expect(await tuplesReadPerOrder(database, 'pool')).toBeGreaterThan(TUPLES_PER_ORDER_MAX);
+  });
+
   test('would read more and more if the planner had its way', async () => {
     await using database = await createTestDatabase();
     await database.query(
@@ -33,13 +43,24 @@ describe.skipIf(skipReason('postgres'))('the write path that began on empty tabl
   });
 });
 
-async function tuplesReadPerOrder(database: TestDatabase): Promise<number> {
-  const { writer, close } = createDatabase(database.url, { writersMax: 1, poolMax: 2 }, () => {});
-  const store = createPostgresUnitStore(writer, appendUnits);
+/** With `loader`, each batch is loaded again from one of the service's pools; written it is from any. */
+async function tuplesReadPerOrder(
+  database: TestDatabase,
+  loader?: 'writer' | 'pool',
+): Promise<number> {
+  const service = createDatabase(database.url, { writersMax: 1, poolMax: 2 }, () => {});
+  const store = createPostgresUnitStore(service.pool, appendUnits);
+  const loads = loader && createPostgresUnitStore(service[loader], appendUnits);
   for (let batch = 0; batch < BATCHES; batch += 1) {
-    await store.write(Array.from({ length: BATCH }, placeOrder));
+    const orders = Array.from({ length: BATCH }, placeOrder);
+    await store.write(orders.map(({ unit }) => unit));
+    const ids = orders.map(({ orderId }) => orderId);
+    const keys = orders.map(({ unit }) => unit.answer.ref);
+    const loaded = await loads?.load(ids, keys);
+    expect(loaded?.stream(ids[0]!).length ?? 1).toBe(1);
+    expect(loaded?.answer(keys[0]!)?.status ?? 201).toBe(201);
   }
-  await close();
+  await service.close();
   await eventually(() => hasNoSession(database)); // its counters are written when a session ends
   const [row] = await database.query<{ tuples: string }>(
     `select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))
@@ -65,5 +86,9 @@ function placeOrder() {
     metadata: { correlationId: 'test', actor: 'test' },
     topic: 'orders',
   };
-  return appendToOrder({ orderId, view: null }, [{ type: 'OrderPlaced', data }], context).unit;
+  const { unit } = appendToOrder({ orderId, view: null }, [{ type: 'OrderPlaced', data }], context);
+  const ref = { principal: 'anonymous', key: orderId };
+  const requestHash = Buffer.of(1);
+  const stored = { requestHash, status: 201, etag: null, location: null, body: '{}' };
+  return { orderId, unit: { ...unit, answer: { ref, commandId: uuidv7(), stored } } };
 }
