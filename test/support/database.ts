@@ -4,10 +4,8 @@ import type { QueryResultRow } from 'pg';
 // Makes pg read bigint as number, here as in the service.
 import '#src/database/database.ts';
 import { sharedServer } from './infra.ts';
-import { eventually } from './poll.ts';
 import { TEMPLATE_DATABASE, urlOfDatabase } from './template-database.ts';
 
-const GOODBYE_MS_MAX = 500;
 /** Any constant; test files take turns at copying. */
 const COPY_LOCK = 1;
 
@@ -23,7 +21,10 @@ export type TestDatabase = AsyncDisposable &
     ): Promise<Row[]>;
   }>;
 
-/** A copy of the migrated template; `await using` drops it, whoever is still connected. */
+/**
+ * A copy of the migrated template. Nobody drops it: that makes a checkpoint, which holds up the commits of
+ * the tests beside it. It goes with the server at the end of the run.
+ */
 export async function createTestDatabase(): Promise<TestDatabase> {
   const server = await sharedServer('postgres');
   const name = `test_${randomUUID().replaceAll('-', '')}`;
@@ -37,27 +38,8 @@ export async function createTestDatabase(): Promise<TestDatabase> {
   return {
     url,
     query: async (sql, params) => (await pool.query(sql, params)).rows,
-    [Symbol.asyncDispose]: async () => {
-      await pool.end();
-      await sessionsToEnd(server, name);
-      await asSuperuser(server, [`drop database if exists ${name} with (force)`]);
-    },
+    [Symbol.asyncDispose]: () => pool.end(),
   };
-}
-
-/**
- * Those that have said goodbye are gone in a moment; a client that is cut off while it leaves has nobody
- * left to tell. Those that stay are cut off.
- */
-async function sessionsToEnd(server: string, name: string): Promise<void> {
-  const client = new Client({ connectionString: server });
-  await client.connect();
-  const areGone = async () => {
-    const { rows } = await client.query('select from pg_stat_activity where datname = $1', [name]);
-    return rows.length === 0;
-  };
-  await eventually(areGone, { withinMs: GOODBYE_MS_MAX }).catch(() => {});
-  await client.end();
 }
 
 async function asSuperuser(server: string, statements: readonly string[]): Promise<void> {

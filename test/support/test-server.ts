@@ -21,8 +21,12 @@ export type ServerSource = Readonly<{ mode: InfraMode; run: string }>;
 
 export const IMAGES = { postgres: 'postgres:18', kafka: 'apache/kafka:4.3.1' } as const;
 
-/** More connections than one service needs: test files run side by side. */
-export const POSTGRES_SETTINGS = { max_connections: '300' } as const;
+export const POSTGRES_SETTINGS = {
+  /** More than one service needs: test files run side by side. */
+  max_connections: '300',
+  /** It would come by at a moment of its own: among the sessions that a test counts, or with new plans. */
+  autovacuum: 'off',
+} as const;
 
 /** Only the source's own packages are loaded: starting Docker's client takes a while. */
 export async function startTestPostgres(source: ServerSource): Promise<TestServer> {
