@@ -6,7 +6,7 @@ import type { Ledger } from './ledger.ts';
 import { selection, selects } from './simulated-call.ts';
 import type { createWaitingEffects } from './waiting-effects.ts';
 
-const WAIT_MS_MAX = 60_000;
+const WAIT_MS_MAX = 120_000;
 
 const query = selection.extend({
   after: z.coerce.number().int().min(0).default(0),

@@ -5,7 +5,7 @@ import type { LedgerEntry } from './ledger.ts';
 import { simulatedCall } from './simulated-call.ts';
 import type { Selection, SimulatedCall } from './simulated-call.ts';
 
-const WAIT_MS_MAX = 30_000;
+const WAIT_MS_MAX = 120_000;
 
 const ledgerAnswer = z.object({ entries: z.array(ledgerEntry) });
 const callsAnswer = z.object({ calls: z.array(simulatedCall) });

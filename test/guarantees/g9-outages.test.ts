@@ -59,7 +59,7 @@ describe.skipIf(skipReason('postgres'))('while Kafka is away', () => {
     const order = orderIn(await recorder.place(service.api));
     expect(await recorder.send(service.api, 'pay', order)).toMatchObject({ outcome: 'ok' });
     await expect
-      .poll(async () => readiness(service), { timeout: 10_000 })
+      .poll(async () => readiness(service))
       .toMatchObject({
         status: 'ready',
         outbox: { pendingRows: 2, oldestAgeSeconds: expect.any(Number) },
@@ -83,16 +83,12 @@ function expectToComeAgain(answer: Answer): void {
 }
 
 async function untilServed({ api }: TestService): Promise<void> {
-  await expect
-    .poll(async () => (await api.request('GET', '/v1/orders')).status, { timeout: 15_000 })
-    .toBe(200);
+  await expect.poll(async () => (await api.request('GET', '/v1/orders')).status).toBe(200);
   await untilReadiness(api, 200);
 }
 
 async function untilReadiness(api: OrderApi, status: number): Promise<void> {
-  await expect
-    .poll(async () => (await api.request('GET', '/readyz')).status, { timeout: 15_000 })
-    .toBe(status);
+  await expect.poll(async () => (await api.request('GET', '/readyz')).status).toBe(status);
 }
 
 async function readiness({ api }: TestService): Promise<unknown> {

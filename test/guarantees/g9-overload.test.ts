@@ -125,7 +125,7 @@ describe.skipIf(skipReason('postgres'))('overload', () => {
     const order = orderOf(first);
     for (let row = 2; row <= OUTBOX_MAX; row += 1) await api.placeOrder();
     // How full it is is looked at now and then, not with every command.
-    await expect.poll(() => statusOf(api.place(placeBody)), { timeout: 10_000 }).toBe(503);
+    await expect.poll(() => statusOf(api.place(placeBody))).toBe(503);
 
     const before = await rowCounts(database);
     const payment = { paymentId: 'p', amountCents: order.totalCents };
@@ -142,7 +142,7 @@ describe.skipIf(skipReason('postgres'))('overload', () => {
     expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
 
     await database.query('delete from outbox_events');
-    await expect.poll(() => statusOf(api.place(placeBody)), { timeout: 10_000 }).toBe(201);
+    await expect.poll(() => statusOf(api.place(placeBody))).toBe(201);
     expect(await verifyDatabase(database.url, { relay: 'on' })).toEqual([]);
   });
 });

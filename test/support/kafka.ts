@@ -46,7 +46,7 @@ export async function readTopic(
   topic: string,
   {
     until,
-    withinMs = 30_000,
+    withinMs = 120_000,
     brokers,
   }: Readonly<{
     until: (messages: readonly ReadMessage[]) => boolean;

@@ -6,6 +6,7 @@ import { createRecorder } from './recorder.ts';
 import type { Call, Recorder } from './recorder.ts';
 
 const RETRY_MS = 20;
+const ACKNOWLEDGED_MS_MAX = 120_000;
 
 /** Clients that go on until they are stopped; `using` abandons what they are at. */
 export type Load = Disposable &
@@ -73,7 +74,7 @@ export function startLoad(
         const deadline = setTimeout(() => {
           waiting.delete(look);
           reject(new Error(`${enough - acks} of ${count} acknowledgements are missing`));
-        }, 30_000);
+        }, ACKNOWLEDGED_MS_MAX);
         waiting.add(look);
         look();
       });

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
  */
 export async function eventually<T>(
   check: () => T | Promise<T>,
-  { withinMs = 10_000, everyMs = 25 }: Readonly<{ withinMs?: number; everyMs?: number }> = {},
+  { withinMs = 60_000, everyMs = 25 }: Readonly<{ withinMs?: number; everyMs?: number }> = {},
 ): Promise<T> {
   const deadline = performance.now() + withinMs;
   for (;;) {

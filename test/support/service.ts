@@ -8,7 +8,7 @@ import { createOrderApi } from './order-api.ts';
 import type { OrderApi } from './order-api.ts';
 
 const MAIN = new URL('../../src/main.ts', import.meta.url).pathname;
-const READY_MS_MAX = 30_000;
+const READY_MS_MAX = 120_000;
 const POLL_MS = 20;
 const SHOWN_LINES_MAX = 30;
 
