@@ -4,7 +4,7 @@ import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
 import type { OutboxMessage, PublishRequest } from '#src/outbox/outbox.ts';
 import { startFaultyKafka } from '#test/support/faulty-kafka.ts';
 import { skipReason } from '#test/support/infra.ts';
-import { createTestTopic, readTopic, testBrokers } from '#test/support/kafka.ts';
+import { createTestTopic, readTopic, testBrokers, untilLed } from '#test/support/kafka.ts';
 import { createChangingTopic, quiet, testPublisher } from './outbox-fixture.ts';
 
 const TIMEOUT_MS = 20_000;
@@ -134,6 +134,7 @@ describe.skipIf(skipReason('kafka'))('with a broker that fails', () => {
     const outcome = await publisher.publish(request(topic, ['frozen'], { timeoutMs: 300 }));
     expect(outcome).toEqual({ kind: 'unknown', reason: 'no answer within 300 ms' });
     await kafka.resume();
+    await untilLed(topic, kafka.brokers);
     await expect(publisher.publish(request(topic, ['next']))).resolves.toEqual({ kind: 'acked' });
     const messages = await readTopic(topic, {
       brokers: kafka.brokers,
@@ -149,7 +150,7 @@ describe.skipIf(skipReason('kafka'))('with a broker that fails', () => {
     const publisher = createKafkaPublisher({
       brokers: kafka.brokers,
       newTopic: { partitions: 1, replication: 1 },
-      requestTimeoutMs: 300,
+      requestTimeoutMs: 1_000,
       log: quiet,
     });
     await publisher.publish(request(topic, ['warm']));
@@ -157,6 +158,7 @@ describe.skipIf(skipReason('kafka'))('with a broker that fails', () => {
     const outcome = await publisher.publish(request(topic, ['unanswered']));
     expect(outcome.kind).toBe('unknown');
     await kafka.resume(); // now the broker takes what was sent to it, under a number that is known here
+    await untilLed(topic, kafka.brokers);
     const other = await publisher.publish(request(topic, ['other']));
     const last = await publisher.publish(request(topic, ['last']));
     expect([other.kind, last.kind]).toEqual(['acked', 'acked']);
@@ -176,6 +178,7 @@ describe.skipIf(skipReason('kafka'))('with a broker that fails', () => {
     expect(away.kind).toBe('unknown');
     await expect(publisher.openTopic(topic)).rejects.toThrow(/connect|ECONNREFUSED/i);
     await kafka.start();
+    await untilLed(topic, kafka.brokers);
     await expect(publisher.publish(request(topic, ['back']))).resolves.toEqual({ kind: 'acked' });
     await publisher.close();
   });

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { IHeaders, Kafka } from 'kafkajs';
 import { createKafkaClient } from '#src/outbox/kafka-client.ts';
 import { sharedServer } from './infra.ts';
+import { eventually } from './poll.ts';
 
 /** A message as a consumer sees it. */
 export type ReadMessage = Readonly<{
@@ -90,6 +91,18 @@ export async function readTopic(
     clearTimeout(deadline);
     await consumer.disconnect();
   }
+}
+
+/** Waits until the brokers, which may have been away or frozen, know each other and lead the topic again. */
+export async function untilLed(topic: string, brokers: string[]): Promise<void> {
+  await eventually(() =>
+    withAdmin(brokers, async (admin) => {
+      const known = new Set((await admin.describeCluster()).brokers.map(({ nodeId }) => nodeId));
+      const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
+      const leaders = topics.flatMap(({ partitions }) => partitions.map(({ leader }) => leader));
+      if (!leaders.every((leader) => known.has(leader))) throw new Error(`${topic} is not led`);
+    }),
+  );
 }
 
 function texts(headers: IHeaders): Record<string, string> {
