@@ -1,5 +1,6 @@
 import { fork } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -10,6 +11,7 @@ import { createTestTopic, readTopic } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';
 import { createRandom } from '#test/support/random.ts';
 import { faultsOf, isComplete } from '../outbox/delivery.ts';
+import { insertEvents } from '../outbox/outbox-fixture.ts';
 import { writeInRace } from '../outbox/racing-writers.ts';
 
 const RELAY_PROCESS = fileURLToPath(new URL('../outbox/relay-process.ts', import.meta.url));
@@ -24,8 +26,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('G5 when leaders 
     for (let kill = 0; kill < 6; kill += 1) {
       const leader = await service.nextSending();
       await delay(random.below(15)); // before, during and after the answer
-      leader.kill('SIGKILL');
-      await once(leader, 'exit');
+      await service.kill(leader);
       service.startRelay();
     }
     expect(await service.faults()).toEqual([]);
@@ -35,13 +36,16 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('G5 when leaders 
     await using service = await startService(2);
     for (let freeze = 0; freeze < 3; freeze += 1) {
       const leader = await service.nextSending();
-      leader.kill('SIGSTOP');
+      leader.relay.kill('SIGSTOP');
       await service.nextSending(leader); // the other one leads by now
-      leader.kill('SIGCONT');
+      leader.relay.kill('SIGCONT');
     }
     expect(await service.faults()).toEqual([]);
   });
 });
+
+/** A relay that is about to send, and the epoch in which it leads. */
+type Leader = Readonly<{ relay: ChildProcess; epoch: number }>;
 
 /** Relays in processes of their own, on one database, and writers that keep them busy. */
 async function startService(replicas: number) {
@@ -49,13 +53,15 @@ async function startService(replicas: number) {
   const db = stack.use(await createTestDatabase());
   const topic = stack.use(await createTestTopic(3));
   const relays = new Set<ChildProcess>();
-  const listeners = new Set<(relay: ChildProcess) => void>();
+  const listeners = new Set<(leader: Leader) => void>();
+  const key = randomUUID();
+  let versions = 0;
 
   const startRelay = () => {
     const relay = fork(RELAY_PROCESS, [db.url, topic.name, ...topic.brokers]);
     relays.add(relay);
-    relay.on('message', (message) => {
-      if (message === 'sending') for (const listener of listeners) listener(relay);
+    relay.on('message', (epoch) => {
+      if (typeof epoch === 'number') for (const listener of listeners) listener({ relay, epoch });
     });
     relay.once('exit', () => relays.delete(relay));
   };
@@ -76,21 +82,35 @@ async function startService(replicas: number) {
 
   return {
     startRelay,
-    /** The relay that next starts to send, or the next other than the one given. */
-    nextSending: async (otherThan?: ChildProcess) => {
-      const sending = Promise.withResolvers<ChildProcess>();
-      const listener = (relay: ChildProcess) => {
-        if (relay !== otherThan) sending.resolve(relay);
+    /** The leader that next starts to send, or the next other than the one given. */
+    nextSending: async (otherThan?: Leader) => {
+      let next: Leader | undefined;
+      const listener = (leader: Leader) => {
+        if (leader.relay !== otherThan?.relay) next ??= leader;
       };
       listeners.add(listener);
-      // Whatever the writers do, there is something to send.
-      const relay = await sending.promise;
+      // The writers may have come to their end, so there is always one event more to send.
+      const leader = await eventually(
+        async () => {
+          versions += 1;
+          await insertEvents(db, topic.name, [{ key, version: versions }]);
+          if (next === undefined) throw new Error('no leader sends');
+          return next;
+        },
+        { everyMs: 100 },
+      );
       listeners.delete(listener);
-      return relay;
+      return leader;
+    },
+    /** `kill -9`; its lease ends at once, and not only when its time is up. */
+    kill: async ({ relay, epoch }: Leader) => {
+      relay.kill('SIGKILL');
+      await once(relay, 'exit');
+      await db.query('update leases set expires_at = clock_timestamp() where epoch = $1', [epoch]);
     },
     /** What is wrong with the topic once all is written and published. */
     faults: async () => {
-      const expected = await writing;
+      const expected = new Map([...(await writing), [key, versions]]);
       const messages = await readTopic(topic.name, {
         until: (all) => isComplete(all, expected),
       });

@@ -6,7 +6,7 @@ import { skipReason } from '#test/support/infra.ts';
 import { readTopic } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';
 import { faultsOf, isComplete } from '../outbox/delivery.ts';
-import { createTestRelay, testPublisher } from '../outbox/outbox-fixture.ts';
+import { createTestRelay, hurried, insertEvents, testPublisher } from '../outbox/outbox-fixture.ts';
 import { writeInRace } from '../outbox/racing-writers.ts';
 
 /** Servers are stopped and started, processes killed, on machines that may be busy. */
@@ -26,14 +26,22 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
     /** Writes in a race while `disturb` does its worst; resolves to what is wrong with the topic after. */
     async function relayUnderFire(
       replicas: number,
-      disturb: (relays: ReturnType<typeof createTestRelay>[]) => Promise<void>,
+      disturb: (
+        relays: ReturnType<typeof createTestRelay>[],
+        writeOneMore: () => Promise<void>,
+      ) => Promise<void>,
     ): Promise<string[]> {
       await using db = await createTestDatabase();
       await using stack = new AsyncDisposableStack();
       const topic = `test-${randomUUID()}`;
       const relays = Array.from({ length: replicas }, () =>
         stack.use(
-          createTestRelay({ url: db.url, topic, publisher: testPublisher(kafka.brokers, 3) }),
+          createTestRelay({
+            url: db.url,
+            topic,
+            publisher: testPublisher(kafka.brokers, 3),
+            settings: hurried,
+          }),
         ),
       );
       for (const relay of relays) relay.start();
@@ -49,9 +57,17 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
         onCommit: wakeAll,
       };
       const writing = writeInRace(race);
+      const key = randomUUID();
+      let versions = 0;
+      // The writers may have come to their end before the fault comes.
+      const writeOneMore = async () => {
+        versions += 1;
+        await insertEvents(db, topic, [{ key, version: versions }]);
+        wakeAll();
+      };
       await eventually(() => relays.some(({ counts }) => counts.published > 0));
-      await disturb(relays);
-      const expected = await writing;
+      await disturb(relays, writeOneMore);
+      const expected = new Map([...(await writing), [key, versions]]);
       const messages = await readTopic(topic, {
         brokers: kafka.brokers,
         until: (all) => isComplete(all, expected),
@@ -63,8 +79,9 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
     test.each([2, 3])(
       'a broker that stops costs no event, nor the order: %i replicas',
       async (n) => {
-        const faults = await relayUnderFire(n, async (relays) => {
+        const faults = await relayUnderFire(n, async (relays, writeOneMore) => {
           await kafka.stop();
+          await writeOneMore();
           await eventually(() => relays.some(({ counts }) => counts.unknown > 0));
           await kafka.start();
         });
@@ -73,18 +90,20 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
     );
 
     test('a broker that is killed costs no event, nor the order', async () => {
-      const faults = await relayUnderFire(2, async () => {
+      const faults = await relayUnderFire(2, async (_, writeOneMore) => {
         await kafka.kill();
+        await writeOneMore();
         await kafka.start();
       });
       expect(faults).toEqual([]);
     });
 
     test('a broker that freezes leaves batches unknown, and costs no event, nor the order', async () => {
-      const faults = await relayUnderFire(2, async (relays) => {
+      const faults = await relayUnderFire(2, async (relays, writeOneMore) => {
         for (let round = 0; round < 2; round += 1) {
           const unknownBefore = relays.map(({ counts }) => counts.unknown);
           await kafka.pause();
+          await writeOneMore();
           await eventually(() =>
             relays.some(({ counts }, index) => counts.unknown > (unknownBefore[index] ?? 0)),
           );
@@ -95,9 +114,12 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
     });
 
     test('a leader that stops in mid-send hands over without a gap, again and again', async () => {
-      const faults = await relayUnderFire(3, async (relays) => {
+      const faults = await relayUnderFire(3, async (relays, writeOneMore) => {
         for (let round = 0; round < 2; round += 1) {
-          await eventually(() => relays.some(isPublishing));
+          await eventually(async () => {
+            await writeOneMore();
+            return relays.some(isPublishing);
+          });
           await relays.find(isPublishing)?.relay.stop();
         }
       });

@@ -12,11 +12,11 @@ import {
   createChangingTopic,
   createTestRelay,
   eventsOf,
+  hurried,
   insertEvents,
   newKeys,
   servicePool,
   testPublisher,
-  unhurried,
 } from '../outbox/outbox-fixture.ts';
 import type { NewEvent } from '../outbox/outbox-fixture.ts';
 import {
@@ -64,7 +64,6 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the textbook rel
             url: db.url,
             topic: topic.name,
             publisher: publisher(),
-            settings: unhurried,
           }),
         ),
       );
@@ -191,7 +190,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the textbook rel
       await using db = await createTestDatabase();
       const topic = await openTopic();
       const publisher = testPublisher(kafka.brokers);
-      await using relay = createTestRelay({ url: db.url, topic, publisher });
+      await using relay = createTestRelay({ url: db.url, topic, publisher, settings: hurried });
       relay.start();
       await insertEvents(db, topic, eventsOf(['warm-up'], 1));
       await eventually(() => isEmpty(db));

@@ -82,7 +82,7 @@ describe.skipIf(skipReason('postgres'))('a lease', () => {
   test('ends by itself on the monotonic clock when it cannot be renewed', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
-    const lease = testLease({ ...service, ttlMs: 400 });
+    const lease = testLease({ ...service, ttlMs: 3_000 });
     lease.start();
     await eventually(() => lease.current() !== undefined);
     await db.query('alter table leases rename to leases_away');

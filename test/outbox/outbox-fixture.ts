@@ -13,11 +13,15 @@ import { createRelay } from '#src/outbox/relay.ts';
 
 export const quiet = pino({ level: 'silent' });
 
-/** Waits short enough for a test; in proportion they are those of production. */
-export const quickSettings: Partial<RelaySettings> = {
-  leaseTtlMs: 3_000,
+/**
+ * Looks about itself as often as a test wants it. No answer takes so long as its time-outs, however busy
+ * the machine: nothing is sent twice for its slowness.
+ */
+const testSettings: Partial<RelaySettings> = {
+  leaseTtlMs: 600_000,
   leasePollMs: 100,
-  sendTimeoutMs: 1_500,
+  sendTimeoutMs: 60_000,
+  stopMs: 60_000,
   idleMs: 20,
   roundMs: 5,
   patienceMs: 100,
@@ -25,11 +29,11 @@ export const quickSettings: Partial<RelaySettings> = {
   backoff: { baseMs: 20, maxMs: 200 },
 };
 
-/** No answer takes so long, however busy the machine: nothing is sent twice for its slowness. */
-export const unhurried: Partial<RelaySettings> = {
-  leaseTtlMs: 120_000,
-  sendTimeoutMs: 60_000,
-  stopMs: 60_000,
+/** For tests of brokers and relays that fall silent: in proportion the waits are those of production. */
+export const hurried: Partial<RelaySettings> = {
+  leaseTtlMs: 3_000,
+  sendTimeoutMs: 1_500,
+  stopMs: 3_000,
 };
 
 /** An event of the key `key` to insert; `createdAt` as SQL would default it if unset. */
@@ -95,7 +99,7 @@ export function testPublisher(brokers: readonly string[], partitions = 1): Publi
 /** What a test may hear from a relay. */
 export type RelayCounts = { published: number; refused: number; unknown: number; terms: number };
 
-/** A relay on its own connections, with quick settings, and what it counted. */
+/** A relay on its own connections, and what it counted. */
 export function createTestRelay(
   options: Readonly<{
     url: string;
@@ -131,7 +135,7 @@ export function createTestRelay(
       },
     },
     log: quiet,
-    settings: { ...quickSettings, ...options.settings },
+    settings: { ...testSettings, ...options.settings },
   });
   return {
     relay,

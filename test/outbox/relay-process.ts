@@ -1,9 +1,6 @@
 import { createTestRelay, testPublisher } from './outbox-fixture.ts';
 
-/**
- * A relay in a process of its own, to be killed or frozen. It says `leading` over IPC when it takes the
- * lease, and `sending` before every batch.
- */
+/** A relay in a process of its own, to be killed or frozen. Before every batch it tells its epoch over IPC. */
 const [url = '', topic = '', ...brokers] = process.argv.slice(2);
 const publisher = testPublisher(brokers);
 const { relay, start } = createTestRelay({
@@ -12,12 +9,11 @@ const { relay, start } = createTestRelay({
   publisher: {
     ...publisher,
     publish: (request) => {
-      process.send?.('sending');
+      process.send?.(relay.status().epoch);
       return publisher.publish(request);
     },
   },
-  settings: { leaseTtlMs: 1_500, sendTimeoutMs: 700, leasePollMs: 50, batchRowsMax: 50 },
+  settings: { leaseTtlMs: 4_000, sendTimeoutMs: 2_000, leasePollMs: 50, batchRowsMax: 50 },
 });
 process.on('disconnect', () => process.exit());
 start();
-setInterval(() => process.send?.(relay.status().mode), 20);

@@ -17,7 +17,6 @@ import {
   newKeys,
   servicePool,
   testPublisher,
-  unhurried,
 } from './outbox-fixture.ts';
 
 const isEmpty = async (db: TestDatabase) =>
@@ -34,7 +33,6 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
       url: db.url,
       topic: topic.name,
       publisher: testPublisher(topic.brokers),
-      settings: unhurried,
     });
     relay.start();
     const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
@@ -131,7 +129,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
         url: db.url,
         topic: topic.name,
         publisher: testPublisher(topic.brokers),
-        settings: { ...unhurried, batchRowsMax: 20 },
+        settings: { batchRowsMax: 20 },
       });
     await using first = create();
     await using second = create();
@@ -161,7 +159,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
           return new Promise(() => {});
         },
       },
-      settings: { stopMs: 400 },
+      settings: { stopMs: 3_000 },
     });
     relay.start();
     await sending.promise;
@@ -200,7 +198,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
           return publisher.publish(request);
         },
       },
-      settings: { ...unhurried, batchRowsMax: 7 },
+      settings: { batchRowsMax: 7 },
     });
     relay.start();
     await eventually(() => isEmpty(db));
@@ -380,7 +378,6 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
         url: db.url,
         topic: topic.name,
         publisher: unawareOfLimit(testPublisher(brokers)),
-        settings: unhurried,
       });
       relay.start();
       const expected = new Map([
