@@ -15,6 +15,8 @@ export type Trap = Readonly<{
   sprung: Promise<void>;
   /** Lets held data go. */
   release(): void;
+  /** Of `hold` once it let go: resolves when the server has closed the connection, its work done. */
+  closed: Promise<void>;
 }>;
 
 /** Stands between a client and a server, and passes everything on until a trap is set. */
@@ -30,6 +32,7 @@ type SetTrap = Readonly<{
   fault: Fault;
   spring(): void;
   released: Promise<void>;
+  close(): void;
 }>;
 
 export async function startTcpProxy(serverUrl: string): Promise<TcpProxy> {
@@ -52,8 +55,10 @@ export async function startTcpProxy(serverUrl: string): Promise<TcpProxy> {
     trap: (words, fault) => {
       const sprung = Promise.withResolvers<void>();
       const released = Promise.withResolvers<void>();
-      traps.add({ words, fault, spring: sprung.resolve, released: released.promise });
-      return { sprung: sprung.promise, release: released.resolve };
+      const closed = Promise.withResolvers<void>();
+      const { resolve: spring } = sprung;
+      traps.add({ words, fault, spring, released: released.promise, close: closed.resolve });
+      return { sprung: sprung.promise, release: released.resolve, closed: closed.promise };
     },
     [Symbol.asyncDispose]: async () => {
       for (const socket of sockets) socket.destroy();
@@ -83,6 +88,7 @@ function join(client: Socket, upstream: Socket, traps: Set<SetTrap>): void {
     if (trap.fault === 'hold') {
       held = [data];
       void trap.released.then(letGo);
+      upstream.on('close', trap.close);
       trap.spring();
       return;
     }
