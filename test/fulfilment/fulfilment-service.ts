@@ -30,6 +30,8 @@ import { foldSaga } from '#src/sagas/saga.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { eventually } from '#test/support/poll.ts';
 
+/** No answer takes so long, however busy the machine; for calls that get none, tests have their own. */
+const CALL_TIMEOUT_MS = 30_000;
 const LIMITS = { batchMax: 64, slots: 2, queueMax: 2000, waitMaxMs: 5_000 };
 
 /** A database and the two providers, for as many services as a test starts on them. */
@@ -71,7 +73,7 @@ export function createService(
 ) {
   const now = changes.now ?? (() => new Date());
   const log = pino({ level: 'silent' });
-  const callTimeoutMs = changes.limits?.callTimeoutMs ?? 500;
+  const callTimeoutMs = changes.limits?.callTimeoutMs ?? CALL_TIMEOUT_MS;
   const connection = { url, timeoutMs: callTimeoutMs, callsMax: 50 };
   const database = createDatabase(databaseUrl, { writersMax: 2, poolMax: 4 }, () => {});
   const committed = (units: readonly Unit<OrderRows>[]) => fulfilment.committed(units);

@@ -18,6 +18,9 @@ const STOCK = { book: 10_000 };
 const errorsShape = z.looseObject({ errors: z.array(z.looseObject({ pointer: z.string() })) });
 const stockShape = z.looseObject({ onHand: z.int(), reserved: z.int(), available: z.int() });
 
+/** Where every call is answered, or held for as long as a test wants it. */
+const unhurried = { env: { PROVIDER_TIMEOUT_MS: '30000' } };
+
 /** A world and one replica, for all tests of a describe; `judged` orders are checked by their test alone. */
 function useStage(seams: Parameters<typeof startReplica>[1] = {}) {
   const stack = new AsyncDisposableStack();
@@ -82,7 +85,7 @@ const pointersOf = (text: string) => [
 ];
 
 describe.skipIf(skipReason('postgres'))('G7 for bad input from callers', () => {
-  const { world, api, judged, reality, begin, resting, violations } = useStage();
+  const { world, api, judged, reality, begin, resting, violations } = useStage(unhurried);
 
   test('a sku that nobody knows is short: the order is cancelled, and nothing charged', async () => {
     const answer = await api().request('GET', '/v1/stock/unheard-of');
@@ -394,7 +397,12 @@ describe.skipIf(skipReason('postgres'))('G7 for bad input from providers', () =>
 describe.skipIf(skipReason('postgres'))('G7 for a fulfilment that is stuck', () => {
   const { world, api, judged, reality, begin, resting, violations } = useStage({
     now: fastClock(20),
-    env: { CAPTURE_DEADLINE_S: '1', SHIP_DEADLINE_S: '1', UNDO_DEADLINE_S: '1' },
+    env: {
+      ...unhurried.env,
+      CAPTURE_DEADLINE_S: '1',
+      SHIP_DEADLINE_S: '1',
+      UNDO_DEADLINE_S: '1',
+    },
   });
 
   const unreachable = (operation: Operation[]): FaultRuleInput => ({
