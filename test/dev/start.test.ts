@@ -43,7 +43,7 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
     second.signalGroup('SIGINT');
     await second.says('Stopping');
     expect(await second.end('SIGINT')).toBe(0);
-    expect(second.output()).toContain('"msg":"stopped"');
+    await expect.poll(() => second.output()).toContain('"msg":"stopped"');
     expect(await checkout.running()).toEqual([]);
   });
 
@@ -53,7 +53,9 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
     await once(taken, 'listening');
     const start = checkout.spawn();
     expect(await start.ended).toBe(1);
-    expect(start.output()).toContain(`Port ${checkout.port} of 127.0.0.1 is in use`);
+    await expect
+      .poll(() => start.output())
+      .toContain(`Port ${checkout.port} of 127.0.0.1 is in use`);
     expect(await checkout.running()).toEqual([]);
     taken.close();
   });
@@ -62,7 +64,7 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
     await using checkout = await createCheckout();
     const start = checkout.spawn({ DATABASE_URL: 'postgres://127.0.0.1:9/x', LOG_LEVEL: 'loud' });
     expect(await start.ended).toBe(2);
-    expect(start.output()).toContain('LOG_LEVEL');
+    await expect.poll(() => start.output()).toContain('LOG_LEVEL');
   });
 });
 

@@ -216,7 +216,7 @@ describe('a queue that is full', () => {
 });
 
 test('who waits too long is turned away while every slot is held up', async () => {
-  const { submit, nth, writes } = setUp({ slots: 1, batchMax: 1, waitMaxMs: 20 });
+  const { submit, nth, writes } = setUp({ slots: 1, batchMax: 1, waitMaxMs: 500 });
   const first = submit('first');
   await nth(0);
   expect(await settle([submit('late')])).toEqual(['CommandOverloaded']);

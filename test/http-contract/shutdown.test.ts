@@ -56,7 +56,7 @@ describe.skipIf(skipReason('postgres'))('on SIGTERM the service', () => {
     await using database = await createTestDatabase();
     await using service = await startService({
       databaseUrl: database.url,
-      env: { SHUTDOWN_DELAY_MS: '300' },
+      env: { SHUTDOWN_DELAY_MS: '2000' },
     });
     const recorder = createRecorder();
     const client = async () => {
@@ -81,7 +81,7 @@ describe.skipIf(skipReason('postgres'))('on SIGTERM the service', () => {
     await using database = await createTestDatabase();
     await using service = await startService({
       databaseUrl: database.url,
-      env: { SHUTDOWN_DELAY_MS: '1500' },
+      env: { SHUTDOWN_DELAY_MS: '5000' },
     });
     const ended = service.terminate();
     await untilDraining(service);

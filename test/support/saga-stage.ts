@@ -37,7 +37,7 @@ type Playing = {
 const AT_WORK_MAX = 40;
 /** So long that none runs out by itself: the stage ends the leases of the dead, when there is room. */
 const LEASE_MARGIN_MS = '60000';
-const REST_MS_MAX = 60_000;
+const REST_MS_MAX = 180_000;
 /** What a cancel may be answered while a saga runs. */
 const TOO_LATE = new Set(['409 shipment_requested', '409 order_already_shipped']);
 

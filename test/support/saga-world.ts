@@ -90,7 +90,7 @@ export async function startReplica(
 export async function untilAtRest(
   { database }: Pick<SagaWorld, 'database'>,
   sagas: number,
-  withinMs = 60_000,
+  withinMs = 180_000,
 ): Promise<void> {
   const states = () =>
     database.query<{ state: string; count: number }>(
