@@ -52,7 +52,7 @@ export async function createWorld() {
   };
 }
 
-export type World = Awaited<ReturnType<typeof createWorld>>;
+export type World = Pick<Awaited<ReturnType<typeof createWorld>>, 'database' | 'url' | 'simulator'>;
 
 export type Changes = Partial<
   Pick<FulfilmentDependencies, 'observe' | 'now' | 'providers' | 'events'>
