@@ -176,7 +176,8 @@ begin
 
     update saga_work as w
     set state = g.state, step = g.step, attempt = g.attempt, reason = g.reason, failures = 0,
-        owner = g.owner, lease_until = clock_timestamp() + g.lease_ms * interval '1 ms',
+        epoch = w.epoch + (g.owner is null)::integer, owner = g.owner,
+        lease_until = clock_timestamp() + g.lease_ms * interval '1 ms',
         due_at = clock_timestamp() + g.due_in_ms * interval '1 ms', deadline_at = g.deadline_at,
         updated_at = clock_timestamp()
     from json_to_recordset(unit_sagas) as g (

@@ -27,7 +27,7 @@ export type SagaWorkRow =
       step: string | null;
       attempt: number;
       reason: string | null;
-      /** Kept by its owner, or given back; the lease starts anew. */
+      /** Kept by its owner, whose lease starts anew; or given back, which ends the epoch. */
       owner: string | null;
       lease_ms: number | null;
       /** Null: nothing is to be done any more. */
