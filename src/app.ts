@@ -27,6 +27,7 @@ import { createServer } from './http/server.ts';
 import { createOrderCommandHandler } from './orders/handle-order-command.ts';
 import { orderCommandRoutes } from './orders/order-command-routes.ts';
 import { orderEventCodec } from './orders/order-event-codec.ts';
+import { orderMessageChannel } from './orders/order-message-catalogue.ts';
 import { orderQueryRoutes } from './orders/order-query-routes.ts';
 import { appendUnits } from './orders/order-units.ts';
 import type { OrderRows } from './orders/order-units.ts';
@@ -134,12 +135,11 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
     ...inventoryRoutes(reads),
     ...healthRoutes({ check: () => checkHealth(database.pool, relay), isDraining, metrics }),
   ];
-  return createServer({
-    log,
-    metrics,
-    isDraining,
-    routes: [...routes, ...documentationRoutes(routes)],
-  });
+  const documentation = documentationRoutes(
+    routes,
+    orderMessageChannel(config.KAFKA_TOPIC, newTopic(config)),
+  );
+  return createServer({ log, metrics, isDraining, routes: [...routes, ...documentation] });
 }
 
 function createCommit(
@@ -178,10 +178,14 @@ function createPublisher(config: Config, log: Logger): Publisher | undefined {
   if (!config.RELAY || config.KAFKA_BROKERS.length === 0) return undefined;
   return createKafkaPublisher({
     brokers: config.KAFKA_BROKERS,
-    newTopic: {
-      partitions: config.KAFKA_TOPIC_PARTITIONS,
-      replication: config.KAFKA_TOPIC_REPLICATION,
-    },
+    newTopic: newTopic(config),
     log,
   });
+}
+
+function newTopic(config: Config) {
+  return {
+    partitions: config.KAFKA_TOPIC_PARTITIONS,
+    replication: config.KAFKA_TOPIC_REPLICATION,
+  };
 }

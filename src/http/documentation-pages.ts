@@ -1,3 +1,4 @@
+import type { ChannelSpec, MessageSpec } from './asyncapi.ts';
 import type { ProblemKind } from './problem.ts';
 
 /** The page that shows the OpenAPI document. */
@@ -30,6 +31,27 @@ export function problemsPage(kinds: readonly ProblemKind[]): string {
       `<dd>${escape(advice)}</dd>`,
   );
   return page('Problems', '', `<h1>Problems</h1><dl>${entries.join('\n')}</dl>`);
+}
+
+/** The page that shows what the service publishes, from the same declaration as /asyncapi.json. */
+export function eventsPage({ title, description, topic, messages }: ChannelSpec): string {
+  const entries = messages.map(
+    ({ name, summary, example }) =>
+      `<h2 id="${escape(name)}"><code>${escape(name)}</code></h2><p>${escape(summary)}</p>` +
+      `<pre>${escape(exampleText(example))}</pre>`,
+  );
+  return page(
+    title,
+    '',
+    `<h1>${escape(title)}</h1><p>Topic <code>${escape(topic)}</code>. ${escape(description)}</p>` +
+      `<p>Schemas: <a href="/asyncapi.json">AsyncAPI</a></p>${entries.join('\n')}`,
+  );
+}
+
+/** Headers line by line, then the value. */
+function exampleText({ headers, payload }: MessageSpec['example']): string {
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`);
+  return [...lines, '', JSON.stringify(payload, undefined, 2)].join('\n');
 }
 
 function page(title: string, head: string, body: string): string {

@@ -2,7 +2,9 @@ import { readFile } from 'node:fs/promises';
 
 import { z } from 'zod';
 
-import { documentationPage, problemsPage, startScript } from './documentation-pages.ts';
+import { buildAsyncApi } from './asyncapi.ts';
+import type { ChannelSpec } from './asyncapi.ts';
+import { documentationPage, eventsPage, problemsPage, startScript } from './documentation-pages.ts';
 import { allProblemKinds, buildOpenApi } from './openapi.ts';
 import { route } from './route.ts';
 import type { AnswerHeaders, Route } from './route.ts';
@@ -28,16 +30,19 @@ const PAGE_HEADERS: AnswerHeaders = {
 };
 
 /**
- * GET /openapi.json, which describes `routes` and itself; for people, /docs and /docs/problems.
- * Swagger UI comes from its package, so nothing is loaded from elsewhere.
+ * GET /openapi.json, which describes `routes` and itself, and GET /asyncapi.json, which describes
+ * `channel`; for people, /docs, /docs/events and /docs/problems. Swagger UI comes from its package, so nothing is loaded from elsewhere.
  */
-export function documentationRoutes(routes: readonly Route[]): Route[] {
+export function documentationRoutes(routes: readonly Route[], channel: ChannelSpec): Route[] {
   const openApi: Route = openApiRoute(() => document);
-  const described = [...routes, openApi];
+  const asyncApi = asyncApiRoute(JSON.stringify(buildAsyncApi(channel)));
+  const described = [...routes, openApi, asyncApi];
   const document = JSON.stringify(buildOpenApi(described));
   return [
     openApi,
+    asyncApi,
     page('/docs', 'docs', documentationPage()),
+    page('/docs/events', 'docsEvents', eventsPage(channel)),
     page('/docs/problems', 'docsProblems', problemsPage(allProblemKinds(described))),
     file('start.js', 'docsStart', SCRIPT, async () => startScript()),
     file('swagger-ui-bundle.js', 'docsScript', SCRIPT, fromPackage('swagger-ui-bundle.js')),
@@ -54,6 +59,18 @@ function openApiRoute(document: () => string): Route {
     summary: 'This document',
     answers: { 200: { description: 'OpenAPI 3.1.', schema: z.looseObject({}) } },
     handle: async () => ({ status: 200, text: document() }),
+  });
+}
+
+function asyncApiRoute(document: string): Route {
+  return route({
+    method: 'GET',
+    path: '/asyncapi.json',
+    operationId: 'asyncapi',
+    tag: 'Documentation',
+    summary: 'What the service publishes to Kafka',
+    answers: { 200: { description: 'AsyncAPI 3.0.', schema: z.looseObject({}) } },
+    handle: async () => ({ status: 200, text: document }),
   });
 }
 

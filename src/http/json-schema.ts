@@ -2,10 +2,15 @@ import { z } from 'zod';
 
 export type JsonSchema = Record<string, unknown>;
 
-/** The JSON Schema (2020-12) of what goes in or comes out; defaults are shown even where a transform hides them. */
-export function toJsonSchema(schema: z.ZodType, io: 'input' | 'output'): JsonSchema {
+/** The JSON Schema of what goes in or comes out; defaults are shown even where a transform hides them. */
+export function toJsonSchema(
+  schema: z.ZodType,
+  io: 'input' | 'output',
+  target: 'draft-2020-12' | 'draft-07' = 'draft-2020-12',
+): JsonSchema {
   const { $schema: _, ...json } = z.toJSONSchema(schema, {
     io,
+    target,
     override: ({ zodSchema, jsonSchema }) => {
       const { def } = zodSchema._zod;
       if (def.type === 'default') jsonSchema.default = def.defaultValue;

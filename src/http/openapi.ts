@@ -39,7 +39,7 @@ export function buildOpenApi(routes: readonly Route[]): OpenApiDocument {
         'Money is in integer minor units of its currency; instants are ISO 8601 in UTC. Every ' +
         'failure is `application/problem+json` with a stable `code`: see ' +
         '[the list](/docs/problems). Send an `Idempotency-Key` with each command: repeated, it ' +
-        'takes effect once.',
+        'takes effect once. What happens is published to Kafka: see [the events](/docs/events).',
       license: { name: 'MIT', identifier: 'MIT' },
     },
     servers: [{ url: '/' }],

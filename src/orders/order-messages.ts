@@ -16,7 +16,7 @@ export const MESSAGE_TYPES: Readonly<Record<OrderEventType, string>> = {
   ShipmentRequested: 'order.shipment_requested.v1',
 };
 
-const SOURCE = '/order-service';
+export const MESSAGE_SOURCE = '/order-service';
 /** CloudEvents compares sequences as text, so they are padded to the digits of the largest version. */
 const SEQUENCE_DIGITS = 10;
 
@@ -40,7 +40,7 @@ export function toMessageRow(
     key_hash: murmur2(orderId),
     ce_id: `${orderId}-${version}`,
     ce_type: MESSAGE_TYPES[type],
-    ce_source: SOURCE,
+    ce_source: MESSAGE_SOURCE,
     ce_time: recordedAt,
     ce_subject: orderId,
     ce_sequence: String(version).padStart(SEQUENCE_DIGITS, '0'),

@@ -61,7 +61,7 @@ export type Publisher = Readonly<{
 }>;
 
 /** Builds the message that a row stands for. */
-export function messageFrom(row: OutboxRow): OutboxMessage {
+export function messageFrom(row: Omit<OutboxRow, 'id' | 'key_hash'>): OutboxMessage {
   return {
     key: row.message_key,
     value: row.payload,

@@ -1,5 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
+import { messageFrom } from '#src/outbox/outbox.ts';
+import type { OutboxRow } from '#src/outbox/outbox.ts';
+import { asyncApi, validatorOf } from '#test/support/asyncapi.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -49,6 +52,7 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
     ['get', '/livez'],
     ['get', '/readyz'],
     ['get', '/metrics'],
+    ['get', '/asyncapi.json'],
   ];
 
   test.each(routes)('%s %s in OpenAPI: its parameters, its body, its answers', (method, path) => {
@@ -91,7 +95,7 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
   });
 
   test('pages that load nothing from elsewhere', async () => {
-    for (const path of ['/docs', '/docs/problems']) {
+    for (const path of ['/docs', '/docs/problems', '/docs/events']) {
       const { status, text, headers } = await api.request('GET', path);
       expect(status).toBe(200);
       expect(headers['content-type']).toMatch(/^text\/html/);
@@ -151,5 +155,22 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
     expect(text).toContain('orders_commands_total{command="PlaceOrder",outcome="ok"} 1');
     expect(text).toContain('orders_commands_total{command="CancelOrder",outcome="rejected"} 1');
     expect(text).not.toContain(order.orderId);
+  });
+
+  test('its messages, as they wait in the outbox', async () => {
+    const order = await api.placeOrder();
+    await api.ship(await api.pay(order));
+    const other = await api.placeOrder();
+    await api.pay(other);
+    await api.cancel(other);
+    await api.send('refund', other.orderId, { refundId: 'ref-1', amountCents: 2500 });
+    const { text } = await api.request('GET', '/asyncapi.json');
+    const validate = validatorOf(asyncApi.parse(JSON.parse(text)));
+    const rows = await database.query<OutboxRow>(
+      'select * from outbox_events where message_key = any($1) order by id',
+      [[order.orderId, other.orderId]],
+    );
+    expect(rows).toHaveLength(7);
+    for (const row of rows) expect(validate(messageFrom(row)), row.ce_type).toStrictEqual([]);
   });
 });

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
+import { buildAsyncApi } from '#src/http/asyncapi.ts';
 import { documentationRoutes } from '#src/http/documentation-routes.ts';
 import { healthRoutes } from '#src/http/health-routes.ts';
 import { createMetrics } from '#src/http/metrics.ts';
@@ -7,9 +8,15 @@ import { allProblemKinds, buildOpenApi } from '#src/http/openapi.ts';
 import { problemKinds } from '#src/http/problem-kinds.ts';
 import { route } from '#src/http/route.ts';
 import type { Route } from '#src/http/route.ts';
-import { sampleRoutes, sampleServer, thingBusy } from './sample-server.ts';
+import { sampleChannel, sampleRoutes, sampleServer, THING_ID, thingBusy } from './sample-server.ts';
 
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
+
+const MEDIA_TYPES: Readonly<Record<string, string>> = {
+  css: 'text/css',
+  js: 'text/javascript',
+  json: 'application/json',
+};
 
 const serviceRoutes = (): Route[] => [
   ...sampleRoutes(),
@@ -19,7 +26,10 @@ const serviceRoutes = (): Route[] => [
     metrics: createMetrics(),
   }),
 ];
-const allRoutes = () => [...serviceRoutes(), ...documentationRoutes(serviceRoutes())];
+const allRoutes = () => [
+  ...serviceRoutes(),
+  ...documentationRoutes(serviceRoutes(), sampleChannel),
+];
 
 const parameter = z.object({
   name: z.string(),
@@ -61,6 +71,7 @@ const openApi = z.strictObject({
   info: z.object({
     title: z.string(),
     version: z.string(),
+    description: z.string(),
     license: z.object({ name: z.string() }),
   }),
   servers: z.array(z.strictObject({ url: z.string() })),
@@ -266,7 +277,7 @@ describe('the list of problems', () => {
 });
 
 describe('the pages', () => {
-  test.each(['/docs', '/docs/problems'])(
+  test.each(['/docs', '/docs/problems', '/docs/events'])(
     '%s loads nothing from elsewhere and runs nothing inline',
     async (url) => {
       await using server = sampleServer({ routes: allRoutes() });
@@ -279,14 +290,13 @@ describe('the pages', () => {
       const links = [...answer.body.matchAll(/(?:src|href)="([^"]*)"/g)].map(([, link]) =>
         String(link),
       );
-      for (const link of links) expect(link).toMatch(/^(\/docs\/[\w.-]+|data:,)$/);
+      for (const link of links) expect(link).toMatch(/^(\/docs\/[\w.-]+|\/asyncapi.json|data:,)$/);
       expect(answer.body).not.toMatch(/<script>|<style|\son\w+=|style=|https?:|\/\/[a-z]/i);
       for (const link of links.filter((of) => of.startsWith('/'))) {
         const file = await server.app.inject(link);
         expect(file.statusCode).toBe(200);
-        expect(file.headers['content-type']).toMatch(
-          link.endsWith('.css') ? /^text\/css/ : /^text\/javascript/,
-        );
+        const [, ending = ''] = link.split('.');
+        expect(file.headers['content-type']).toBe(`${MEDIA_TYPES[ending]}; charset=utf-8`);
         expect(file.headers['x-content-type-options']).toBe('nosniff');
         expect(file.rawPayload.length).toBeGreaterThan(100);
       }
@@ -299,6 +309,20 @@ describe('the pages', () => {
     const loaded = [...body.matchAll(/url\(\s*["']?([^"')]{0,30})|@import[^;]*/g)];
     expect(loaded.length).toBeGreaterThan(0);
     for (const [, target] of loaded) expect(target).toMatch(/^data:/);
+  });
+
+  test('have a place for every message, with its example, and are led to from the API', async () => {
+    await using server = sampleServer({ routes: allRoutes() });
+    const page = (await server.app.inject('/docs/events')).body;
+    expect(page).toContain('id="thing.made.v1"');
+    expect(page).toContain('A thing was &lt;made&gt;.');
+    expect(page).toContain(THING_ID);
+    const { info, paths } = (await served()).document;
+    expect(info.description).toContain('(/docs/events)');
+    expect(paths).toHaveProperty('/asyncapi.json');
+    expect((await server.app.inject('/asyncapi.json')).json()).toStrictEqual(
+      JSON.parse(JSON.stringify(buildAsyncApi(sampleChannel))),
+    );
   });
 
   test('have a place for the type of every problem', async () => {

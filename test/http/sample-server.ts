@@ -2,6 +2,7 @@ import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { z } from 'zod';
+import type { ChannelSpec } from '#src/http/asyncapi.ts';
 import { entityTags, ifNoneMatchHits, versionETag } from '#src/http/entity-tags.ts';
 import { queryInteger, safeText, uuid, wholeNumber } from '#src/http/fields.ts';
 import { idempotencyKey } from '#src/http/idempotency.ts';
@@ -99,6 +100,29 @@ export function sampleRoutes(
     }),
   ];
 }
+
+/** What a service that publishes things would document. */
+export const sampleChannel: ChannelSpec = {
+  name: 'things',
+  title: 'What happens to things',
+  description: 'Once or more.',
+  topic: 'things',
+  newTopic: { partitions: 1, replication: 1 },
+  key: uuid,
+  messages: [
+    {
+      name: 'thing.made.v1',
+      title: 'Thing made',
+      summary: 'A thing was <made>.',
+      headers: z.object({ ce_type: z.literal('thing.made.v1') }),
+      payload: thing,
+      example: {
+        headers: { ce_type: 'thing.made.v1' },
+        payload: { thingId: THING_ID, version: 1 },
+      },
+    },
+  ],
+};
 
 export type SampleServer = Readonly<{
   app: FastifyInstance;

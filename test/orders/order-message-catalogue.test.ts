@@ -1,0 +1,109 @@
+import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
+import { buildAsyncApi } from '#src/http/asyncapi.ts';
+import type { OrderEvent } from '#src/orders/domain/order-events.ts';
+import { orderEventCodec } from '#src/orders/order-event-codec.ts';
+import { orderMessageChannel } from '#src/orders/order-message-catalogue.ts';
+import { toMessageRow } from '#src/orders/order-messages.ts';
+import { messageFrom } from '#src/outbox/outbox.ts';
+import { asyncApi, validatorOf } from '#test/support/asyncapi.ts';
+import * as a from '#test/support/orders.ts';
+
+const document = asyncApi.parse(
+  JSON.parse(
+    JSON.stringify(
+      buildAsyncApi(orderMessageChannel('order.events', { partitions: 6, replication: 3 })),
+    ),
+  ),
+);
+const validate = validatorOf(document);
+
+const events: readonly OrderEvent[] = [
+  a.placed,
+  a.paid,
+  a.shipped,
+  a.cancelled(0),
+  a.cancelled(a.totalCents),
+  a.refunded,
+  a.fulfilmentStarted,
+  a.cancellationRequested,
+  a.shipmentRequested,
+];
+const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+
+/** What is sent of an event. */
+function sent(event: OrderEvent, version: number, trace?: string) {
+  const row = toMessageRow(
+    a.orderId,
+    { ...event, version, recordedAt: '2026-01-31T12:00:00.123Z' },
+    { correlationId: 'c', actor: 'a', ...(trace !== undefined && { traceparent: trace }) },
+    'order.events',
+  );
+  return messageFrom({ ...row, ce_specversion: '1.0', content_type: 'application/json' });
+}
+
+describe('the AsyncAPI document', () => {
+  test('has one channel: its topic, its partitions, and what it promises', () => {
+    const { channels, operations } = document;
+    expect(channels['order.events']).toMatchObject({
+      address: 'order.events',
+      bindings: { kafka: { topic: 'order.events', partitions: 6, replicas: 3 } },
+    });
+    expect(channels['order.events']!.description).toMatch(
+      /at least once.*key.*id of its order.*order of their versions/,
+    );
+    expect(operations['publish']!.messages.map(({ $ref }) => $ref)).toStrictEqual(
+      Object.keys(document.components.messages).map(
+        (name) => `#/channels/order.events/messages/${name}`,
+      ),
+    );
+  });
+
+  test('has a message for each event that can be stored, and this test an event for each', () => {
+    const stored = [...new Set(orderEventCodec.readable.map(({ type }) => type))].toSorted();
+    expect([...new Set(events.map(({ type }) => type))].toSorted()).toStrictEqual(stored);
+    const told = new Set(events.map((event) => sent(event, 1).headers['ce_type']));
+    expect(new Set(Object.keys(document.components.messages))).toStrictEqual(told);
+    const { messages } = document.channels['order.events']!;
+    expect(new Set(Object.keys(messages))).toStrictEqual(told);
+  });
+
+  test.each(events.map((event) => [event.type, event] as const))(
+    'is what is sent of %s, and names all of it',
+    (_, event) => {
+      for (const version of [1, 2, 2_147_483_647]) {
+        expect(validate(sent(event, version))).toStrictEqual([]);
+        expect(validate(sent(event, version, traceparent))).toStrictEqual([]);
+      }
+    },
+  );
+
+  test('has an example of each message that is one', () => {
+    for (const { name, examples } of Object.values(document.components.messages)) {
+      const { headers, payload } = examples[0]!;
+      expect(headers['ce_type']).toBe(name);
+      const key = headers['ce_subject']!;
+      expect(validate({ key, headers, value: JSON.stringify(payload) })).toStrictEqual([]);
+    }
+  });
+});
+
+describe('this guard', () => {
+  const { key, headers, value } = sent(a.paid, 2);
+  const payload = z.record(z.string(), z.unknown()).parse(JSON.parse(value));
+  const { paymentId: _, ...withoutPayment } = payload;
+  const { ce_sequence: __, ...withoutSequence } = headers;
+
+  test.each<[string, Parameters<typeof validate>[0]]>([
+    ['a key that is no order id', { key: 'x', headers, value }],
+    ['a missing member', { key, headers, value: JSON.stringify(withoutPayment) }],
+    ['a member not named', { key, headers, value: JSON.stringify({ ...payload, more: 1 }) }],
+    ['a wrong type', { key, headers, value: JSON.stringify({ ...payload, amountCents: '1' }) }],
+    ['a missing header', { key, headers: withoutSequence, value }],
+    ['a header not named', { key, headers: { ...headers, more: '1' }, value }],
+    ['a wrong header', { key, headers: { ...headers, ce_id: 'x' }, value }],
+    ['an unknown type', { key, headers: { ...headers, ce_type: 'order.lost.v1' }, value }],
+  ])('sees %s', (_, message) => {
+    expect(validate(message)).not.toStrictEqual([]);
+  });
+});
