@@ -1,20 +1,37 @@
+import type { Pool } from 'pg';
 import type { Database } from './database/database.ts';
-import type { Unit } from './event-store/event-store.ts';
+import { oldestTransactionAgeSeconds } from './database/oldest-transaction.ts';
+import { watchPoolTimeouts } from './database/pool-timeouts.ts';
+import type { Unit, UnitStore } from './event-store/event-store.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import type { Metrics } from './http/metrics.ts';
 import type { RelayMetrics } from './outbox/batch-sender.ts';
+import { NO_BACKLOG } from './outbox/outbox-monitor.ts';
+import type { OutboxBacklog, OutboxMonitor } from './outbox/outbox-monitor.ts';
 import type { Relay } from './outbox/relay.ts';
 import type { SagaRunnerEvents } from './sagas/saga-runner.ts';
 import { countLiveSagas, oldestLiveAgeSeconds } from './sagas/saga-work.ts';
 
 const RELAY_LEASE = 'relay';
 
-/** What the relay counts, in the names of the metrics. */
-export function relayMetrics(metrics: Metrics): RelayMetrics {
+/** What the relay of a topic counts, in the names of the metrics. */
+export function relayMetrics(metrics: Metrics, topic: string): RelayMetrics {
   return {
-    published: metrics.countPublished,
-    publishFailed: metrics.countPublishError,
+    published: (messages) => metrics.countPublished(topic, messages),
+    publishFailed: (kind) => metrics.countPublishError(topic, kind),
     leaseChanged: () => metrics.countLeaseTransition(RELAY_LEASE),
+  };
+}
+
+/** Counts how long the streams are that commands are decided on. */
+export function countLoads<Rows>(store: UnitStore<Rows>, metrics: Metrics): UnitStore<Rows> {
+  return {
+    ...store,
+    load: async (streamIds, keys) => {
+      const loaded = await store.load(streamIds, keys);
+      for (const streamId of streamIds) metrics.observeStreamLoad(loaded.stream(streamId).length);
+      return loaded;
+    },
   };
 }
 
@@ -41,31 +58,62 @@ export function sagaMetrics(metrics: Metrics): SagaRunnerEvents {
 type Watched = Readonly<{
   commit: Pick<GroupCommit<unknown>, 'waiting'>;
   relay: Pick<Relay, 'status'>;
+  outbox: Pick<OutboxMonitor, 'backlogs'>;
+  /** Told even while it has no rows. */
+  topic: string;
+  /** Definitions of sagas, told even while none of them is alive. */
+  sagas: readonly string[];
   database: Database;
 }>;
 
 /** Lets each scrape read how long the queue, the outbox and the pools are. */
-export function watchGauges(metrics: Metrics, { commit, relay, database }: Watched): void {
-  const { writer, pool, reads } = database;
-  const perPool = (read: (of: typeof writer) => number) => () => ({
-    writer: read(writer),
-    background: read(pool),
-    reads: read(reads.pool),
-  });
+export function watchGauges(metrics: Metrics, watched: Watched): void {
+  const { commit, relay, sagas, database } = watched;
+  const { pool } = database;
   metrics.watch('orders_command_queue_length', commit.waiting);
-  metrics.watchEach('orders_saga_instances', () => countLiveSagas(pool));
+  metrics.watchEach('orders_saga_instances', () => countLiveSagas(pool, sagas));
   metrics.watch('orders_saga_oldest_nonterminal_age_seconds', () => oldestLiveAgeSeconds(pool));
-  metrics.watch('orders_outbox_pending', () => relay.status().pendingRows);
-  metrics.watch('orders_outbox_oldest_age_seconds', () => relay.status().oldestAgeSeconds);
-  metrics.watch('orders_outbox_parked', () => relay.status().parkedKeys);
-  metrics.watch(
-    'orders_outbox_oldest_parked_age_seconds',
-    () => relay.status().oldestParkedAgeSeconds,
+  metrics.watch('orders_db_oldest_transaction_age_seconds', () =>
+    oldestTransactionAgeSeconds(pool),
   );
   metrics.watchEach('orders_lease_held', () => {
     const { mode } = relay.status();
     return { [RELAY_LEASE]: mode === 'leading' || mode === 'stopped' ? 1 : 0 };
   });
+  watchOutbox(metrics, watched);
+  watchPools(metrics, database);
+}
+
+function watchOutbox(metrics: Metrics, { outbox, topic }: Pick<Watched, 'outbox' | 'topic'>): void {
+  const perTopic = (read: (of: OutboxBacklog) => number) => () =>
+    Object.fromEntries(
+      [[topic, NO_BACKLOG] as const, ...outbox.backlogs()].map(([name, of]) => [name, read(of)]),
+    );
+  metrics.watchEach(
+    'orders_outbox_pending',
+    perTopic(({ pendingRows }) => pendingRows),
+  );
+  metrics.watchEach(
+    'orders_outbox_oldest_age_seconds',
+    perTopic(({ oldestAgeSeconds }) => oldestAgeSeconds),
+  );
+  metrics.watchEach(
+    'orders_outbox_parked',
+    perTopic(({ parkedKeys }) => parkedKeys),
+  );
+  metrics.watchEach(
+    'orders_outbox_oldest_parked_age_seconds',
+    perTopic(({ oldestParkedAgeSeconds }) => oldestParkedAgeSeconds),
+  );
+}
+
+function watchPools(metrics: Metrics, { writer, pool, reads }: Database): void {
+  const pools = { writer, background: pool, reads: reads.pool };
+  for (const [name, of] of Object.entries(pools)) {
+    watchPoolTimeouts(of, () => metrics.countPoolTimeout(name));
+  }
+  const perPool = (read: (of: Pool) => number) => () =>
+    Object.fromEntries(Object.entries(pools).map(([name, of]) => [name, read(of)]));
   metrics.watchEach(
     'orders_db_pool_in_use',
     perPool(({ totalCount, idleCount }) => totalCount - idleCount),

@@ -3,7 +3,7 @@ import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { buildFulfilment } from './app-fulfilment.ts';
 import { checkHealth } from './app-health.ts';
-import { countAppends, relayMetrics, sagaMetrics, watchGauges } from './app-metrics.ts';
+import { countAppends, countLoads, relayMetrics, sagaMetrics, watchGauges } from './app-metrics.ts';
 import type { Config } from './config.ts';
 import { createDatabase } from './database/database.ts';
 import type { Database } from './database/database.ts';
@@ -72,10 +72,9 @@ export function createApp(
   const { pool } = database;
   const { outboxMonitor, relay } = createOutbox(config, pool, metrics, log);
   const keyPruner = createIdempotencyKeyPruner(pool, log);
-  const commit = createCommit(config, database, log, (units, durationMs) => {
+  const commit = createCommit(config, { database, metrics, log }, (units) => {
     relay.wake();
     fulfilment.committed(units);
-    countAppends(metrics, units, durationMs);
   });
   const events = sagaMetrics(metrics);
   const fulfilment = buildFulfilment(config, { commit, pool, now, log, observe, events });
@@ -83,7 +82,9 @@ export function createApp(
   const isDraining = () => draining;
   const parts = { config, database, metrics, relay, commit, fulfilment, isDraining, now, log };
   const server = createHttp({ ...parts, outboxIsFull });
-  watchGauges(metrics, { commit, relay, database });
+  const sagas = fulfilment.definitions.map(({ name }) => name);
+  const topic = config.KAFKA_TOPIC;
+  watchGauges(metrics, { commit, relay, outbox: outboxMonitor, topic, sagas, database });
 
   return {
     async start() {
@@ -144,9 +145,8 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
 
 function createCommit(
   config: Config,
-  database: Database,
-  log: Logger,
-  committed: (units: readonly Unit<OrderRows>[], durationMs: number) => void,
+  { database, metrics, log }: Pick<HttpParts, 'database' | 'metrics' | 'log'>,
+  committed: (units: readonly Unit<OrderRows>[]) => void,
 ): GroupCommit<OrderRows> {
   const limits = {
     batchMax: config.COMMAND_BATCH_MAX,
@@ -154,9 +154,17 @@ function createCommit(
     queueMax: config.COMMAND_QUEUE_MAX,
     waitMaxMs: COMMAND_WAIT_MS_MAX,
   };
-  return createGroupCommit(createPostgresUnitStore(database.writer, appendUnits), limits, {
-    committed,
-    failed: (error, size) => log.error({ err: error, size }, 'commit failed'),
+  const store = createPostgresUnitStore(database.writer, appendUnits);
+  return createGroupCommit(countLoads(store, metrics), limits, {
+    committed(units, durationMs) {
+      committed(units);
+      countAppends(metrics, units, durationMs);
+    },
+    failed(error, size) {
+      log.error({ err: error, size }, 'commit failed');
+      metrics.countFailedBatch(error.failure);
+    },
+    repeated: metrics.countRetries,
   });
 }
 
@@ -167,7 +175,7 @@ function createOutbox(config: Config, pool: Pool, metrics: Metrics, log: Logger)
     topic: config.KAFKA_TOPIC,
     publisher: createPublisher(config, log),
     monitor: outboxMonitor,
-    metrics: relayMetrics(metrics),
+    metrics: relayMetrics(metrics, config.KAFKA_TOPIC),
     log,
   });
   return { outboxMonitor, relay };

@@ -1,7 +1,7 @@
 import { WriteFailed } from './event-store.ts';
 import type { KeyRef, Loaded, Unit, UnitStore, Verdict } from './event-store.ts';
 import { CommandUncertain, StoreUnavailable, VersionConflict } from './group-commit-errors.ts';
-import type { GroupCommitEvents } from './group-commit.ts';
+import type { GroupCommitEvents, RepeatReason } from './group-commit.ts';
 
 /** A command in the queue of the group commit. */
 export type Task<Rows> = {
@@ -85,7 +85,9 @@ async function writeBatch<Rows>(
       performance.now() - startedAt,
     );
   }
-  return members.flatMap((member, index) => settle(member, verdicts[index]));
+  const again = members.flatMap((member, index) => settle(member, verdicts[index]));
+  if (again.length > 0) events.repeated?.('lost_race', again.length);
+  return again;
 }
 
 function settle<Rows>(member: Member<Rows>, verdict: Verdict | undefined): Task<Rows>[] {
@@ -112,8 +114,11 @@ async function afterFailure<Rows>(
   error: WriteFailed,
   events: GroupCommitEvents<Rows>,
 ): Promise<Task<Rows>[]> {
-  const blamesMember = error.failure === 'refused' || error.failure === 'contended';
-  if (blamesMember && members.length > 1) return oneByOne(store, members, events);
+  const { failure } = error;
+  const blamesMember = failure === 'refused' || failure === 'contended';
+  if (blamesMember && members.length > 1) {
+    return oneByOne(store, members, `batch_${failure}`, events);
+  }
   for (const { task } of members) task.reject(answerTo(error));
   return [];
 }
@@ -122,13 +127,18 @@ async function afterFailure<Rows>(
 async function oneByOne<Rows>(
   store: UnitStore<Rows>,
   members: readonly Member<Rows>[],
+  reason: RepeatReason,
   events: GroupCommitEvents<Rows>,
 ): Promise<Task<Rows>[]> {
   const endsAt = performance.now() + ONE_BY_ONE_MS_MAX;
   const again: Task<Rows>[] = [];
   for (const member of members) {
-    if (performance.now() < endsAt) again.push(...(await writeBatch(store, [member], events)));
-    else member.task.reject(new StoreUnavailable('the batch took too long to be taken apart'));
+    if (performance.now() < endsAt) {
+      events.repeated?.(reason, 1);
+      again.push(...(await writeBatch(store, [member], events)));
+    } else {
+      member.task.reject(new StoreUnavailable('the batch took too long to be taken apart'));
+    }
   }
   return again;
 }

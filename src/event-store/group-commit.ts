@@ -41,7 +41,12 @@ export type GroupCommitEvents<Rows> = Readonly<{
   committed(units: readonly Unit<Rows>[], durationMs: number): void;
   /** A load or a write failed; `size` commands were concerned. */
   failed(error: WriteFailed, size: number): void;
+  /** Commands are tried again, by themselves. */
+  repeated?(reason: RepeatReason, size: number): void;
 }>;
+
+/** A command decides again when others were faster, and is written alone when its batch failed. */
+export type RepeatReason = 'lost_race' | 'batch_refused' | 'batch_contended';
 
 /**
  * Commits commands in groups: those that arrive while a commit is under way share the next one, so one

@@ -2,37 +2,13 @@ import { performance } from 'node:perf_hooks';
 
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
 
+import { watch, watchEach } from './metric-gauges.ts';
+import type { GaugeName, LabelledGaugeName, Readings } from './metric-gauges.ts';
+
 const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
 const UNITS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
-/** A scrape never waits longer for one gauge; it then says NaN. */
-const READ_TIMEOUT_MS = 1_000;
-
-/** What can be read at any time, and what it means. */
-const gauges = {
-  orders_command_queue_length: 'Commands that wait for a commit.',
-  orders_outbox_pending: 'Events not yet acknowledged by Kafka.',
-  orders_outbox_oldest_age_seconds: 'Age of the oldest of them.',
-  orders_outbox_parked: 'Keys that wait for an operator.',
-  orders_outbox_oldest_parked_age_seconds: 'How long the first of them has waited.',
-  orders_saga_oldest_nonterminal_age_seconds: 'Age of the oldest saga that has not ended.',
-} as const;
-
-/** The same, with a value for each of several things, told apart by a label. */
-const labelledGauges = {
-  orders_saga_instances: ['state', 'Sagas that have not ended.'],
-  orders_lease_held: ['lease', '1 while this process holds the lease.'],
-  orders_db_pool_in_use: ['pool', 'Connections in use.'],
-  orders_db_pool_idle: ['pool', 'Connections that are open and free.'],
-  orders_db_pool_waiting: ['pool', 'Callers that wait for a connection.'],
-} as const;
-
-export type GaugeName = keyof typeof gauges;
-export type LabelledGaugeName = keyof typeof labelledGauges;
-
+const STREAM_EVENTS = [0, 1, 2, 3, 5, 8, 12, 20, 50, 100, 500];
 export type CommandOutcome = 'ok' | 'replayed' | 'conflict' | 'rejected' | 'shed' | 'unknown';
-
-/** A value for each value of a gauge's label. */
-export type Readings = Readonly<Record<string, number>>;
 
 /** All that the service counts, in a registry of its own. */
 export type Metrics = Readonly<{
@@ -42,14 +18,22 @@ export type Metrics = Readonly<{
   /** One group commit: how many units it held and how long the database took. */
   observeAppend(units: number, seconds: number): void;
   countEvents(eventType: string, count: number): void;
-  countPublished(count: number): void;
-  countPublishError(reason: string): void;
+  /** A load or a write of a batch that failed, by what that says of it. */
+  countFailedBatch(failure: string): void;
+  /** Commands that the service itself tried again, and why. */
+  countRetries(reason: string, commands: number): void;
+  /** One stream that was folded for a command: how many events that took. */
+  observeStreamLoad(events: number): void;
+  /** A caller that got no connection in time. */
+  countPoolTimeout(pool: string): void;
+  countPublished(topic: string, count: number): void;
+  countPublishError(topic: string, reason: string): void;
   countLeaseTransition(lease: string): void;
   /** One try of a step of a saga. */
   observeSagaStep(saga: string, step: string, outcome: string, seconds: number): void;
   /** Reads the gauge at each scrape. To be called once; a reading that fails or is late is NaN. */
   watch(name: GaugeName, read: () => number | Promise<number>): void;
-  /** The same for a gauge with a label: a value for each of its values; none when it fails. */
+  /** The same for a gauge with labels: a value for each of theirs; none when it fails. */
   watchEach(name: LabelledGaugeName, read: () => Readings | Promise<Readings>): void;
   contentType: string;
   /** Everything, in the Prometheus text format. */
@@ -63,6 +47,7 @@ export function createMetrics(): Metrics {
   return {
     observeRequest: createRequestObserver(registry),
     ...createWriteMetrics(registry),
+    ...createDatabaseMetrics(registry),
     ...createOutboxMetrics(registry),
     observeSagaStep: createSagaObserver(registry),
     watch: (name, read) => watch(registry, name, read),
@@ -124,6 +109,40 @@ function createWriteMetrics(registry: Registry) {
   };
 }
 
+function createDatabaseMetrics(registry: Registry) {
+  const registers = [registry];
+  const failures = new Counter({
+    name: 'orders_append_failures_total',
+    help: 'Group commits that failed: contended, refused and not_applied wrote nothing.',
+    labelNames: ['failure'],
+    registers,
+  });
+  const retries = new Counter({
+    name: 'orders_db_retries_total',
+    help: 'Commands that were tried again: after a lost race, or alone after their batch failed.',
+    labelNames: ['reason'],
+    registers,
+  });
+  const streamEvents = new Histogram({
+    name: 'orders_stream_load_events',
+    help: 'Events that a stream had when it was folded for a command.',
+    buckets: STREAM_EVENTS,
+    registers,
+  });
+  const poolTimeouts = new Counter({
+    name: 'orders_db_pool_timeouts_total',
+    help: 'Callers that got no connection in time.',
+    labelNames: ['pool'],
+    registers,
+  });
+  return {
+    countFailedBatch: (failure: string) => failures.inc({ failure }),
+    countRetries: (reason: string, commands: number) => retries.inc({ reason }, commands),
+    observeStreamLoad: (events: number) => streamEvents.observe(events),
+    countPoolTimeout: (pool: string) => poolTimeouts.inc({ pool }),
+  };
+}
+
 function createSagaObserver(registry: Registry): Metrics['observeSagaStep'] {
   const durations = new Histogram({
     name: 'orders_saga_step_duration_seconds',
@@ -143,12 +162,13 @@ function createOutboxMetrics(registry: Registry) {
   const published = new Counter({
     name: 'orders_outbox_published_total',
     help: 'Events that Kafka acknowledged.',
+    labelNames: ['topic'],
     registers,
   });
   const errors = new Counter({
     name: 'orders_outbox_publish_errors_total',
     help: 'Sends that failed.',
-    labelNames: ['reason'],
+    labelNames: ['topic', 'reason'],
     registers,
   });
   const transitions = new Counter({
@@ -158,52 +178,10 @@ function createOutboxMetrics(registry: Registry) {
     registers,
   });
   return {
-    countPublished: (count: number) => published.inc(count),
-    countPublishError: (reason: string) => errors.inc({ reason }),
+    countPublished: (topic: string, count: number) => published.inc({ topic }, count),
+    countPublishError: (topic: string, reason: string) => errors.inc({ topic, reason }),
     countLeaseTransition: (lease: string) => transitions.inc({ lease }),
   };
-}
-
-function watch(registry: Registry, name: GaugeName, read: () => number | Promise<number>): void {
-  const gauge: Gauge = new Gauge({
-    name,
-    help: gauges[name],
-    registers: [registry],
-    collect: async () => gauge.set(await readInTime(read, Number.NaN)),
-  });
-}
-
-function watchEach(
-  registry: Registry,
-  name: LabelledGaugeName,
-  read: () => Readings | Promise<Readings>,
-): void {
-  const [label, help] = labelledGauges[name];
-  const gauge: Gauge = new Gauge({
-    name,
-    help,
-    labelNames: [label],
-    registers: [registry],
-    collect: async () => {
-      const readings = await readInTime(read, {});
-      gauge.reset();
-      for (const [of, value] of Object.entries(readings)) gauge.set({ [label]: of }, value);
-    },
-  });
-}
-
-async function readInTime<T>(read: () => T | Promise<T>, otherwise: T): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<T>((resolve) => {
-    timer = setTimeout(resolve, READ_TIMEOUT_MS, otherwise);
-  });
-  try {
-    return await Promise.race([read(), late]);
-  } catch {
-    return otherwise;
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 function watchUtilization(registry: Registry): void {

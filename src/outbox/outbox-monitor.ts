@@ -19,12 +19,21 @@ export type OutboxBacklog = Readonly<{
   oldestParkedAgeSeconds: number;
 }>;
 
+export const NO_BACKLOG: OutboxBacklog = {
+  pendingRows: 0,
+  oldestAgeSeconds: 0,
+  parkedKeys: 0,
+  oldestParkedAgeSeconds: 0,
+};
+
 export type OutboxMonitor = Readonly<{
   start(): void;
   stop(): Promise<void>;
   /** Looks now. */
   refresh(): Promise<void>;
   backlog(): OutboxBacklog;
+  /** The same for each topic that has rows or parked keys. */
+  backlogs(): ReadonlyMap<string, OutboxBacklog>;
   /** No row of the outbox is below it; where a read may start. */
   lowestId(): number;
   /** Whether the outbox held more rows than it may at the last look; cheap, for the write path. */
@@ -42,21 +51,17 @@ export function createOutboxMonitor(
   }>,
 ): OutboxMonitor {
   const { pool, rowsMax, log, refreshMs = 1_000, stepRows = STEP_ROWS } = options;
-  let seen: OutboxBacklog = {
-    pendingRows: 0,
-    oldestAgeSeconds: 0,
-    parkedKeys: 0,
-    oldestParkedAgeSeconds: 0,
-  };
+  let byTopic: ReadonlyMap<string, OutboxBacklog> = new Map();
+  let seen = NO_BACKLOG;
   const floor = createOutboxFloor(pool);
   let restsUntilMs = 0;
 
   const refresh = async () => {
     const startedAtMs = performance.now();
     await floor.advance();
-    const fromId = floor.lowestId();
-    const pendingRows = await countRows(pool, fromId, rowsMax + 1, stepRows);
-    seen = { pendingRows, ...(await agesOf(pool, fromId)) };
+    const rows = await countRows(pool, floor.lowestId(), rowsMax + 1, stepRows);
+    byTopic = await backlogsOf(pool, rows);
+    seen = [...byTopic.values()].reduce(together, NO_BACKLOG);
     const endedAtMs = performance.now();
     restsUntilMs = endedAtMs + (endedAtMs - startedAtMs) / COUNTING_SHARE;
   };
@@ -77,12 +82,24 @@ export function createOutboxMonitor(
     stop: worker.stop,
     refresh,
     backlog: () => seen,
+    backlogs: () => byTopic,
     lowestId: floor.lowestId,
     isFull: () => seen.pendingRows > rowsMax,
   };
 }
 
-type Step = Readonly<{ count: number; lastId: number | null }>;
+function together(one: OutboxBacklog, other: OutboxBacklog): OutboxBacklog {
+  return {
+    pendingRows: one.pendingRows + other.pendingRows,
+    oldestAgeSeconds: Math.max(one.oldestAgeSeconds, other.oldestAgeSeconds),
+    parkedKeys: one.parkedKeys + other.parkedKeys,
+    oldestParkedAgeSeconds: Math.max(one.oldestParkedAgeSeconds, other.oldestParkedAgeSeconds),
+  };
+}
+
+/** The rows of each topic, and the lowest id among them. */
+type Rows = Map<string, Readonly<{ count: number; lowestId: number }>>;
+type StepRow = Readonly<{ topic: string; count: number; lowestId: number; lastId: number }>;
 
 /**
  * Counts up to `rowsMax`. In steps: one statement for a million rows took 4 to 6 s, so it ran into the
@@ -93,45 +110,55 @@ async function countRows(
   fromId: number,
   rowsMax: number,
   stepRows: number,
-): Promise<number> {
-  let counted = 0;
+): Promise<Rows> {
+  const counted: Rows = new Map();
+  let left = rowsMax;
   let from = fromId;
-  while (counted < rowsMax) {
-    const limit = Math.min(stepRows, rowsMax - counted);
-    const { rows } = await pool.query<Step>(
-      `select count(*) as count, max(id) as "lastId"
-       from (select id from outbox_events where id >= $1 order by id limit $2) as step`,
+  while (left > 0) {
+    const limit = Math.min(stepRows, left);
+    const { rows } = await pool.query<StepRow>(
+      `select topic, count(*) as count, min(id) as "lowestId", max(id) as "lastId"
+       from (select id, topic from outbox_events where id >= $1 order by id limit $2) as step
+       group by topic`,
       [from, limit],
     );
-    const [step] = rows;
-    counted += step?.count ?? 0;
-    if (!step?.lastId || step.count < limit) break;
-    from = step.lastId + 1;
+    for (const { topic, count, lowestId } of rows) {
+      const { count: before, lowestId: lowest } = counted.get(topic) ?? { count: 0, lowestId };
+      counted.set(topic, { count: before + count, lowestId: lowest });
+    }
+    const inStep = rows.reduce((sum, { count }) => sum + count, 0);
+    if (inStep < limit) break;
+    left -= inStep;
+    from = Math.max(...rows.map(({ lastId }) => lastId)) + 1;
   }
   return counted;
 }
 
-type Ages = Omit<OutboxBacklog, 'pendingRows'>;
-
-async function agesOf(pool: Pool, fromId: number): Promise<Ages> {
-  const { rows } = await pool.query<Ages>(
-    `select
+/** Looks for the oldest of a topic from its lowest row on, not among all that is before it. */
+async function backlogsOf(pool: Pool, counted: Rows): Promise<Map<string, OutboxBacklog>> {
+  const { rows } = await pool.query<Omit<OutboxBacklog, 'pendingRows'> & { topic: string }>(
+    `select topic,
        coalesce((
          select greatest(0, extract(epoch from clock_timestamp() - o.created_at))::float8
          from outbox_events o
-         where o.id >= $1 and not exists (
+         where o.id >= waiting.lowest_id and o.topic = waiting.topic and not exists (
            select from outbox_parked p where p.topic = o.topic and p.message_key = o.message_key
          )
          order by o.id limit 1
        ), 0) as "oldestAgeSeconds",
-       count(*)::integer as "parkedKeys",
-       coalesce(
-         extract(epoch from clock_timestamp() - min(parked_at)), 0
-       )::float8 as "oldestParkedAgeSeconds"
-     from outbox_parked`,
-    [fromId],
+       coalesce(parked.keys, 0) as "parkedKeys", coalesce(parked.age, 0) as "oldestParkedAgeSeconds"
+     from unnest($1::text[], $2::bigint[]) as waiting (topic, lowest_id)
+     full join (
+       select topic, count(*)::integer as keys,
+         extract(epoch from clock_timestamp() - min(parked_at))::float8 as age
+       from outbox_parked group by topic
+     ) as parked using (topic)`,
+    [[...counted.keys()], [...counted.values()].map(({ lowestId }) => lowestId)],
   );
-  const [ages] = rows;
-  if (ages === undefined) throw new Error('no answer to a count');
-  return ages;
+  return new Map(
+    rows.map(({ topic, ...ages }) => [
+      topic,
+      { pendingRows: counted.get(topic)?.count ?? 0, ...ages },
+    ]),
+  );
 }

@@ -194,14 +194,22 @@ export async function setAside(
   );
 }
 
-/** How many sagas there are in each state that is no end. */
-export async function countLiveSagas(pool: Pool): Promise<Record<string, number>> {
-  const { rows } = await pool.query<{ state: SagaState; count: number }>(
-    `select state, count(*) from saga_work
-     where state in ('running', 'compensating', 'stuck') group by state`,
+/** Sagas that have not ended, by definition and state; those of `names` are told where there are none. */
+export async function countLiveSagas(
+  pool: Pool,
+  names: readonly string[],
+): Promise<Record<string, Record<string, number>>> {
+  const { rows } = await pool.query<{ definition: string; state: SagaState; count: number }>(
+    `select definition, state, count(*) from saga_work
+     where state in ('running', 'compensating', 'stuck') group by definition, state`,
   );
   const none = { running: 0, compensating: 0, stuck: 0 };
-  return { ...none, ...Object.fromEntries(rows.map(({ state, count }) => [state, count])) };
+  const counts: Record<string, Record<string, number>> = {};
+  for (const name of names) counts[name] = { ...none };
+  for (const { definition, state, count } of rows) {
+    counts[definition] = { ...none, ...counts[definition], [state]: count };
+  }
+  return counts;
 }
 
 /** How long ago the oldest saga started that has not ended; 0 where all have. */

@@ -53,10 +53,15 @@ const limits: GroupCommitLimits = { batchMax: 3, slots: 2, queueMax: 5, waitMaxM
 function setUp(overrides: Partial<GroupCommitLimits> = {}) {
   const held = createHeldStore();
   const committed: Unit<Rows>[] = [];
+  const repeats: string[] = [];
   const commit = createGroupCommit(
     held.store,
     { ...limits, ...overrides },
-    { committed: (units) => committed.push(...units), failed: () => {} },
+    {
+      committed: (units) => committed.push(...units),
+      failed: () => {},
+      repeated: (reason, size) => repeats.push(`${reason} ${size}`),
+    },
   );
   const submit = (name: string, loads: string[] = [], attemptsMax = 3) =>
     commit.submit({
@@ -64,7 +69,7 @@ function setUp(overrides: Partial<GroupCommitLimits> = {}) {
       attemptsMax,
       decide: () => ({ unit: { appends: [], rows: { name } }, result: `${name} done` }),
     });
-  return { ...held, commit, submit, committed };
+  return { ...held, commit, submit, committed, repeats };
 }
 
 /** What became of each: its result, or the name of its error. */
@@ -137,19 +142,20 @@ describe('a lost race', () => {
   });
 
   test('is told when every attempt lost', async () => {
-    const { submit, nth, committed } = setUp();
+    const { submit, nth, committed, repeats } = setUp();
     const loser = submit('loser', ['s'], 2);
     const told = settle([loser]);
     (await nth(0)).answer(['conflict']);
     (await nth(1)).answer(['conflict']);
     expect(await told).toEqual(['VersionConflict']);
     expect(committed).toEqual([]);
+    expect(repeats).toEqual(['lost_race 1']);
   });
 });
 
 describe('a batch that failed', () => {
   test('is taken apart when a member was refused, so that only this one fails', async () => {
-    const { submit, nth, writes } = setUp();
+    const { submit, nth, writes, repeats } = setUp();
     const all = settle(['a', 'bad', 'c'].map((name) => submit(name)));
     (await nth(0)).fail(new WriteFailed('refused', 'check'));
     (await nth(1)).answer();
@@ -157,15 +163,17 @@ describe('a batch that failed', () => {
     (await nth(3)).answer();
     expect(await all).toEqual(['a done', 'WriteFailed', 'c done']);
     expect(writes.map(({ names }) => names)).toEqual([['a', 'bad', 'c'], ['a'], ['bad'], ['c']]);
+    expect(repeats).toEqual(['batch_refused 1', 'batch_refused 1', 'batch_refused 1']);
   });
 
   test('is never sent again when its outcome is unknown', async () => {
-    const { submit, nth, writes, commit } = setUp();
+    const { submit, nth, writes, commit, repeats } = setUp();
     const all = settle(['a', 'b'].map((name) => submit(name)));
     (await nth(0)).fail(new WriteFailed('unknown', 'time-out'));
     expect(await all).toEqual(['CommandUncertain', 'CommandUncertain']);
     await commit.idle();
     expect(writes).toHaveLength(1);
+    expect(repeats).toEqual([]);
   });
 
   test('fails as a whole when the database was the cause', async () => {

@@ -7,7 +7,9 @@ import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { problemOf } from '#test/support/api-shapes.ts';
+import { placeBody } from '#test/support/order-api.ts';
 import type { OrderApi } from '#test/support/order-api.ts';
+import { eventually } from '#test/support/poll.ts';
 import { startService } from '#test/support/service.ts';
 import type { TestService } from '#test/support/service.ts';
 
@@ -132,6 +134,9 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
   });
 
   test('its work in metrics', async () => {
+    const eventsLoaded = (text: string) =>
+      Number(/^orders_stream_load_events_sum (\d+)$/m.exec(text)?.[1]);
+    const before = eventsLoaded((await api.request('GET', '/metrics')).text);
     const order = await api.placeOrder();
     await api.ship(await api.pay(order));
     await api.send('cancel', order.orderId, { reason: 'late' });
@@ -143,6 +148,8 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
       'orders_append_batch_units_count',
       'orders_append_duration_seconds_count',
       'orders_command_queue_length',
+      'orders_stream_load_events_count',
+      'orders_db_oldest_transaction_age_seconds',
       'orders_outbox_pending',
       'orders_outbox_oldest_age_seconds',
       'orders_outbox_parked',
@@ -154,7 +161,29 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
     }
     expect(text).toContain('orders_commands_total{command="PlaceOrder",outcome="ok"} 1');
     expect(text).toContain('orders_commands_total{command="CancelOrder",outcome="rejected"} 1');
+    expect(eventsLoaded(text) - before, 'of an order with 1, 2 and 3 events').toBe(6);
+    expect(text).toContain('orders_saga_instances{saga="fulfilment",state="stuck"} 0');
+    expect(text).toMatch(/^orders_outbox_pending\{topic="order\.events"\} \d+$/m);
+    expect(text).toMatch(/^orders_db_oldest_transaction_age_seconds \d/m);
     expect(text).not.toContain(order.orderId);
+  });
+
+  test('its failures in metrics: a batch that was refused, and taken apart', async () => {
+    await database.query(`
+      create function refuse() returns trigger language plpgsql as
+        $$ begin raise exception 'refused'; end $$;
+      create trigger refuse before insert on orders_summary for each row
+        when (new.customer_id = 'refused') execute function refuse()`);
+    const metrics = await eventually(async () => {
+      const places = Array.from({ length: 10 }, (_, index) =>
+        api.place({ ...placeBody, customerId: index === 5 ? 'refused' : 'c-1' }),
+      );
+      const statuses = (await Promise.all(places)).map(({ status }) => status);
+      expect(statuses.filter((status) => status !== 201)).toEqual([500]);
+      const { text } = await api.request('GET', '/metrics');
+      return text.includes('orders_db_retries_total{reason="batch_refused"}') && text;
+    });
+    expect(metrics).toMatch(/^orders_append_failures_total\{failure="refused"\} [1-9]/m);
   });
 
   test('its messages, as they wait in the outbox', async () => {

@@ -9,8 +9,12 @@ describe('the metrics', () => {
     metrics.countCommand('PayOrder', 'rejected');
     metrics.observeAppend(3, 0.004);
     metrics.countEvents('OrderPlaced', 3);
-    metrics.countPublished(5);
-    metrics.countPublishError('broker_away');
+    metrics.countFailedBatch('contended');
+    metrics.countRetries('lost_race', 2);
+    metrics.observeStreamLoad(3);
+    metrics.countPoolTimeout('reads');
+    metrics.countPublished('t', 5);
+    metrics.countPublishError('t', 'unknown');
     metrics.countLeaseTransition('relay');
     const text = await metrics.text();
     expect(text.split('\n')).toEqual(
@@ -21,8 +25,13 @@ describe('the metrics', () => {
         'orders_append_batch_units_bucket{le="4"} 1',
         'orders_append_duration_seconds_bucket{le="0.005"} 1',
         'orders_append_events_total{event_type="OrderPlaced"} 3',
-        'orders_outbox_published_total 5',
-        'orders_outbox_publish_errors_total{reason="broker_away"} 1',
+        'orders_append_failures_total{failure="contended"} 1',
+        'orders_db_retries_total{reason="lost_race"} 2',
+        'orders_stream_load_events_bucket{le="2"} 0',
+        'orders_stream_load_events_bucket{le="3"} 1',
+        'orders_db_pool_timeouts_total{pool="reads"} 1',
+        'orders_outbox_published_total{topic="t"} 5',
+        'orders_outbox_publish_errors_total{topic="t",reason="unknown"} 1',
         'orders_lease_transitions_total{lease="relay"} 1',
       ]),
     );
@@ -31,13 +40,16 @@ describe('the metrics', () => {
   test('read gauges when they are asked', async () => {
     const metrics = createMetrics();
     let pending = 1;
-    metrics.watch('orders_outbox_pending', () => pending);
+    metrics.watch('orders_db_oldest_transaction_age_seconds', () => pending);
     metrics.watch('orders_command_queue_length', async () => 7);
     metrics.watchEach('orders_db_pool_in_use', () => ({ writer: 2, reads: 1 }));
-    expect(await metrics.text()).toContain('\norders_outbox_pending 1\n');
+    metrics.watchEach('orders_saga_instances', () => ({ a: { running: 1, stuck: 0 }, b: {} }));
+    expect(await metrics.text()).toContain('\norders_db_oldest_transaction_age_seconds 1\n');
     pending = 2;
     const lines = (await metrics.text()).split('\n');
-    expect(lines).toContain('orders_outbox_pending 2');
+    expect(lines).toContain('orders_db_oldest_transaction_age_seconds 2');
+    expect(lines).toContain('orders_saga_instances{saga="a",state="running"} 1');
+    expect(lines).toContain('orders_saga_instances{saga="a",state="stuck"} 0');
     expect(lines).toContain('orders_command_queue_length 7');
     expect(lines).toContain('orders_db_pool_in_use{pool="writer"} 2');
     expect(lines).toContain('orders_db_pool_in_use{pool="reads"} 1');
@@ -54,14 +66,14 @@ describe('the metrics', () => {
 
   test('are told even when a gauge fails or hangs', async () => {
     const metrics = createMetrics();
-    metrics.watch('orders_outbox_pending', () => {
+    metrics.watch('orders_command_queue_length', () => {
       throw new Error('away');
     });
-    metrics.watch('orders_outbox_parked', () => new Promise(() => undefined));
+    metrics.watch('orders_db_oldest_transaction_age_seconds', () => new Promise(() => undefined));
     metrics.watchEach('orders_db_pool_idle', () => Promise.reject(new Error('away')));
     const text = await metrics.text();
-    expect(text).toMatch(/^orders_outbox_pending nan$/im);
-    expect(text).toMatch(/^orders_outbox_parked nan$/im);
+    expect(text).toMatch(/^orders_command_queue_length nan$/im);
+    expect(text).toMatch(/^orders_db_oldest_transaction_age_seconds nan$/im);
     expect(text).toContain('nodejs_eventloop_lag_seconds');
   });
 
@@ -75,8 +87,8 @@ describe('the metrics', () => {
   test('belong to one service: another counts for itself', async () => {
     const one = createMetrics();
     const other = createMetrics();
-    one.countPublished(1);
-    expect(await one.text()).toContain('orders_outbox_published_total 1');
-    expect(await other.text()).toContain('orders_outbox_published_total 0');
+    one.countPublished('t', 1);
+    expect(await one.text()).toContain('orders_outbox_published_total{topic="t"} 1');
+    expect(await other.text()).not.toContain('orders_outbox_published_total{');
   });
 });

@@ -77,6 +77,35 @@ describe.skipIf(skipReason('postgres'))('watching the outbox', () => {
     expect(monitor.backlog().pendingRows).toBe(80);
   });
 
+  test('tells the topics apart, and all of them together', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const monitor = createOutboxMonitor({ ...service, rowsMax: 10, log: quiet, stepRows: 2 });
+    await insertEvents(db, 'old', [{ key: 'a', version: 1, createdAt: minutesAgo(20) }]);
+    await insertEvents(db, 'new', [
+      { key: 'b', version: 1, createdAt: minutesAgo(10) },
+      { key: 'b', version: 2 },
+    ]);
+    await db.query(`
+      insert into outbox_parked (topic, message_key, outbox_id, ce_id, reason, epoch, parked_at)
+      values ('gone', 'c', 1, 'id', 'too large', 1, clock_timestamp() - interval '30 min')`);
+    await monitor.refresh();
+    const shown = [...monitor.backlogs()].map(([topic, of]) => [
+      topic,
+      of.pendingRows,
+      Math.round(of.oldestAgeSeconds / 60),
+      of.parkedKeys,
+      Math.round(of.oldestParkedAgeSeconds / 60),
+    ]);
+    expect(shown.toSorted((a, b) => String(a).localeCompare(String(b)))).toEqual([
+      ['gone', 0, 0, 1, 30],
+      ['new', 2, 10, 0, 0],
+      ['old', 1, 20, 0, 0],
+    ]);
+    const { pendingRows, oldestAgeSeconds, parkedKeys } = monitor.backlog();
+    expect([pendingRows, Math.round(oldestAgeSeconds / 60), parkedKeys]).toEqual([3, 20, 1]);
+  });
+
   test('looks by itself, again and again, and over a failure', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
