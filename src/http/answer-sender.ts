@@ -2,12 +2,14 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
 import { discardBody } from './connections.ts';
+import { bodyETag, entityTags, ifNoneMatchHits } from './entity-tags.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { PROBLEM_MEDIA_TYPE, problemBody, problemHeaders } from './problem.ts';
 import type { Problem } from './problem.ts';
 import type { Answer } from './route.ts';
 import { bodyCutShort, internalProblem, toProblem } from './server-errors.ts';
 
+const READS = new Set(['GET', 'HEAD']);
 const JSON_MEDIA_TYPE = 'application/json; charset=utf-8';
 
 export type AnswerSender = Readonly<{
@@ -37,8 +39,8 @@ export function createAnswerSender(log: Logger, isLeaving: () => boolean): Answe
       const contentType = answer.contentType ?? JSON_MEDIA_TYPE;
       reply.code(answer.status).headers(commonHeaders(request, contentType, isLeaving()));
       if (answer.headers !== undefined) reply.headers(answer.headers);
-      if (answer.text !== undefined) return answer.text;
-      if (answer.body !== undefined) return JSON.stringify(answer.body);
+      const payload = payloadOf(answer);
+      if (payload !== undefined && !isKnown(answer, payload, request, reply)) return payload;
       reply.removeHeader('content-type');
       return undefined;
     },
@@ -56,6 +58,26 @@ export function createAnswerSender(log: Logger, isLeaving: () => boolean): Answe
       }
     },
   };
+}
+
+function payloadOf({ text, body }: Answer): string | Buffer | undefined {
+  return text ?? (body === undefined ? undefined : JSON.stringify(body));
+}
+
+/** Tags what was read, and makes it a 304 where the caller has it already. */
+function isKnown(
+  { status, headers }: Answer,
+  payload: string | Buffer,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): boolean {
+  if (status !== 200 || !READS.has(request.method)) return false;
+  const etag = headers?.['etag'] ?? bodyETag(payload);
+  reply.header('etag', etag);
+  const ifNoneMatch = entityTags.safeParse(request.headers['if-none-match']).data;
+  if (ifNoneMatch === undefined || !ifNoneMatchHits(ifNoneMatch, etag)) return false;
+  reply.code(304);
+  return true;
 }
 
 /** The caller told the length and holds the body back until it is asked: nothing to discard. */

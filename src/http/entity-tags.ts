@@ -1,3 +1,5 @@
+import { hash } from 'node:crypto';
+
 import { z } from 'zod';
 
 const ENTITY_TAG = /(W\/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,[ \t]*|$)/y;
@@ -12,19 +14,34 @@ export type EntityTags = Readonly<{
   weak: readonly string[];
 }>;
 
-/** The ETag of an order at a version. */
-export function versionETag(version: number): string {
-  return `"v${version}"`;
+/**
+ * The ETag of an order at a version. Where the answer shows a `state` that the version alone does not
+ * tell, the tag names it too: two answers that differ never share one.
+ */
+export function versionETag(version: number, state?: string): string {
+  return state === undefined ? `"v${version}"` : `"v${version}-${state}"`;
 }
 
-/** Whether If-Match lets the request through: strong comparison; a weak tag never matches. */
-export function ifMatchHolds(ifMatch: EntityTags, etag: string): boolean {
-  return ifMatch.any || ifMatch.strong.includes(etag);
+/** The ETag of an answer that has none of its own. Weak, so that If-Match never takes it for a version. */
+export function bodyETag(body: string | Buffer): string {
+  // Nobody gains by a collision with his own answer: the fastest hash will do.
+  return `W/"${hash('sha1', body, 'base64url')}"`;
+}
+
+/**
+ * Whether If-Match lets the request through: it asks for the version, whatever state was shown with it.
+ * Strong comparison; a weak tag never matches.
+ */
+export function ifMatchHolds(ifMatch: EntityTags, version: number): boolean {
+  const { any, strong } = ifMatch;
+  return any || strong.some((tag) => tag.replace(/-\w+"$/, '"') === versionETag(version));
 }
 
 /** Whether If-None-Match says that the caller has this already, so 304: weak comparison. */
 export function ifNoneMatchHits(ifNoneMatch: EntityTags, etag: string): boolean {
-  return ifNoneMatch.any || ifNoneMatch.strong.includes(etag) || ifNoneMatch.weak.includes(etag);
+  const { any, strong, weak } = ifNoneMatch;
+  const opaque = etag.replace(/^W\//, '');
+  return any || strong.includes(opaque) || weak.includes(opaque);
 }
 
 /** The schema of an If-Match or If-None-Match header: `*`, or a list of quoted tags. */

@@ -48,7 +48,8 @@ export const answerHeaders = {
     schema: { type: 'string', format: 'uuid' },
   },
   ETag: {
-    description: 'The version: for If-Match and If-None-Match.',
+    description:
+      'Names this answer, for If-None-Match. That of an order is its version, for If-Match too.',
     schema: { type: 'string', examples: ['"v1"'] },
   },
   Location: {

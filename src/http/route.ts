@@ -1,6 +1,7 @@
 import type { FastifyRequest } from 'fastify';
-import type { z } from 'zod';
+import { z } from 'zod';
 
+import { entityTags } from './entity-tags.ts';
 import { isStrict, toJsonSchema } from './json-schema.ts';
 import type { ProblemKind } from './problem.ts';
 import { createRequestReader } from './request-parts.ts';
@@ -132,14 +133,32 @@ export function route<
   B extends z.ZodType = z.ZodUndefined,
 >(spec: RouteSpec<P, Q, H, B, A>): Route;
 export function route(spec: ErasedSpec): Route {
-  const { params, query, headers, body, handle, ...description } = spec;
+  const { params, query, headers: declared, body, answers, handle, ...description } = spec;
+  const isRead = spec.method === 'GET';
+  const headers = isRead ? conditional(declared) : declared;
   const schemas = { params, query, headers, body };
   refuseLooseObjects(spec.operationId, schemas);
   const read = createRequestReader(schemas);
   return {
     ...description,
     schemas,
+    answers: isRead ? withNotModified(answers) : answers,
     answer: async (request) => handle(read(request)),
+  };
+}
+
+/** Every read can be asked whether it has changed; the answer sender sees to it. */
+function conditional(headers: z.ZodType = z.object({})): z.ZodType {
+  if (!(headers instanceof z.ZodObject)) throw new Error('headers must be a z.object');
+  return headers.extend({ 'if-none-match': entityTags.optional() });
+}
+
+function withNotModified({ 200: ok, ...others }: AnswerSpecs): AnswerSpecs {
+  if (ok === undefined) return others;
+  return {
+    200: { ...ok, headers: ['ETag', ...(ok.headers ?? [])] },
+    304: { description: 'The caller has this already.', headers: ['ETag'] },
+    ...others,
   };
 }
 

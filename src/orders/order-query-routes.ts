@@ -1,7 +1,6 @@
-import { z } from 'zod';
 import type { Reads } from '#src/database/reads.ts';
 import type { EventStore, ReadFilter, StoredEvent } from '#src/event-store/event-store.ts';
-import { entityTags, ifNoneMatchHits, versionETag } from '#src/http/entity-tags.ts';
+import { versionETag } from '#src/http/entity-tags.ts';
 import { route } from '#src/http/route.ts';
 import type { Route } from '#src/http/route.ts';
 import { ORDER_CATEGORY } from './order-event-codec.ts';
@@ -25,7 +24,6 @@ export type OrderReadDependencies = Readonly<{
   fulfilmentStates: (orderIds: readonly string[]) => Promise<ReadonlyMap<string, FulfilmentState>>;
 }>;
 
-const conditional = z.object({ 'if-none-match': entityTags.optional() });
 const { databaseUnavailable, versionNotFound, cursorInvalid } = orderProblemKinds;
 
 /** What is known of orders over HTTP. */
@@ -47,24 +45,17 @@ function getOrderRoute({ eventStore, fulfilmentStates }: OrderReadDependencies):
     description: 'version or at (both included) ask for an earlier state of the order.',
     params: orderParams,
     query: getOrderQuery,
-    headers: conditional,
-    answers: {
-      200: { description: 'The order.', schema: orderAnswer, headers: ['ETag'] },
-      304: { description: 'The caller has this version already.', headers: ['ETag'] },
-    },
+    answers: { 200: { description: 'The order.', schema: orderAnswer } },
     problems: [refusalKind('order_not_found'), versionNotFound, databaseUnavailable],
-    handle: async ({ params, query, headers }) => {
+    handle: async ({ params, query }) => {
       const view = await readOrder(eventStore, params.orderId, {
         ...(query.version !== undefined && { version: query.version }),
         ...(query.at !== undefined && { instant: query.at }),
       });
-      const etag = versionETag(view.version);
-      const ifNoneMatch = headers['if-none-match'];
       const isNow = query.version === undefined && query.at === undefined;
-      const shown = isNow ? await withSagaState(view, fulfilmentStates) : view;
-      if (!isUnderWay(shown) && ifNoneMatch && ifNoneMatchHits(ifNoneMatch, etag)) {
-        return { status: 304, headers: { etag } };
-      }
+      const news = isNow ? await sagaNews(view, fulfilmentStates) : undefined;
+      const shown = news ? { ...view, fulfilment: news } : view;
+      const etag = versionETag(view.version, news);
       return { status: 200, text: JSON.stringify(shown), headers: { etag } };
     },
   });
@@ -102,20 +93,12 @@ function orderEventsRoute({ eventStore }: OrderReadDependencies): Route {
     summary: 'Read the history of an order',
     description: 'Every event of the order, first to last, as it is stored.',
     params: orderParams,
-    headers: conditional,
-    answers: {
-      200: { description: 'The events.', schema: orderEvents, headers: ['ETag'] },
-      304: { description: 'The caller has this version already.', headers: ['ETag'] },
-    },
+    answers: { 200: { description: 'The events.', schema: orderEvents } },
     problems: [refusalKind('order_not_found'), databaseUnavailable],
-    handle: async ({ params, headers }) => {
+    handle: async ({ params }) => {
       const events = await readEvents(eventStore, params.orderId);
       if (events.length === 0) throw orderProblem(refusalKind('order_not_found'));
       const etag = versionETag(events.length);
-      const ifNoneMatch = headers['if-none-match'];
-      if (ifNoneMatch && ifNoneMatchHits(ifNoneMatch, etag)) {
-        return { status: 304, headers: { etag } };
-      }
       const text = JSON.stringify({ data: events.map(toHistoryEntry) });
       return { status: 200, text, headers: { etag } };
     },
@@ -147,20 +130,15 @@ function readEvents(
   return attempt(eventStore.readStream(orderId, { ...until, category: ORDER_CATEGORY }));
 }
 
-/** With what only the saga knows: that it is stuck, or on its way back. */
-async function withSagaState(
-  view: OrderView,
+/** What only the saga knows, while it is alive: that it is stuck, or on its way back. */
+async function sagaNews(
+  { orderId, fulfilment }: OrderView,
   fulfilmentStates: OrderReadDependencies['fulfilmentStates'],
-): Promise<OrderView> {
-  if (!isUnderWay(view)) return view;
-  const fulfilment = (await attempt(fulfilmentStates([view.orderId]))).get(view.orderId);
-  const isNews = fulfilment === 'stuck' || fulfilment === 'compensating';
-  return isNews ? { ...view, fulfilment } : view;
-}
-
-/** While its saga is, an order may be shown otherwise from one moment to the next, its version unchanged. */
-function isUnderWay({ fulfilment }: OrderView): boolean {
-  return fulfilment === 'running' || fulfilment === 'compensating' || fulfilment === 'stuck';
+): Promise<FulfilmentState | undefined> {
+  if (fulfilment !== 'running' && fulfilment !== 'compensating') return undefined;
+  const state = (await attempt(fulfilmentStates([orderId]))).get(orderId);
+  const isNews = (state === 'stuck' || state === 'compensating') && state !== fulfilment;
+  return isNews ? state : undefined;
 }
 
 async function attempt<Result>(read: Promise<Result>): Promise<Result> {

@@ -1,4 +1,4 @@
-import { ifMatchHolds, versionETag } from '#src/http/entity-tags.ts';
+import { ifMatchHolds } from '#src/http/entity-tags.ts';
 import type { EntityTags } from '#src/http/entity-tags.ts';
 import { hashRequest } from '#src/http/idempotency.ts';
 import type { InFlight } from '#src/http/idempotency.ts';
@@ -50,7 +50,7 @@ export function createRunOrderCommand(dependencies: OrderCommandDependencies): R
           actor: PRINCIPAL,
           ...(request.traceparent !== undefined && { traceparent: request.traceparent }),
         },
-        ...(ifMatch && { matches: (version) => ifMatchHolds(ifMatch, versionETag(version)) }),
+        ...(ifMatch && { matches: (version) => ifMatchHolds(ifMatch, version) }),
         ...(key !== undefined && {
           idempotency: {
             ref: { principal: PRINCIPAL, key },

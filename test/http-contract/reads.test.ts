@@ -30,6 +30,42 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
     await database[Symbol.asyncDispose]();
   });
 
+  test('again what has not changed is answered 304, whatever is read', async () => {
+    const order = await api.placeOrder();
+    await api.request('PUT', '/v1/stock/book', { body: { onHand: 10 } });
+    const reads = {
+      '/v1/orders?customerId=c-1': () => api.pay(order),
+      [`/v1/orders/${order.orderId}/events`]: () => api.ship(order),
+      '/v1/stock': () => api.request('PUT', '/v1/stock/book', { body: { onHand: 11 } }),
+      '/v1/stock/book': () => api.request('PUT', '/v1/stock/book', { body: { onHand: 12 } }),
+    };
+    for (const [path, change] of Object.entries(reads)) {
+      const ask = (tag: string) => api.request('GET', path, { headers: { 'if-none-match': tag } });
+      const etag = (await api.request('GET', path)).headers['etag']!;
+      expect(await ask(etag), path).toMatchObject({ status: 304, text: '', headers: { etag } });
+      await change();
+      expect(await ask(etag), path).toMatchObject({ status: 200 });
+    }
+    const script = '/docs/swagger-ui-bundle.js';
+    const { headers } = await api.request('GET', script);
+    const again = { headers: { 'if-none-match': headers['etag']! } };
+    expect(await api.request('GET', script, again)).toMatchObject({ status: 304, text: '' });
+  });
+
+  test('gives no tag but that of an order that a command could be guarded with', async () => {
+    const order = await api.placeOrder();
+    const { headers } = await api.request('GET', '/v1/orders');
+    const body = { reason: 'r' };
+    const cancel = (ifMatch: string) => api.send('cancel', order.orderId, body, { ifMatch });
+    for (const tag of [headers['etag']!, 'W/"v1"']) {
+      expect(problemOf(await cancel(tag))).toMatchObject({
+        status: 412,
+        current: { status: 'pending', version: 1, allowed: expect.arrayContaining(['cancel']) },
+      });
+    }
+    expect(await cancel('"v1"')).toMatchObject({ status: 200 });
+  });
+
   describe('an order', () => {
     let versions: Order[];
     let path: string;

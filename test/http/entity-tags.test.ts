@@ -1,5 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { entityTags, ifMatchHolds, ifNoneMatchHits, versionETag } from '#src/http/entity-tags.ts';
+import {
+  bodyETag,
+  entityTags,
+  ifMatchHolds,
+  ifNoneMatchHits,
+  versionETag,
+} from '#src/http/entity-tags.ts';
 
 describe('a list of entity tags', () => {
   test.each([
@@ -40,12 +46,17 @@ describe('a list of entity tags', () => {
 
 describe('If-Match', () => {
   test('compares strongly', () => {
-    const etag = versionETag(7);
-    expect(etag).toBe('"v7"');
-    expect(ifMatchHolds(entityTags.parse('"v6", "v7"'), etag)).toBe(true);
-    expect(ifMatchHolds(entityTags.parse('*'), etag)).toBe(true);
-    expect(ifMatchHolds(entityTags.parse('"v6"'), etag)).toBe(false);
-    expect(ifMatchHolds(entityTags.parse('W/"v7"'), etag)).toBe(false);
+    expect(versionETag(7)).toBe('"v7"');
+    expect(versionETag(7, 'stuck')).toBe('"v7-stuck"');
+    for (const holds of ['"v6", "v7"', '*', '"v7-stuck"', '"v6-stuck", "v7-compensating"']) {
+      expect(ifMatchHolds(entityTags.parse(holds), 7), holds).toBe(true);
+    }
+    for (const fails of ['"v6"', 'W/"v7"', 'W/"v7-stuck"', '"v70"', '"v6-v7"', '"v7x"', '"7"']) {
+      expect(ifMatchHolds(entityTags.parse(fails), 7), fails).toBe(false);
+    }
+    const body = entityTags.parse(bodyETag('{}'));
+    expect(body).toMatchObject({ strong: [], weak: [expect.stringMatching(/^"[\w-]{27}"$/)] });
+    expect(ifMatchHolds(body, 7)).toBe(false);
   });
 });
 
@@ -56,5 +67,11 @@ describe('If-None-Match', () => {
     expect(ifNoneMatchHits(entityTags.parse('"v6", "v7"'), etag)).toBe(true);
     expect(ifNoneMatchHits(entityTags.parse('*'), etag)).toBe(true);
     expect(ifNoneMatchHits(entityTags.parse('"v70"'), etag)).toBe(false);
+    expect(ifNoneMatchHits(entityTags.parse('"v7"'), versionETag(7, 'stuck'))).toBe(false);
+    const known = bodyETag('{"a":1}');
+    expect(ifNoneMatchHits(entityTags.parse(known), bodyETag('{"a":1}'))).toBe(true);
+    expect(ifNoneMatchHits(entityTags.parse(known.slice(2)), known)).toBe(true);
+    expect(ifNoneMatchHits(entityTags.parse(known), bodyETag('{"a":2}'))).toBe(false);
+    expect(bodyETag(Buffer.from('{"a":1}'))).toBe(known);
   });
 });

@@ -240,6 +240,16 @@ describe('the OpenAPI document', () => {
     );
   });
 
+  test('tells of each read how to ask whether it has changed', async () => {
+    for (const { method, path, parameters, responses } of operations((await served()).document)) {
+      const isRead = method === 'GET';
+      const names = parameters.map(({ name }) => name);
+      expect(names.includes('If-None-Match'), path).toBe(isRead);
+      expect('304' in responses, path).toBe(isRead);
+      if (isRead) expect(responses['200']?.headers).toHaveProperty('ETag');
+    }
+  });
+
   test('is what the example bodies obey', () => {
     for (const { schemas, example } of serviceRoutes()) {
       if (example !== undefined) expect(schemas.body?.safeParse(example).success).toBe(true);

@@ -311,6 +311,58 @@ describe('an answer', () => {
     expect(answer.headers['content-type']).toBeUndefined();
   });
 
+  test('without a tag of its own has a weak one of its body, and is 304 until that changes', async () => {
+    let text = '{"a":1}';
+    const read = route({
+      method: 'GET',
+      path: '/v1/text',
+      operationId: 'readText',
+      tag: 't',
+      summary: 's',
+      answers: { 200: { description: '', schema: z.object({ a: z.int() }) } },
+      handle: async () => ({ status: 200, text }),
+    });
+    await using server = sampleServer({ routes: [read] });
+    const ask = (method: 'GET' | 'HEAD', tag?: string) =>
+      server.app.inject({
+        method,
+        url: '/v1/text',
+        headers: { ...(tag !== undefined && { 'if-none-match': tag }) },
+      });
+    const first = await ask('GET');
+    const etag = String(first.headers['etag']);
+    expect(first).toMatchObject({ statusCode: 200, body: text });
+    expect(etag).toMatch(/^W\/"[\w-]+"$/);
+    for (const tag of [etag, etag.slice(2), `"v1", ${etag}`, '*']) {
+      for (const method of ['GET', 'HEAD'] as const) {
+        const known = await ask(method, tag);
+        expect(known, tag).toMatchObject({ statusCode: 304, body: '', headers: { etag } });
+        expect(known.headers).not.toHaveProperty('content-type');
+        expect(known.headers['x-request-id']).toBeTypeOf('string');
+      }
+    }
+    expect((await ask('HEAD')).headers['etag']).toBe(etag);
+    text = '{"a":2}';
+    const changed = await ask('GET', etag);
+    expect(changed).toMatchObject({ statusCode: 200, body: text });
+    expect(changed.headers['etag']).not.toBe(etag);
+    expect((await ask('GET', 'v1')).statusCode).toBe(400);
+  });
+
+  test('to a command has no tag but its own, and is never 304', async () => {
+    await using server = sampleServer();
+    const made = await server.app.inject({
+      method: 'POST',
+      url: path,
+      payload: goodThing,
+      headers: { 'if-none-match': '*' },
+    });
+    expect(made).toMatchObject({ statusCode: 201, headers: { etag: '"v1"' } });
+    const poked = await server.app.inject({ method: 'POST', url: `${path}/${THING_ID}/poke` });
+    expect(poked.statusCode).toBe(204);
+    expect(poked.headers).not.toHaveProperty('etag');
+  });
+
   test('to HEAD is that to GET without a body', async () => {
     await using server = sampleServer();
     const answer = await server.app.inject({ method: 'HEAD', url: `${path}/${THING_ID}` });
