@@ -31,14 +31,17 @@ import { orderMessageChannel } from './orders/order-message-catalogue.ts';
 import { orderQueryRoutes } from './orders/order-query-routes.ts';
 import { appendUnits } from './orders/order-units.ts';
 import type { OrderRows } from './orders/order-units.ts';
+import { ordersSummaryProjection } from './orders/orders-summary.ts';
 import { createRunOrderCommand } from './orders/run-order-command.ts';
 import { createKafkaPublisher } from './outbox/kafka-publisher.ts';
 import { createOutboxMonitor } from './outbox/outbox-monitor.ts';
 import type { Publisher } from './outbox/outbox.ts';
 import { createRelay } from './outbox/relay.ts';
 import type { Relay } from './outbox/relay.ts';
+import { createProjectionVerifier } from './projections/projection-verifier.ts';
 import { sagaEventCodec } from './sagas/saga-event-codec.ts';
 import type { ObserveSaga } from './sagas/saga-points.ts';
+import type { Worker } from './workers/worker.ts';
 
 /** Transactions of the write path under way at once; more only make batches smaller. */
 const COMMIT_SLOTS = 2;
@@ -72,6 +75,12 @@ export function createApp(
   const { pool } = database;
   const { outboxMonitor, relay } = createOutbox(config, pool, metrics, log);
   const keyPruner = createIdempotencyKeyPruner(pool, log);
+  const background = [
+    relay,
+    outboxMonitor,
+    keyPruner,
+    ...createVerifier(config, pool, metrics, log),
+  ];
   const commit = createCommit(config, { database, metrics, log }, (units) => {
     relay.wake();
     fulfilment.committed(units);
@@ -93,7 +102,7 @@ export function createApp(
         log.warn({ err }, 'could not look into the outbox, will look again');
       });
       await fulfilment.start();
-      for (const part of [outboxMonitor, relay, keyPruner]) part.start();
+      for (const part of background) part.start();
       return server.listen({ host: config.HOST, port: config.PORT });
     },
     async stop() {
@@ -101,7 +110,7 @@ export function createApp(
       await delay(config.SHUTDOWN_DELAY_MS);
       await Promise.all([server.close(), fulfilment.stop()]);
       await commit.idle();
-      await Promise.all([relay, outboxMonitor, keyPruner].map((part) => part.stop()));
+      await Promise.all(background.map((part) => part.stop()));
       await database.close();
     },
   };
@@ -166,6 +175,21 @@ function createCommit(
     },
     repeated: metrics.countRetries,
   });
+}
+
+/** None where it is switched off. */
+function createVerifier(config: Config, pool: Pool, metrics: Metrics, log: Logger): Worker[] {
+  if (config.VERIFY_INTERVAL_S === 0) return [];
+  const projection = ordersSummaryProjection;
+  const verifier = createProjectionVerifier({
+    pool,
+    projection,
+    everyMs: config.VERIFY_INTERVAL_S * 1000,
+    onVerified: ({ checked, mismatches }) =>
+      metrics.countVerified(projection.table, checked, mismatches),
+    log,
+  });
+  return [verifier];
 }
 
 function createOutbox(config: Config, pool: Pool, metrics: Metrics, log: Logger) {

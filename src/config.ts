@@ -119,6 +119,9 @@ const settings = {
   UNDO_DEADLINE_S: count(1, 604_800)
     .default(86_400)
     .describe('When to give up on undoing a step: the saga is then stuck.'),
+  VERIFY_INTERVAL_S: count(0, 86_400)
+    .default(60)
+    .describe('How often to compare a few orders of orders_summary with their events; 0 is never.'),
   SHUTDOWN_DELAY_MS: count(0, 60_000)
     .default(0)
     .describe('How long to go on serving after SIGTERM while /readyz already says no.'),

@@ -26,6 +26,8 @@ export type Metrics = Readonly<{
   observeStreamLoad(events: number): void;
   /** A caller that got no connection in time. */
   countPoolTimeout(pool: string): void;
+  /** Rows of a read model that were compared with their streams. */
+  countVerified(table: string, checked: number, mismatches: number): void;
   countPublished(topic: string, count: number): void;
   countPublishError(topic: string, reason: string): void;
   countLeaseTransition(lease: string): void;
@@ -48,6 +50,7 @@ export function createMetrics(): Metrics {
     observeRequest: createRequestObserver(registry),
     ...createWriteMetrics(registry),
     ...createDatabaseMetrics(registry),
+    countVerified: createVerificationCounter(registry),
     ...createOutboxMetrics(registry),
     observeSagaStep: createSagaObserver(registry),
     watch: (name, read) => watch(registry, name, read),
@@ -140,6 +143,26 @@ function createDatabaseMetrics(registry: Registry) {
     countRetries: (reason: string, commands: number) => retries.inc({ reason }, commands),
     observeStreamLoad: (events: number) => streamEvents.observe(events),
     countPoolTimeout: (pool: string) => poolTimeouts.inc({ pool }),
+  };
+}
+
+function createVerificationCounter(registry: Registry): Metrics['countVerified'] {
+  const registers = [registry];
+  const checkedTotal = new Counter({
+    name: 'orders_verify_checked_total',
+    help: 'Rows that were compared with what their streams say.',
+    labelNames: ['kind'],
+    registers,
+  });
+  const mismatchTotal = new Counter({
+    name: 'orders_verify_mismatch_total',
+    help: 'Those that were not as their streams say.',
+    labelNames: ['kind'],
+    registers,
+  });
+  return (kind, checked, mismatches) => {
+    checkedTotal.inc({ kind }, checked);
+    mismatchTotal.inc({ kind }, mismatches);
   };
 }
 

@@ -35,7 +35,8 @@ export async function forEachStreamBatch(
   }
 }
 
-function inTransaction<Result>(
+/** All that `read` sees is of one moment; `lock` sees the newest and may write. */
+export function inTransaction<Result>(
   pool: Pool,
   mode: 'read' | 'lock',
   use: (client: PoolClient) => Promise<Result>,
@@ -63,12 +64,24 @@ async function loadBatch(
   );
   const lastId = ids.at(-1)?.stream_id;
   if (lastId === undefined) return undefined;
+  const streams = await loadStreams(
+    client,
+    ids.map((row) => row.stream_id),
+  );
+  return { streams, lastId };
+}
+
+/** The events of each of these streams. */
+export async function loadStreams(
+  client: PoolClient,
+  ids: readonly string[],
+): Promise<Map<string, StoredEvent[]>> {
   const { rows } = await client.query<EventRow>(
     `select ${EVENT_COLUMNS} from events where stream_id = any($1::uuid[])
      order by stream_id, version`,
-    [ids.map((row) => row.stream_id)],
+    [ids],
   );
-  const streams = new Map<string, StoredEvent[]>(ids.map((row) => [row.stream_id, []]));
+  const streams = new Map<string, StoredEvent[]>(ids.map((id) => [id, []]));
   for (const row of rows) streams.get(row.stream_id)?.push(toStoredEvent(row));
-  return { streams, lastId };
+  return streams;
 }

@@ -1,7 +1,9 @@
 import { isDeepStrictEqual } from 'node:util';
+import { uuidBetween } from './random-uuid.ts';
 import type { Pool, PoolClient } from 'pg';
 import type { Projection, ReadModelRow } from './projection.ts';
-import { forEachStreamBatch } from './stream-batches.ts';
+import type { StoredEvent } from '#src/event-store/event-store.ts';
+import { forEachStreamBatch, inTransaction, loadStreams } from './stream-batches.ts';
 
 /** A row that is not what its stream says; null where there is no such row. */
 export type Mismatch = Readonly<{
@@ -21,26 +23,78 @@ export async function verifyProjection(
   projection: Projection,
   onMismatch: (mismatch: Mismatch) => void,
 ): Promise<Verification> {
-  const { category, project } = projection;
   let checked = 0;
   let mismatches = 0;
   const complain = (mismatch: Mismatch) => {
     mismatches += 1;
     onMismatch(mismatch);
   };
-  await forEachStreamBatch(pool, category, 'read', async (client, { streams }) => {
-    const stored = await storedRows(client, projection, [...streams.keys()]);
-    for (const [key, stream] of streams) {
-      const expected = project(stream);
-      const row = stored.get(key) ?? null;
-      if (!isDeepStrictEqual(row, expected)) complain({ key, expected, stored: row });
-    }
+  await forEachStreamBatch(pool, projection.category, 'read', async (client, { streams }) => {
+    for (const mismatch of await compare(client, projection, streams)) complain(mismatch);
     checked += streams.size;
   });
   for (const key of await orphans(pool, projection)) {
     complain({ key, expected: null, stored: {} });
   }
   return { checked, mismatches };
+}
+
+/**
+ * The same for up to `size` streams, the neighbours on both sides of random ids between the first and the
+ * last. Ids grow with time, so it is moments that are drawn: what is old is looked at as well.
+ */
+export async function verifySample(
+  pool: Pool,
+  projection: Projection,
+  size: number,
+  onMismatch: (mismatch: Mismatch) => void,
+): Promise<Verification> {
+  return inTransaction(pool, 'read', async (client) => {
+    const streams = await loadStreams(client, await drawStreams(client, projection, size));
+    const mismatches = await compare(client, projection, streams);
+    for (const mismatch of mismatches) onMismatch(mismatch);
+    return { checked: streams.size, mismatches: mismatches.length };
+  });
+}
+
+async function drawStreams(
+  client: PoolClient,
+  { category }: Projection,
+  size: number,
+): Promise<string[]> {
+  const { rows: ends } = await client.query<{ stream_id: string }>(
+    `(select stream_id from streams where category = $1 order by stream_id limit 1)
+     union all
+     (select stream_id from streams where category = $1 order by stream_id desc limit 1)`,
+    [category],
+  );
+  const [first, last] = ends.map((row) => row.stream_id);
+  if (first === undefined || last === undefined) return [];
+  const { rows } = await client.query<{ stream_id: string }>(
+    `select distinct neighbour.stream_id from unnest($2::uuid[]) as drawn (id) cross join lateral (
+       (select stream_id from streams where category = $1 and stream_id >= drawn.id
+        order by stream_id limit 1)
+       union all
+       (select stream_id from streams where category = $1 and stream_id <= drawn.id
+        order by stream_id desc limit 1)
+     ) as neighbour`,
+    [category, Array.from({ length: Math.floor(size / 2) }, () => uuidBetween(first, last))],
+  );
+  return rows.map((row) => row.stream_id);
+}
+
+/** The rows of these streams that are not as they say. */
+async function compare(
+  client: PoolClient,
+  projection: Projection,
+  streams: ReadonlyMap<string, readonly StoredEvent[]>,
+): Promise<Mismatch[]> {
+  const stored = await storedRows(client, projection, [...streams.keys()]);
+  return [...streams].flatMap(([key, stream]) => {
+    const expected = projection.project(stream);
+    const row = stored.get(key) ?? null;
+    return isDeepStrictEqual(row, expected) ? [] : [{ key, expected, stored: row }];
+  });
 }
 
 async function storedRows(
