@@ -53,7 +53,7 @@ export type OrderStanding = Readonly<{ status: string; version: number; allowed:
 /** The rules, or the caller's own precondition, said no. */
 export class OrderRequestRefused extends Error {
   readonly code: RejectionCode | 'version_mismatch' | 'version_conflict';
-  /** Absent where there is no such order. */
+  /** Absent where there is no such order, or where it could not be read any more. */
   readonly current: OrderStanding | undefined;
 
   constructor(code: OrderRequestRefused['code'], current: OrderStanding | undefined) {
@@ -109,24 +109,38 @@ export function createOrderCommandHandler(
   return async (request) => {
     const commandId = randomUUID();
     const isNew = request.command.type === 'PlaceOrder';
-    let seen: Loaded | undefined;
     try {
       return await commit.submit({
         loads: isNew ? [] : [request.orderId],
         ...(request.idempotency && { key: request.idempotency.ref }),
         assumeNewKey: isNew && !outboxIsFull(),
         attemptsMax: ATTEMPTS_MAX,
-        decide: (loaded) => {
-          seen = loaded;
-          return decideRequest(request, commandId, loaded, dependencies);
-        },
+        decide: (loaded) => decideRequest(request, commandId, loaded, dependencies),
       });
     } catch (error) {
       if (!(error instanceof VersionConflict)) throw error;
-      const stream = seen?.stream(request.orderId, ORDER_CATEGORY) ?? [];
-      throw new OrderRequestRefused('version_conflict', standingOf(foldOrder(stream)));
+      const current = await standingNow(commit, request.orderId);
+      throw new OrderRequestRefused('version_conflict', current);
     }
   };
+}
+
+/** What a lost race was decided on is over by now, so it is read anew; not told where that fails. */
+async function standingNow(
+  commit: GroupCommit<OrderRows>,
+  orderId: string,
+): Promise<OrderStanding | undefined> {
+  try {
+    return await commit.submit({
+      loads: [orderId],
+      attemptsMax: 1,
+      decide: (loaded) => ({
+        result: standingOf(foldOrder(loaded.stream(orderId, ORDER_CATEGORY))),
+      }),
+    });
+  } catch {
+    return undefined;
+  }
 }
 
 function decideRequest(

@@ -1,46 +1,60 @@
+import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
-import type { StoredEvent } from '#src/event-store/event-store.ts';
-import type { Work } from '#src/event-store/group-commit.ts';
+import { createDatabase } from '#src/database/database.ts';
+import type { UnitStore } from '#src/event-store/event-store.ts';
+import { createGroupCommit } from '#src/event-store/group-commit.ts';
+import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
-import type { OrderEvent } from '#src/orders/domain/order-events.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
+import { appendUnits } from '#src/orders/order-units.ts';
 import type { OrderRows } from '#src/orders/order-units.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import { skipReason } from '#test/support/infra.ts';
 import * as a from '#test/support/orders.ts';
 
-const metadata = { correlationId: 'c', actor: 'a' };
-
-/** What the command is answered on an order with these events; nothing is written. */
-function answerOn(events: readonly OrderEvent[], command: OrderCommand) {
-  const stored = events.map((event, index): StoredEvent => ({
-    ...event,
-    streamId: a.orderId,
-    version: index + 1,
-    position: index + 1,
-    schemaVersion: 1,
-    metadata,
-    recordedAt: '2026-01-01T00:00:00.000Z',
-  }));
-  const submit = async <Result>({ decide }: Work<OrderRows, Result>) =>
-    decide({ stream: () => stored, answer: () => null }).result;
+function handlerOn(store: UnitStore<OrderRows>) {
   const handle = createOrderCommandHandler({
-    commit: { submit, waiting: () => 0, idle: async () => {} },
-    now: () => new Date('2026-01-02'),
+    commit: createGroupCommit(
+      store,
+      { batchMax: 64, slots: 2, queueMax: 2000, waitMaxMs: 60_000 },
+      { committed: () => {}, failed: () => {} },
+    ),
+    now: () => new Date(),
     topic: 'orders',
     outboxIsFull: () => false,
     followUp: () => ({ appends: [], sagas: [] }),
   });
-  return handle({ orderId: a.orderId, command, metadata });
+  return (orderId: string, command: OrderCommand) =>
+    handle({
+      orderId,
+      command: command.type === 'PlaceOrder' ? { ...command, orderId } : command,
+      metadata: { correlationId: 'test', actor: 'test' },
+    });
 }
 
-describe('while its saga undoes the order', () => {
-  const undone = [a.placed, a.fulfilmentStarted, a.paid, a.cancellationRequested];
-
-  test('a cancellation is accepted, and so is its repeat', async () => {
-    expect(await answerOn(undone.slice(0, 3), a.cancel)).toMatchObject({ status: 202 });
-    expect(await answerOn(undone, a.cancel)).toMatchObject({ status: 202 });
-  });
-
-  test('a payment that was made is told as made', async () => {
-    expect(await answerOn(undone, a.pay)).toMatchObject({ status: 200, etag: '"v4"' });
+describe.skipIf(skipReason('postgres'))('a command that lost every race', () => {
+  test('is told how the order stands now, not how it stood when it lost', async () => {
+    await using database = await createTestDatabase();
+    const connected = createDatabase(database.url, { writersMax: 4, poolMax: 2 }, () => {});
+    const store = createPostgresUnitStore(connected.writer, appendUnits);
+    const rival = handlerOn(store);
+    const orderId = uuidv7();
+    for (const command of [a.place, a.pay, a.cancel]) await rival(orderId, command);
+    let races = 0;
+    const loser = handlerOn({
+      ...store,
+      write: async (units) => {
+        races += 1;
+        await rival(orderId, { type: 'RefundOrder', refundId: `r${races}`, amountCents: 1 });
+        return store.write(units);
+      },
+    });
+    const lost = loser(orderId, { type: 'RefundOrder', refundId: 'mine', amountCents: 1 });
+    await expect(lost).rejects.toMatchObject({ code: 'version_conflict' });
+    expect(races).toBe(5);
+    await expect(lost).rejects.toMatchObject({
+      current: { status: 'cancelled', version: 8, allowed: ['refund'] },
+    });
+    await connected.close();
   });
 });
