@@ -55,7 +55,7 @@ export function createLanes({ send, remove, backoff, log }: LanesOptions): Lanes
   };
 
   return {
-    unavailable: () => [...busy, ...rests.resting()],
+    unavailable: () => [...new Set([...busy, ...rests.resting()])],
     start: (partition, rows) => {
       busy.add(partition);
       const sending = sendBatch(partition, rows).finally(() => underWay.delete(sending));
