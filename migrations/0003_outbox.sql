@@ -120,3 +120,13 @@ set enable_hashjoin = off set enable_mergejoin = off as $$
   summed as (select id, sum(bytes) over (order by id) - bytes as bytes_before from oldest)
   select o.* from summed join outbox_events o using (id) where bytes_before < bytes_max order by id
 $$;
+
+-- How many rows of each topic are there from an id on, and the lowest and the last of them. The planner may
+-- only walk the primary key here too, or it would count by reading all rows that died below from_id.
+create function outbox_count(from_id bigint, rows_max integer)
+returns table (topic text, count integer, lowest_id bigint, last_id bigint) language sql stable
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+  select topic, count(*), min(id), max(id)
+  from (select id, topic from outbox_events where id >= from_id order by id limit rows_max) bounded
+  group by topic
+$$;

@@ -2,6 +2,7 @@ import { Pool } from 'pg';
 import { describe, expect, test } from 'vitest';
 import { createOutboxMonitor } from '#src/outbox/outbox-monitor.ts';
 import { createTestDatabase } from '#test/support/database.ts';
+import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
 import { eventsOf, insertEvents, newKeys, quiet, servicePool } from './outbox-fixture.ts';
@@ -119,4 +120,47 @@ describe.skipIf(skipReason('postgres'))('watching the outbox', () => {
     await expect(eventually(() => monitor.backlog().pendingRows === 3)).resolves.toBe(true);
     await monitor.stop();
   });
+
+  test('keeps the lowest id up to date while it rests from a count that took long', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const monitor = createOutboxMonitor({ ...service, rowsMax: 10, log: quiet, refreshMs: 10 });
+    const holding = db.query(
+      'begin; lock outbox_parked in access exclusive mode; select pg_sleep(1); commit',
+    );
+    const isLocked = async () =>
+      (
+        await db.query(`select from pg_locks where mode = 'AccessExclusiveLock'
+         and relation = 'outbox_parked'::regclass`)
+      ).length > 0;
+    await eventually(isLocked);
+    await monitor.refresh(); // waits for the lock most of a second, so it rests for longer than this test
+    await holding;
+    await insertEvents(db, 'any', eventsOf(['key'], 10));
+    await db.query('delete from outbox_events where id < 10');
+    monitor.start();
+    await expect(eventually(() => monitor.lowestId() === 10)).resolves.toBe(true);
+    expect(monitor.backlog().pendingRows).toBe(0);
+    await monitor.stop();
+  });
+
+  test('counts from the lowest id on, not through all that died below it', async () => {
+    await using db = await createTestDatabase();
+    await db.query('vacuum analyze outbox_events'); // while it is empty, as it often is
+    await insertEvents(db, 'any', eventsOf(newKeys(10_000), 1));
+    await db.query('delete from outbox_events');
+    await insertEvents(db, 'any', eventsOf(newKeys(5), 1));
+    const before = await blocksLookedAt(db);
+    const [counted] = await db.query('select count from outbox_count(10001, 1000)');
+    expect(counted).toEqual({ count: 5 });
+    expect((await blocksLookedAt(db)) - before).toBeLessThan(50);
+  });
 });
+
+async function blocksLookedAt(db: TestDatabase): Promise<number> {
+  await db.query('select pg_stat_force_next_flush()');
+  const [stat] = await db.query<{ blocks: number }>(`
+    select heap_blks_read + heap_blks_hit as blocks from pg_statio_user_tables
+    where relname = 'outbox_events'`);
+  return stat?.blocks ?? 0;
+}
