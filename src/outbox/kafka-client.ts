@@ -1,5 +1,6 @@
 import { Kafka, logLevel } from 'kafkajs';
 import RequestQueue from 'kafkajs/src/network/requestQueue/index.js';
+import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
 import type { Logger } from 'pino';
 import { createCuttableSockets } from './cuttable-sockets.ts';
 
@@ -11,6 +12,7 @@ const RETRY = { retries: 3, initialRetryTime: 100, maxRetryTime: 1_000 };
 export type KafkaClient = Readonly<{ kafka: Kafka; cut(): void }>;
 
 stopIdleTimers();
+letPartitionsFailAlone();
 
 /** A client of its own sockets, with bounded waits and retries. Its own log lines come as `debug`. */
 export function createKafkaClient(
@@ -45,4 +47,23 @@ function stopIdleTimers() {
   ) {
     if (this.pending.length > 0) schedule.call(this);
   };
+}
+
+/**
+ * kafkajs 2.2.4 takes the whole answer about topics for an error when one partition in it has no leader,
+ * and an idempotent producer asks about all topics of the cluster: one such partition, anybody's, and
+ * nothing is published any more. Without that a leader is missed only by what is sent to that partition.
+ */
+function letPartitionsFailAlone() {
+  for (const version of metadata.versions) {
+    const { response } = metadata.protocol({ version })({ topics: [] });
+    const { parse } = response;
+    response.parse = async function parseTopics(answer) {
+      await parse({
+        ...answer,
+        topicMetadata: answer.topicMetadata.map((topic) => ({ ...topic, partitionMetadata: [] })),
+      });
+      return answer;
+    };
+  }
 }
