@@ -29,18 +29,7 @@ grant select, insert, delete on outbox_events to orders_app;
 -- share, so that a drained backlog is cleaned up soon.
 alter table outbox_events set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 
--- A transaction has its number before it draws its first id. So, when every transaction that was under
--- way at some moment has ended, no id drawn before that moment can appear any more: relays need not look
--- below the lowest id that is left (src/outbox/outbox-floor.ts).
-create function outbox_number_transaction() returns trigger language plpgsql as $$
-begin
-  perform pg_current_xact_id();
-  return null;
-end $$;
-
-create trigger outbox_events_number_transaction before insert on outbox_events
-  for each statement execute function outbox_number_transaction();
-
+-- Tells relays how far ids were drawn (src/outbox/outbox-floor.ts).
 grant select on sequence outbox_events_id_seq to orders_app;
 
 -- One holder a name. The epoch grows with each change of holder and fences what an old one still

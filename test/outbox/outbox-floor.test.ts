@@ -1,4 +1,5 @@
 import { Client } from 'pg';
+import type { Pool } from 'pg';
 import { describe, expect, test } from 'vitest';
 import { createOutboxFloor } from '#src/outbox/outbox-floor.ts';
 import type { OutboxFloor } from '#src/outbox/outbox-floor.ts';
@@ -23,6 +24,34 @@ const risesTo = (floor: OutboxFloor, id: number) =>
     await floor.advance();
     return floor.lowestId() === id;
   });
+
+/** Every first place with every second place after it. */
+const placesOfTwo = (count: number) =>
+  Array.from(
+    { length: count ** 2 },
+    (_, at) => [Math.floor(at / count), at % count] as const,
+  ).filter(([first, second]) => first < second);
+
+async function lastId(db: TestDatabase): Promise<number> {
+  const [row] = await db.query<{ id: number }>('select last_value as id from outbox_events_id_seq');
+  return row?.id ?? 0;
+}
+
+/** The pool, with something to happen after each of its queries, which are counted from 0. */
+function afterEachQuery(pool: Pool, happen: (place: number) => Promise<void>): Pool {
+  let place = 0;
+  return new Proxy(pool, {
+    get: (target, name) =>
+      name === 'query'
+        ? async (sql: string, values?: unknown[]) => {
+            const result = await target.query(sql, values);
+            await happen(place);
+            place += 1;
+            return result;
+          }
+        : Reflect.get(target, name),
+  });
+}
 
 describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
   test('rises to what is left once the rows below are gone', async () => {
@@ -69,18 +98,62 @@ describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
     await reader.end();
   });
 
-  test('rests on this: a transaction has its number before it draws an id', async () => {
+  test('is not held back by a long transaction that writes elsewhere', async () => {
     await using db = await createTestDatabase();
-    await insert(db, 1); // the first id of all is logged, and so numbers its transaction anyhow
-    await db.query(`
-      create function number_so_far() returns text language sql as
-        $$ select coalesce(pg_current_xact_id_if_assigned()::text, 'none') $$;
-      alter table outbox_events alter column ce_specversion set default number_so_far()`);
-    await insert(db, 1);
-    const [row] = await db.query<{ number: string }>(
-      'select ce_specversion as number from outbox_events where id = 2',
-    );
-    expect(row?.number).toMatch(/^[0-9]+$/);
+    await using service = servicePool(db.url);
+    const floor = createOutboxFloor(service.pool);
+    const other = await openClient(db);
+    await other.query('begin');
+    await other.query('create table elsewhere as select * from outbox_events');
+    await insert(db, 10);
+    await db.query('delete from outbox_events');
+    await expect(risesTo(floor, 10)).resolves.toBe(true);
+    await other.query('rollback');
+    await other.end();
+  });
+
+  test('waits for a transaction that was prepared, and so has another name', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const floor = createOutboxFloor(service.pool);
+    const late = await openClient(db);
+    await late.query('begin');
+    await insert(late, 1);
+    await insert(db, 5);
+    await db.query('delete from outbox_events');
+    await floor.advance();
+    await late.query("prepare transaction 'late'");
+    for (let look = 0; look < 5; look += 1) await floor.advance();
+    expect(floor.lowestId()).toBeLessThanOrEqual(1);
+    await late.query("commit prepared 'late'");
+    await late.end();
+    await expect(risesTo(floor, 1)).resolves.toBe(true); // the late row is there
+  });
+
+  test('is right wherever between its statements a transaction begins and commits', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const late = await openClient(db);
+    for (const [begin, commit] of placesOfTwo(9)) {
+      let lateId = 0;
+      const floor = createOutboxFloor(
+        afterEachQuery(service.pool, async (place) => {
+          if (place === begin) {
+            await late.query('begin');
+            await insert(late, 1);
+            lateId = await lastId(db);
+            await insert(db, 2);
+            await db.query('delete from outbox_events');
+          }
+          if (place === commit) await late.query('commit');
+        }),
+      );
+      for (let look = 0; look < 6; look += 1) await floor.advance();
+      const place = { begin, commit };
+      expect({ ...place, lowestId: floor.lowestId() }).toEqual({ ...place, lowestId: lateId });
+      await db.query('delete from outbox_events');
+    }
+    await late.end();
   });
 
   test('is not guessed in a race of many writers and removals', async () => {

@@ -26,6 +26,7 @@ export const POSTGRES_SETTINGS = {
   max_connections: '300',
   /** It would come by at a moment of its own: among the sessions that a test counts, or with new plans. */
   autovacuum: 'off',
+  max_prepared_transactions: '10',
 } as const;
 
 /** Only the source's own packages are loaded: starting Docker's client takes a while. */
