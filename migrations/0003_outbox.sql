@@ -32,7 +32,7 @@ alter table outbox_events set (autovacuum_vacuum_scale_factor = 0, autovacuum_va
 -- Tells relays how far ids were drawn (src/outbox/outbox-floor.ts).
 grant select on sequence outbox_events_id_seq to orders_app;
 
--- One holder a name. The epoch grows with each change of holder and fences what an old one still
+-- One holder a name. The epoch grows each time that it is taken and fences what an old holder still
 -- writes; expiry is on this database's clock.
 create table leases (
   name text primary key,

@@ -5,7 +5,7 @@ import { createWorker } from '#src/workers/worker.ts';
 
 /** The right to be the only one, for now. */
 export type LeaseTerm = Readonly<{
-  /** Grows with every change of holder: what an old holder still writes is told by it. */
+  /** Grows each time that the lease is taken: what an old holder still writes is told by it. */
   epoch: number;
   remainingMs: number;
 }>;
@@ -77,11 +77,14 @@ export function createLease({ pool, name, ttlMs, pollMs, log, onChange }: LeaseO
 type Owner = Readonly<{ pool: Pool; name: string; owner: string; ttlMs: number }>;
 type EpochRow = Readonly<{ epoch: number }>;
 
-/** Looks before it writes: a process that waits leaves no dead rows. */
+/**
+ * Looks before it writes: a process that waits leaves no dead rows. One that took the lease and never
+ * heard so takes it again, or nobody would act until it ran out.
+ */
 async function acquire({ pool, name, owner, ttlMs }: Owner): Promise<number | undefined> {
   const taken = await pool.query(
-    'select from leases where name = $1 and expires_at > clock_timestamp()',
-    [name],
+    'select from leases where name = $1 and owner <> $2 and expires_at > clock_timestamp()',
+    [name, owner],
   );
   if (taken.rowCount !== 0) return undefined;
   const { rows } = await pool.query<EpochRow>(
@@ -90,7 +93,7 @@ async function acquire({ pool, name, owner, ttlMs }: Owner): Promise<number | un
      on conflict (name) do update
        set owner = excluded.owner, epoch = lease.epoch + 1,
            expires_at = clock_timestamp() + $3 * interval '1 ms'
-       where lease.expires_at <= clock_timestamp()
+       where lease.owner = excluded.owner or lease.expires_at <= clock_timestamp()
      returning epoch`,
     [name, owner, ttlMs],
   );

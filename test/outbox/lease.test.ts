@@ -1,3 +1,4 @@
+import type { Pool } from 'pg';
 import { describe, expect, test } from 'vitest';
 import { createLease } from '#src/outbox/lease.ts';
 import type { LeaseOptions } from '#src/outbox/lease.ts';
@@ -20,6 +21,22 @@ function testLease(options: Pick<LeaseOptions, 'pool'> & Partial<LeaseOptions>) 
     ...options,
   });
   return { ...lease, changes };
+}
+
+/** A pool by which the first statement of its kind is carried out, but the answer is lost. */
+function withoutFirstAnswerTo(kind: string, pool: Pool): Pool {
+  let isLost = false;
+  return new Proxy(pool, {
+    get: (target, name) =>
+      name === 'query'
+        ? async (sql: string, values?: unknown[]) => {
+            const answer = await target.query(sql, values);
+            if (isLost || !sql.startsWith(kind)) return answer;
+            isLost = true;
+            throw new Error('connection lost');
+          }
+        : Reflect.get(target, name),
+  });
 }
 
 describe.skipIf(skipReason('postgres'))('a lease', () => {
@@ -60,6 +77,15 @@ describe.skipIf(skipReason('postgres'))('a lease', () => {
     const lease = testLease(service);
     lease.start();
     await expect(eventually(() => lease.current()?.epoch === 8)).resolves.toBe(true);
+    await lease.stop();
+  });
+
+  test('is taken again, as a new term, by the holder that never heard it had it', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const lease = testLease({ pool: withoutFirstAnswerTo('insert', service.pool) });
+    lease.start();
+    await expect(eventually(() => lease.current()?.epoch === 2)).resolves.toBe(true);
     await lease.stop();
   });
 
