@@ -8,6 +8,8 @@ import type { KafkaSession } from './kafka-session.ts';
 import type { Publisher, TopicLimits } from './outbox.ts';
 
 const OPEN_TOPIC_TIMEOUT_MS = 10_000;
+/** Shorter than a send may take, so that what got no answer goes out again under the same number. */
+const REQUEST_TIMEOUT_MS = 3_000;
 /** Kafka's default for `max.message.bytes`. */
 const BATCH_BYTES_MAX_DEFAULT = 1_048_588;
 
@@ -22,7 +24,7 @@ export type KafkaPublisherOptions = Readonly<{
 
 /** Publishes with kafkajs: all replicas must acknowledge, idempotent, one partition a request. */
 export function createKafkaPublisher(options: KafkaPublisherOptions): Publisher {
-  const { brokers, newTopic, log, requestTimeoutMs } = options;
+  const { brokers, newTopic, log, requestTimeoutMs = REQUEST_TIMEOUT_MS } = options;
   const clients = new Set<{ cut(): void }>();
   let session: KafkaSession | undefined;
 

@@ -3,8 +3,8 @@ import { withDeadline } from './deadline.ts';
 import type { KafkaClient } from './kafka-client.ts';
 import type { PublishOutcome, PublishRequest } from './outbox.ts';
 
-/** How long a broker may wait for its replicas before it answers. */
-const REPLICAS_TIMEOUT_MS = 4_000;
+/** How long a broker may wait for its replicas. Shorter than a request may take, so that it answers. */
+const REPLICAS_TIMEOUT_MS = 2_500;
 const RETRY = { retries: 3, initialRetryTime: 100, maxRetryTime: 1_000 };
 
 /** What Kafka answers when a record of the batch can never be stored. Any other failure may pass. */

@@ -5,7 +5,7 @@ export type RelaySettings = Readonly<{
   /** After a leader was killed, the next one starts this much later at most. */
   leaseTtlMs: number;
   leasePollMs: number;
-  /** A batch without an answer for so long is cut off. Shorter than the lease. */
+  /** A batch without an answer for so long is cut off. Half the lease, so that a late renewal does no harm. */
   sendTimeoutMs: number;
   /** Longest wait for a wake: how late events of other replicas are found. */
   idleMs: number;
@@ -27,9 +27,9 @@ export type RelaySettings = Readonly<{
 }>;
 
 export const relayDefaults: RelaySettings = {
-  leaseTtlMs: 15_000,
+  leaseTtlMs: 8_000,
   leasePollMs: 1_000,
-  sendTimeoutMs: 8_000,
+  sendTimeoutMs: 4_000,
   idleMs: 200,
   roundMs: 20,
   patienceMs: 250,
