@@ -1,10 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
+import { fullJitterMs } from '#src/workers/worker.ts';
+import type { Backoff } from '#src/workers/worker.ts';
 import type { BatchSender } from './batch-sender.ts';
 import { cutBatches } from './batches.ts';
+import type { BatchBounds } from './batches.ts';
 import { waitAtMost } from './deadline.ts';
-import { createLanes } from './lanes.ts';
-import type { TopicLimits } from './outbox.ts';
+import type { OutboxRow, TopicLimits } from './outbox.ts';
 import type { OutboxStore } from './outbox-store.ts';
 import type { RelaySettings } from './relay-settings.ts';
 
@@ -31,19 +33,20 @@ export type RelayTerm = Readonly<{
   failure(): string | undefined;
 }>;
 
+type EndedBatch = Readonly<{ partition: number; ackedIds: readonly number[] }>;
+
 /**
- * A round waits for its batches a little, so that they share one read and one removal. A slow partition
- * is then left behind and the others go on.
+ * The partitions go side by side, each with one batch under way at most. A round waits for its batches a
+ * little, so that they share one read and one removal. A slow partition is then left behind and the
+ * others go on.
  */
 export function createRelayTerm(options: RelayTermOptions): RelayTerm {
-  const { limits, settings, store, send, lowestId, log } = options;
-  const { partitions } = limits;
-  const bounds = {
-    rowsMax: settings.batchRowsMax,
-    bytesMax: Math.min(settings.batchBytesMax, limits.batchBytesMax * TOPIC_LIMIT_SHARE),
-  };
-  const { backoff } = settings;
-  const lanes = createLanes({ send, remove: store.remove, backoff, log });
+  const { settings, store, send, lowestId } = options;
+  const { partitions } = options.limits;
+  const bounds = boundsOf(options);
+  const states = createPartitionStates(settings.backoff, options.log);
+  const underWay = new Set<Promise<void>>();
+  const ended: EndedBatch[] = [];
   let nextRoundAtMs = 0;
 
   /** Nothing is read for nobody: no row would pass, so the whole backlog would be walked. */
@@ -51,35 +54,100 @@ export function createRelayTerm(options: RelayTermOptions): RelayTerm {
     const earlyMs = nextRoundAtMs - performance.now();
     if (earlyMs > 0) await sleep(earlyMs, undefined, { signal });
     const startedAtMs = performance.now();
-    const excluded = lanes.unavailable();
-    const rows =
-      excluded.length === partitions
-        ? []
-        : await store.waiting({
-            fromId: lowestId(),
-            partitions,
-            excluded,
-            rowsMax: settings.roundRowsMax,
-            bytesMax: settings.roundBytesMax,
-          });
+    const excluded = states.unavailable();
+    const { roundRowsMax: rowsMax, roundBytesMax: bytesMax } = settings;
+    const window = { fromId: lowestId(), partitions, excluded, rowsMax, bytesMax };
+    const rows = excluded.length === partitions ? [] : await store.waiting(window);
     nextRoundAtMs = rows.length < settings.batchRowsMax ? startedAtMs + settings.roundMs : 0;
     return rows;
   };
 
+  const sendBatch = async (partition: number, rows: readonly OutboxRow[]) => {
+    states.begin(partition);
+    const { ackedIds, failure } = await send(partition, rows);
+    states.end(partition, failure);
+    ended.push({ partition, ackedIds });
+  };
+
+  const start = (partition: number, rows: readonly OutboxRow[]) => {
+    const sending = sendBatch(partition, rows).finally(() => underWay.delete(sending));
+    underWay.add(sending);
+    return sending;
+  };
+
+  /** A partition is free again only once its rows are gone, or they would go out again. */
+  const removeAcknowledged = async () => {
+    const batches = ended.splice(0);
+    const ids = batches.flatMap(({ ackedIds }) => ackedIds);
+    try {
+      if (ids.length > 0) await store.remove(ids);
+    } catch (error) {
+      ended.push(...batches);
+      throw error;
+    }
+    for (const { partition } of batches) states.free(partition);
+    return ids.length;
+  };
+
   return {
     round: async (signal) => {
-      const removedLate = await lanes.removeAcknowledged();
-      const rows = await readWindow(signal);
-      const sends = [...cutBatches(rows, partitions, bounds)].map(([partition, batch]) =>
-        lanes.start(partition, batch),
-      );
+      const removedLate = await removeAcknowledged();
+      const batches = [...cutBatches(await readWindow(signal), partitions, bounds)];
+      const sends = batches.map(([partition, rows]) => start(partition, rows));
       await waitAtMost(settings.patienceMs, sends);
-      return removedLate + (await lanes.removeAcknowledged());
+      return removedLate + (await removeAcknowledged());
     },
     drain: async (timeoutMs) => {
-      await lanes.settle(timeoutMs);
-      await lanes.removeAcknowledged();
+      await waitAtMost(timeoutMs, underWay);
+      await removeAcknowledged();
     },
-    failure: lanes.failure,
+    failure: states.failure,
+  };
+}
+
+function boundsOf({ settings, limits }: RelayTermOptions): BatchBounds {
+  const { batchRowsMax, batchBytesMax } = settings;
+  const topicBytesMax = limits.batchBytesMax * TOPIC_LIMIT_SHARE;
+  return { rowsMax: batchRowsMax, bytesMax: Math.min(batchBytesMax, topicBytesMax) };
+}
+
+type PartitionState = Readonly<{ isBusy: boolean; failures: number; restsUntilMs: number }>;
+
+const IDLE: PartitionState = { isBusy: false, failures: 0, restsUntilMs: 0 };
+
+/** Which partitions have a batch under way, and which rest after failures, longer with each in a row. */
+function createPartitionStates(backoff: Backoff, log: RelayTermOptions['log']) {
+  const states = new Map<number, PartitionState>();
+  let lastFailure: string | undefined;
+
+  const change = (partition: number, to: Partial<PartitionState>) => {
+    states.set(partition, { ...IDLE, ...states.get(partition), ...to });
+  };
+  const isAnyFailing = () => [...states.values()].some(({ failures }) => failures > 0);
+
+  return {
+    unavailable: () => {
+      const nowMs = performance.now();
+      return [...states].flatMap(([partition, { isBusy, restsUntilMs }]) =>
+        isBusy || restsUntilMs > nowMs ? [partition] : [],
+      );
+    },
+    begin: (partition: number) => change(partition, { isBusy: true }),
+    /** It stays busy until it is freed. */
+    end: (partition: number, failure: string | undefined) => {
+      const wasFailing = isAnyFailing();
+      if (failure === undefined) {
+        change(partition, { failures: 0, restsUntilMs: 0 });
+        if (wasFailing && !isAnyFailing()) log.info({ partition }, 'publishing again');
+      } else {
+        const failures = (states.get(partition)?.failures ?? 0) + 1;
+        const restsUntilMs = performance.now() + fullJitterMs(failures, backoff);
+        change(partition, { failures, restsUntilMs });
+        lastFailure = failure;
+        if (!wasFailing) log.error({ partition, failure }, 'publishing failed, events wait');
+      }
+    },
+    free: (partition: number) => change(partition, { isBusy: false }),
+    failure: () => (isAnyFailing() ? lastFailure : undefined),
   };
 }
