@@ -10,6 +10,7 @@ import type { PostgresUser } from './postgres-binaries.ts';
 import { createCluster, dataFolderFor } from './postgres-cluster.ts';
 import {
   findProcesses,
+  hasEnded,
   killAll,
   markerOf,
   sendSignal,
@@ -113,7 +114,7 @@ async function startServer(server: Server): Promise<void> {
   // None of ours is alive, so a process id in there is stale, and may be another program's by now.
   await rm(join(server.data, 'postmaster.pid'), { force: true });
   const child = await spawnServer(server);
-  if (await answersWithin(server, START_MS_MAX, () => child.exitCode !== null)) return;
+  if (await answersWithin(server, START_MS_MAX, () => hasEnded(child))) return;
   await killAll(server.marker);
   const lines = (await readFile(server.logFile, 'utf8')).trim().split('\n').slice(-5);
   throw new Error(`Postgres did not start (${server.logFile}):\n${lines.join('\n')}`);

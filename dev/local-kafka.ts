@@ -9,7 +9,14 @@ import { createKafkaClient } from '#src/outbox/kafka-client.ts';
 import { kafkaLibraries } from './kafka-libraries.ts';
 import type { KafkaUnavailable } from './kafka-libraries.ts';
 import { keptPort } from './ports.ts';
-import { findProcesses, killAll, markerOf, signalAll, waitUntilGone } from './processes.ts';
+import {
+  findProcesses,
+  hasEnded,
+  killAll,
+  markerOf,
+  signalAll,
+  waitUntilGone,
+} from './processes.ts';
 
 const START_MS_MAX = 60_000;
 const REUSE_MS_MAX = 10_000;
@@ -135,7 +142,7 @@ async function startServer(server: Server): Promise<void> {
     await killAll(server.marker);
   }
   const child = await spawnServer(server);
-  if (await answersWithin(server, START_MS_MAX, () => child.exitCode !== null)) return;
+  if (await answersWithin(server, START_MS_MAX, () => hasEnded(child))) return;
   await killAll(server.marker);
   const lines = (await readFile(server.logFile, 'utf8')).trim().split('\n').slice(-5);
   throw new Error(`Kafka did not start (${server.logFile}):\n${lines.join('\n')}`);

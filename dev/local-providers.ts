@@ -9,7 +9,6 @@ const started = z.object({ url: z.string() });
 export type LocalProviders = Readonly<{
   url: string;
   stop(): Promise<void>;
-  kill(): Promise<void>;
 }>;
 
 /**
@@ -30,9 +29,9 @@ export async function startProviders(): Promise<LocalProviders> {
     child.once('message', (message) => resolve(started.parse(message).url));
     child.once('exit', (code) => reject(new Error(`the provider simulator ended (${code})`)));
   });
-  const end = async (signal: NodeJS.Signals) => {
-    child.kill(signal);
+  const stop = async () => {
+    child.kill('SIGTERM');
     await ended;
   };
-  return { url, stop: () => end('SIGTERM'), kill: () => end('SIGKILL') };
+  return { url, stop };
 }

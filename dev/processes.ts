@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -32,6 +33,11 @@ export async function waitUntilGone(text: string, withinMs: number): Promise<boo
     await delay(POLL_MS);
   }
   return true;
+}
+
+/** Whether a child is gone. One that a signal ended has no exit code. */
+export function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
+  return exitCode !== null || signalCode !== null;
 }
 
 /** Sends SIGKILL to all that match, as often as it takes: a dying parent may still have forked. */

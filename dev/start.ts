@@ -5,13 +5,13 @@ import { folders } from './folders.ts';
 import { startKafka } from './local-kafka.ts';
 import { startProviders } from './local-providers.ts';
 import { freePort, isFree } from './ports.ts';
-import { findProcesses } from './processes.ts';
+import { findProcesses, killAll, markerOf } from './processes.ts';
 import { isServiceRunning, startService, stopService, untilReady } from './service.ts';
 import type { Service } from './service.ts';
 import { welcome } from './welcome.ts';
 
 /** A server that the service needs. */
-type Server = Readonly<{ stop(): Promise<void>; kill(): Promise<void> }>;
+type Server = Readonly<{ stop(): Promise<void> }>;
 type Brokers = Readonly<{ brokers: string; withoutKafka: string | undefined }>;
 
 const { DATABASE_URL, KAFKA_BROKERS, PAYMENT_URL, SHIPPING_URL } = process.env;
@@ -155,10 +155,11 @@ async function end(code: number): Promise<never> {
   process.exit(code);
 }
 
+/** By what marks them: those that are still starting are not among the servers yet. */
 async function endAtOnce(): Promise<never> {
   await service?.kill();
-  await Promise.all(servers.map((server) => server.kill()));
-  process.exit(130);
+  await Promise.all([folders.postgres, folders.kafka].map((folder) => killAll(markerOf(folder))));
+  process.exit(130); // and the simulator ends with this process
 }
 
 function withoutPassword(url: string): string {

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -58,6 +58,15 @@ describe.skipIf(skipReason('postgres'))('the embedded Postgres', () => {
     await postgres.start();
     expect(await query(postgres.url, 'select 1 as one')).toEqual([{ one: 1 }]);
     other.kill();
+  });
+
+  test('says so at once when it dies of a signal as it starts', async () => {
+    await using broken = await createTestFolder('postgres-');
+    const options = { folder: broken.path, database: 'orders', log: () => {} };
+    const postgres = await startPostgres(options);
+    await postgres.stop();
+    await truncate(join(broken.path, 'data', 'global', 'pg_control')); // it aborts when it reads that
+    await expect(postgres.start()).rejects.toThrow('Postgres did not start');
   });
 
   test('syncs to disk, and lets nobody in without the password', async () => {

@@ -4,11 +4,13 @@ import { once } from 'node:events';
 import { cp, readFile, symlink } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { folders } from '#dev/folders.ts';
 import { freePort } from '#dev/ports.ts';
-import { findProcesses, killAll, markerOf } from '#dev/processes.ts';
+import { findProcesses, killAll, markerOf, sendSignal } from '#dev/processes.ts';
 import { skipReason } from '#test/support/infra.ts';
+import { eventually } from '#test/support/poll.ts';
 import { createTestFolder } from '#test/support/test-folder.ts';
 
 const ORDER = {
@@ -44,6 +46,18 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
     await second.says('Stopping');
     expect(await second.end('SIGINT')).toBe(0);
     await expect.poll(() => second.output()).toContain('"msg":"stopped"');
+    expect(await checkout.running()).toEqual([]);
+  });
+
+  test('leaves nothing behind when it is ended at once while a server still starts', async () => {
+    await using checkout = await createCheckout();
+    const start = checkout.spawn();
+    await eventually(async () => (await checkout.running()).length > 0, { everyMs: 2 });
+    for (const { pid } of await checkout.running()) sendSignal(pid, 'SIGSTOP'); // it never gets ready
+    const hasEnded = start.ended.then(() => true);
+    // Those soon after the first count as one with it.
+    do start.signalGroup('SIGINT');
+    while (!(await Promise.race([hasEnded, delay(100, false)])));
     expect(await checkout.running()).toEqual([]);
   });
 
@@ -135,7 +149,7 @@ function startProcess(child: ChildProcess) {
       if (!output.includes(text)) throw new Error(`it ended before it said ${text}:\n${output}`);
     },
     signalGroup: (signal: NodeJS.Signals) => {
-      if (child.pid) process.kill(-child.pid, signal);
+      if (child.pid) sendSignal(-child.pid, signal);
     },
     end: async (signal: NodeJS.Signals) => {
       child.kill(signal);
