@@ -86,7 +86,8 @@ grant select, insert on outbox_audit to orders_app;
 -- busy or resting and keys that are parked are left out here, or they would fill the window. At least
 -- one row, and no more payload than bytes_max.
 -- The planner may only walk the primary key: its statistics tell of a table that was empty just now, and
--- by them it would read and sort the whole backlog for every 2000 rows of it.
+-- by them it would read and sort the whole backlog for every 2000 rows of it. And where they tell of one
+-- row, a join by id walks all rows for each: so each is looked up by itself, which `offset 0` insists on.
 create function outbox_waiting(
   for_topic text, from_id bigint, partitions integer, excluded integer[],
   rows_max integer, bytes_max integer
@@ -107,7 +108,10 @@ set enable_hashjoin = off set enable_mergejoin = off as $$
     limit rows_max
   ),
   summed as (select id, sum(bytes) over (order by id) - bytes as bytes_before from oldest)
-  select o.* from summed join outbox_events o using (id) where bytes_before < bytes_max order by id
+  select o.*
+  from summed, lateral (select * from outbox_events e where e.id = summed.id offset 0) o
+  where bytes_before < bytes_max
+  order by summed.id
 $$;
 
 -- How many rows of each topic are there from an id on, and the lowest and the last of them. The planner may

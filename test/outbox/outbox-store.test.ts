@@ -79,16 +79,19 @@ describe.skipIf(skipReason('postgres'))('reading the outbox', () => {
     expect(ids(await store.waiting(window))).toEqual([2, 4]);
   });
 
-  test('looks at no more rows than it gives, even by statistics of an empty table', async () => {
+  test.each([
+    ['an empty table', 1, 0],
+    ['a large table with one row', 10_000, 1],
+  ])('looks at no more rows than it gives, even by statistics of %s', async (_, before, left) => {
     await using db = await createTestDatabase();
-    await insertEvents(db, 'mine', eventsOf(['key'], 1));
-    await db.query('delete from outbox_events');
+    await insertEvents(db, 'mine', eventsOf(newKeys(before), 1));
+    await db.query('delete from outbox_events where id <= $1', [before - left]);
     await db.query('vacuum analyze outbox_events');
     await insertEvents(db, 'mine', eventsOf(newKeys(10_000), 1));
-    const before = await rowsLookedAt(db);
+    const lookedAt = await rowsLookedAt(db);
     await db.query(`select count(*) from outbox_waiting('mine', 0, 6, '{}', 1000, 1000000)`);
     const timesForEachRow = 2; // once to choose it, once to fetch it
-    expect((await rowsLookedAt(db)) - before).toBeLessThanOrEqual(1_000 * timesForEachRow);
+    expect((await rowsLookedAt(db)) - lookedAt).toBeLessThanOrEqual(1_000 * timesForEachRow);
   });
 });
 
