@@ -61,15 +61,18 @@ try {
     const pgbench = values.alone ? Number.NaN : await withPgbench(Number(values.seconds));
     const http = await overHttp(port, Number(values.seconds));
     rounds.push({ pgbench, http: http.perSecond });
+    const beside = values.alone
+      ? ''
+      : `, pgbench ${pgbench}/s, ratio ${(http.perSecond / pgbench).toFixed(2)}`;
     console.log(
-      `round ${round}: pgbench ${pgbench}/s, over HTTP ${http.perSecond}/s ` +
-        `(p50 ${http.p50Ms} ms, p99 ${http.p99Ms} ms, ${http.failed} failed), ` +
-        `ratio ${(http.perSecond / pgbench).toFixed(2)}, outbox ${await outboxRows()} rows`,
+      `round ${round}: over HTTP ${http.perSecond}/s (p50 ${http.p50Ms} ms, p99 ${http.p99Ms} ms, ` +
+        `${http.failed} failed)${beside}, outbox ${await outboxRows()} rows`,
     );
   }
   const ratios = rounds.map(({ pgbench, http }) => http / pgbench).toSorted((a, b) => a - b);
   const median = ratios[Math.floor(ratios.length / 2)] ?? 0;
-  console.log(`relay ${values.relay}: ${median.toFixed(2)} times pgbench (median of rounds)`);
+  if (!values.alone)
+    console.log(`relay ${values.relay}: ${median.toFixed(2)} times pgbench (median of rounds)`);
 } finally {
   service?.kill('SIGTERM');
   if (!('reason' in kafka)) await kafka.stop();
