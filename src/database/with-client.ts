@@ -4,22 +4,24 @@ import type { Pool, PoolClient } from 'pg';
 const alreadyKnown = () => {};
 
 /**
- * Uses a connection that is nobody else's meanwhile. One on which anything failed is closed: what is
- * still on its way there would be read as the answer to somebody else.
+ * Uses a connection that is nobody else's meanwhile. One that an error has spoilt is closed, never used
+ * again: what is still on its way there would be read as the answer to somebody else.
  */
 export async function withClient<Result>(
   pool: Pool,
   use: (client: PoolClient) => Promise<Result>,
+  isSpoilt: (error: unknown) => boolean = () => true,
 ): Promise<Result> {
   const client = await pool.connect();
   client.on('error', alreadyKnown);
-  let hasFailed = true;
+  let close = false;
   try {
-    const result = await use(client);
-    hasFailed = false;
-    return result;
+    return await use(client);
+  } catch (error) {
+    close = isSpoilt(error);
+    throw error;
   } finally {
     client.off('error', alreadyKnown);
-    client.release(hasFailed);
+    client.release(close);
   }
 }

@@ -1,14 +1,7 @@
 import type { Pool, PoolClient } from 'pg';
+import { withClient } from '#src/database/with-client.ts';
 import { WriteFailed } from './event-store.ts';
-import type {
-  KeyRef,
-  StoredAnswer,
-  StoredEvent,
-  Unit,
-  UnitStore,
-  Verdict,
-  WriteFailure,
-} from './event-store.ts';
+import type { KeyRef, StoredAnswer, StoredEvent, Unit, UnitStore, Verdict } from './event-store.ts';
 import { EVENT_COLUMNS, toStoredEvent } from './postgres-event-store.ts';
 import type { EventRow } from './postgres-event-store.ts';
 import { writeFailureOf } from './write-failure.ts';
@@ -41,7 +34,7 @@ export function createPostgresUnitStore<Rows>(
   const call = callOf(writeFunction.name, 3 + writeFunction.arguments([]).length);
   return {
     load: async (streamIds, keys) =>
-      withClient(pool, async (client) => {
+      withWriter(pool, async (client) => {
         const streams = await loadStreams(client, streamIds);
         const answers = await loadAnswers(client, keys);
         return {
@@ -54,7 +47,7 @@ export function createPostgresUnitStore<Rows>(
         };
       }),
     write: async (units) =>
-      withClient(pool, async (client) => {
+      withWriter(pool, async (client) => {
         const values = [
           streamsOf(units),
           eventsOf(units),
@@ -78,28 +71,23 @@ function callOf(name: string, count: number): string {
   return `select unit, verdict from ${name}(${parameters.join(', ')})`;
 }
 
-/** Losing a connection fails the query on it too, which is where it is handled. */
-const alreadyKnown = () => {};
-
-/** A connection that failed is closed, never used again: its late answers would be read as others'. */
-async function withClient<Result>(
+/** @throws WriteFailed, which tells what is known of what was asked */
+function withWriter<Result>(
   pool: Pool,
   use: (client: PoolClient) => Promise<Result>,
 ): Promise<Result> {
-  const client = await pool.connect().catch((error: unknown) => {
-    throw new WriteFailed('not_applied', error);
+  let isConnected = false;
+  const used = withClient(
+    pool,
+    (client) => {
+      isConnected = true;
+      return use(client);
+    },
+    (error) => writeFailureOf(error) === 'unknown',
+  );
+  return used.catch((error: unknown) => {
+    throw new WriteFailed(isConnected ? writeFailureOf(error) : 'not_applied', error);
   });
-  client.on('error', alreadyKnown);
-  let failure: WriteFailure | undefined;
-  try {
-    return await use(client);
-  } catch (error) {
-    failure = writeFailureOf(error);
-    throw new WriteFailed(failure, error);
-  } finally {
-    client.off('error', alreadyKnown);
-    client.release(failure === 'unknown');
-  }
 }
 
 type LoadedStream = Readonly<{ category: string; events: StoredEvent[] }>;

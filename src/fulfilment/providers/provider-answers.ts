@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import type {
-  SendOutcome,
   CancelOutcome,
   LookUpOutcome,
+  SendOutcome,
   UnknownOutcome,
 } from '#src/sagas/saga-call.ts';
 import type { ProviderAnswer } from './provider-http.ts';
