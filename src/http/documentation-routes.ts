@@ -31,7 +31,8 @@ const PAGE_HEADERS: AnswerHeaders = {
 
 /**
  * GET /openapi.json, which describes `routes` and itself, and GET /asyncapi.json, which describes
- * `channel`; for people, /docs, /docs/events and /docs/problems. Swagger UI comes from its package, so nothing is loaded from elsewhere.
+ * `channel`; for people, /docs, /docs/events and /docs/problems. Swagger UI comes from its package, so
+ * nothing is loaded from elsewhere.
  */
 export function documentationRoutes(routes: readonly Route[], channel: ChannelSpec): Route[] {
   const openApi: Route = openApiRoute(() => document);

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
+import { isOutage } from '#src/database/is-outage.ts';
 import type { EventMetadata, StreamAppend } from '#src/event-store/event-store.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import {
@@ -163,7 +164,7 @@ async function runGuarded<Subject, Rows>(
     if (holder.cutting.aborted) return; // it is left to its lease
     log.error({ sagaId, failures, err }, 'saga run failed, giving it back');
     const dueInMs = Math.ceil(fullJitterMs(failures + 1, limits.retry));
-    const failed = !isOutage(err);
+    const failed = !isOfDatabase(err);
     const givenBack =
       !failed || failures + 1 < FAILED_RUNS_MAX
         ? giveBack(pool, claim, { dueInMs, failed })
@@ -175,8 +176,9 @@ async function runGuarded<Subject, Rows>(
 }
 
 /** Says nothing of the saga: it is not to wait for an operator because the database was away. */
-function isOutage(error: unknown): boolean {
+function isOfDatabase(error: unknown): boolean {
   return (
+    isOutage(error) ||
     error instanceof StoreUnavailable ||
     error instanceof CommandUncertain ||
     error instanceof CommandOverloaded
