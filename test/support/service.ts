@@ -18,6 +18,10 @@ export type ServiceOptions = Readonly<{
   brokers?: readonly string[];
   /** More settings; LOG_LEVEL is `warn` if unset. */
   env?: Readonly<Record<string, string>>;
+  /** Of another release; this one if unset. */
+  main?: string;
+  /** Told of each line as it is written. */
+  onLine?: (line: string) => void;
 }>;
 
 /** How a process ended. */
@@ -90,8 +94,12 @@ type Running = Readonly<{
   terminate(): Promise<Exit>;
 }>;
 
-function run({ databaseUrl, brokers = [], env }: ServiceOptions, port: number, lines: string[]) {
-  const child = spawn(process.execPath, ['--disable-warning=FSTDEP023', MAIN], {
+function run(
+  { databaseUrl, brokers = [], env, main = MAIN, onLine }: ServiceOptions,
+  port: number,
+  lines: string[],
+) {
+  const child = spawn(process.execPath, ['--disable-warning=FSTDEP023', main], {
     env: {
       PATH: process.env['PATH'],
       HOST: '127.0.0.1',
@@ -104,7 +112,10 @@ function run({ databaseUrl, brokers = [], env }: ServiceOptions, port: number, l
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   for (const output of [child.stdout, child.stderr]) {
-    createInterface(output).on('line', (line) => lines.push(line));
+    createInterface(output).on('line', (line) => {
+      lines.push(line);
+      onLine?.(line);
+    });
   }
   let asked = performance.now();
   const ended = new Promise<Exit>((resolve, reject) => {

@@ -1,0 +1,36 @@
+import { cp, readFile, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createTestFolder } from './test-folder.ts';
+
+const ROOT = new URL('../../', import.meta.url).pathname;
+
+/** Another release of the service: its code as files of its own. `await using` deletes it. */
+export type Release = AsyncDisposable & Readonly<{ main: string }>;
+
+/** What a release has that this one has not. */
+export type ReleaseChanges = Readonly<{
+  /** By path: text of this release, and what stands there instead. */
+  edits?: Readonly<Record<string, readonly (readonly [from: string, to: string])[]>>;
+  /** By path: files that this release does not have. */
+  files?: Readonly<Record<string, string>>;
+}>;
+
+/** Copies this release and changes it. @throws when a text to be replaced is not there */
+export async function makeRelease({ edits = {}, files = {} }: ReleaseChanges): Promise<Release> {
+  const folder = await createTestFolder('release-');
+  const at = (path: string) => join(folder.path, path);
+  for (const path of ['src', 'migrations', 'package.json']) {
+    await cp(join(ROOT, path), at(path), { recursive: true });
+  }
+  await symlink(join(ROOT, 'node_modules'), at('node_modules'));
+  for (const [path, replacements] of Object.entries(edits)) {
+    let text = await readFile(at(path), 'utf8');
+    for (const [from, to] of replacements) {
+      if (!text.includes(from)) throw new Error(`${path} does not hold ${from}`);
+      text = text.replace(from, () => to);
+    }
+    await writeFile(at(path), text);
+  }
+  for (const [path, text] of Object.entries(files)) await writeFile(at(path), text);
+  return { main: at('src/main.ts'), [Symbol.asyncDispose]: folder[Symbol.asyncDispose] };
+}
