@@ -7,7 +7,7 @@ import { countAppends, countLoads, relayMetrics, sagaMetrics, watchGauges } from
 import type { Config } from './config.ts';
 import { createDatabase } from './database/database.ts';
 import type { Database } from './database/database.ts';
-import { agreeOnEventSchemas } from './event-store/event-schemas.ts';
+import { requireReadable } from './event-store/event-schemas.ts';
 import type { Unit } from './event-store/event-store.ts';
 import { createGroupCommit } from './event-store/group-commit.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
@@ -97,7 +97,7 @@ export function createApp(
 
   return {
     async start() {
-      await agreeOnEventSchemas(pool, [...orderEventCodec.readable, ...sagaEventCodec.readable]);
+      await requireReadable(pool, [...orderEventCodec.readable, ...sagaEventCodec.readable]);
       await outboxMonitor.refresh().catch((err: unknown) => {
         log.warn({ err }, 'could not look into the outbox, will look again');
       });

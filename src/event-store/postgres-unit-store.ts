@@ -1,5 +1,6 @@
 import type { Pool, PoolClient } from 'pg';
 import { withClient } from '#src/database/with-client.ts';
+import { createAnnounceEvents } from './event-schemas.ts';
 import { WriteFailed } from './event-store.ts';
 import type { KeyRef, StoredAnswer, StoredEvent, Unit, UnitStore, Verdict } from './event-store.ts';
 import { EVENT_COLUMNS, toStoredEvent } from './postgres-event-store.ts';
@@ -31,6 +32,7 @@ export function createPostgresUnitStore<Rows>(
   pool: Pool,
   writeFunction: WriteFunction<Rows>,
 ): UnitStore<Rows> {
+  const announce = createAnnounceEvents();
   const call = callOf(writeFunction.name, 3 + writeFunction.arguments([]).length);
   return {
     load: async (streamIds, keys) =>
@@ -48,6 +50,9 @@ export function createPostgresUnitStore<Rows>(
       }),
     write: async (units) =>
       withWriter(pool, async (client) => {
+        await announce(client, units).catch((error: unknown) => {
+          throw new WriteFailed('not_applied', error);
+        });
         const values = [
           streamsOf(units),
           eventsOf(units),
@@ -86,6 +91,7 @@ function withWriter<Result>(
     (error) => writeFailureOf(error) === 'unknown',
   );
   return used.catch((error: unknown) => {
+    if (error instanceof WriteFailed) throw error;
     throw new WriteFailed(isConnected ? writeFailureOf(error) : 'not_applied', error);
   });
 }

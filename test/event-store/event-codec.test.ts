@@ -53,3 +53,39 @@ test('new events are stored with the newest version', () => {
     [1, 2, 3].map((schemaVersion) => ({ type: 'Renamed', schemaVersion })),
   );
 });
+
+describe('decoding what the next release writes', () => {
+  const before = createEventCodec<Renamed>(
+    z.object({
+      type: z.literal('Renamed'),
+      data: z.object({ first: z.string(), last: z.string() }),
+    }),
+    { Renamed: [(data) => ({ ...Object(data), last: '-' })] },
+    {
+      Renamed: [
+        (data) => ({ first: Object(data).given, last: Object(data).family }),
+        (data) => Object(data).name,
+      ],
+    },
+  );
+
+  test.each([
+    [1, { first: 'Ada' }, '-'],
+    [2, { first: 'Ada', last: 'Lovelace' }, 'Lovelace'],
+    [3, { given: 'Ada', family: 'Lovelace' }, 'Lovelace'],
+    [4, { name: { given: 'Ada', family: 'Lovelace' } }, 'Lovelace'],
+  ])('takes version %i to the one that is written here', (schemaVersion, data, last) => {
+    expect(before.decode({ type: 'Renamed', schemaVersion, data }).data).toEqual({
+      first: 'Ada',
+      last,
+    });
+  });
+
+  test('reads it and goes on writing its own version', () => {
+    expect(before.schemaVersion('Renamed')).toBe(2);
+    expect(before.readable.map(({ schemaVersion }) => schemaVersion)).toEqual([1, 2, 3, 4]);
+    expect(() => before.decode({ type: 'Renamed', schemaVersion: 5, data: {} })).toThrow(
+      EventUnreadable,
+    );
+  });
+});
