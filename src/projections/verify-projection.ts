@@ -83,7 +83,10 @@ async function drawStreams(
   return rows.map((row) => row.stream_id);
 }
 
-/** The rows of these streams that are not as they say. */
+/**
+ * The rows of these streams that are not as they say, by the columns that this release knows: one that a
+ * newer release has added is filled by that one.
+ */
 async function compare(
   client: PoolClient,
   projection: Projection,
@@ -92,9 +95,15 @@ async function compare(
   const stored = await storedRows(client, projection, [...streams.keys()]);
   return [...streams].flatMap(([key, stream]) => {
     const expected = projection.project(stream);
-    const row = stored.get(key) ?? null;
+    const row = knownPart(stored.get(key), expected);
     return isDeepStrictEqual(row, expected) ? [] : [{ key, expected, stored: row }];
   });
+}
+
+/** Null where there is no such row. */
+function knownPart(row: ReadModelRow | undefined, expected: ReadModelRow): ReadModelRow | null {
+  if (!row) return null;
+  return Object.fromEntries(Object.entries(row).filter(([column]) => column in expected));
 }
 
 async function storedRows(

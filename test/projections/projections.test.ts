@@ -68,6 +68,30 @@ describe.skipIf(skipReason('postgres'))('the read model of orders', () => {
     });
   });
 
+  test('is right although a newer release has added a column, which a rebuild leaves alone', async () => {
+    await using database = await createTestDatabase();
+    await using service = connect(database);
+    await Promise.all(lives.map((life) => service.run(...life)));
+    await database.query(
+      'alter table orders_summary add column note text, add column rank integer',
+    );
+    await database.query(`update orders_summary set note = 'kept', rank = 1`);
+    const right = {
+      code: 0,
+      text: 'orders_summary: 5 checked, 0 not as their streams say',
+    };
+    expect(await command(service, 'verify')).toEqual(right);
+    expect(await command(service, 'rebuild')).toMatchObject({ code: 0 });
+    expect(await command(service, 'verify')).toEqual(right);
+    expect(await database.query('select distinct note, rank from orders_summary')).toEqual([
+      { note: 'kept', rank: 1 },
+    ]);
+    await database.query(`update orders_summary set tracking_number = 'T-0'`);
+    expect(await command(service, 'verify')).toMatchObject({
+      text: expect.stringContaining('5 checked, 5 not'),
+    });
+  });
+
   test.each<[string, string]>([
     ['a wrong status', `update orders_summary set status = 'shipped' where status = 'pending'`],
     ['a wrong amount', `update orders_summary set captured_cents = 1 where status = 'paid'`],
