@@ -60,20 +60,21 @@ function payRoute(run: RunOrderCommand): Route {
     method: 'POST',
     path: '/v1/orders/{orderId}/pay',
     operationId: 'payOrder',
-    summary: 'Record the payment of an order',
+    summary: 'Record a payment of an order that has happened',
     description:
-      'amountCents must be the total. The same payment again changes nothing. That a paymentId is ' +
-      'used for one order only is not checked.',
+      'Any payment is recorded, also a second one, one of another amount than the total, one of an ' +
+      'order that is shipped or cancelled, and one beside a fulfilment: 200 says so, and owedCents what ' +
+      'is to be given back. The order is paid once its payments cover the total. amountCents is in the ' +
+      'currency of the order. The same payment again changes nothing. That a paymentId is used for one ' +
+      'order only is not checked.',
     body: payOrderBody,
     example: { paymentId: 'pay-1', amountCents: 2500 },
-    answers: { 200: orderAnswered('The order, paid.') },
+    answers: { 200: orderAnswered('The order, with the payment.') },
     problems: problems(
       'order_not_found',
-      'order_already_paid',
-      'order_already_shipped',
-      'order_cancelled',
-      'fulfilment_running',
       'payment_amount_mismatch',
+      'payment_id_taken',
+      'too_many_payments',
     ),
     handle: ({ body, params, ...request }) =>
       run(request, params.orderId, { type: 'PayOrder', ...body }),
@@ -87,7 +88,9 @@ function shipRoute(run: RunOrderCommand): Route {
     path: '/v1/orders/{orderId}/ship',
     operationId: 'shipOrder',
     summary: 'Record the shipment of a paid order',
-    description: 'The same trackingNumber again changes nothing.',
+    description:
+      'Ask before the parcel leaves: of a shipment and a cancellation the first wins, and the other is ' +
+      'refused. The same trackingNumber again changes nothing.',
     body: shipOrderBody,
     example: { trackingNumber: 'T-1', carrier: 'post' },
     answers: { 200: orderAnswered('The order, shipped.') },
@@ -111,7 +114,7 @@ function cancelRoute(run: RunOrderCommand): Route {
     operationId: 'cancelOrder',
     summary: 'Cancel an order that has not left',
     description:
-      'refundAmountCents of the answer is what is owed to the customer. While a fulfilment runs the ' +
+      'owedCents of the answer is what is owed to the customer. While a fulfilment runs the ' +
       'answer is 202: the order is cancelled when everything has been undone.',
     body: cancelOrderBody,
     example: { reason: 'changed my mind' },
@@ -131,9 +134,11 @@ function refundRoute(run: RunOrderCommand): Route {
     method: 'POST',
     path: '/v1/orders/{orderId}/refund',
     operationId: 'refundOrder',
-    summary: 'Record a refund of a cancelled order',
+    summary: 'Record a refund of what an order owes',
     description:
-      'In parts if need be, a hundred at most, up to what is owed. The same refund again changes nothing.',
+      'A cancelled order owes all that was captured, any other what exceeds its total. In parts if need ' +
+      'be, a hundred at most, up to owedCents. paymentId names the payment that is given back; the ' +
+      'newest with enough left if it is absent. The same refund again changes nothing.',
     body: refundOrderBody,
     example: { refundId: 'ref-1', amountCents: 2500 },
     answers: { 200: orderAnswered('The order, with what it has given back.') },

@@ -48,7 +48,10 @@ const described: Readonly<{
   },
   PaymentCaptured: {
     title: 'Payment captured',
-    summary: 'Money was captured; where the order was cancelled before, it is owed back.',
+    summary:
+      'Money was captured. An order may have several: it is paid once they cover its total. What exceeds ' +
+      'the total is owed back, and all of it where the order was cancelled before. amountCents is 0 for ' +
+      'an order that costs nothing.',
     version: 2,
     example: { type: 'PaymentCaptured', data: { amountCents: 2500, paymentId: 'pay-1' } },
   },
@@ -60,7 +63,9 @@ const described: Readonly<{
   },
   OrderCancelled: {
     title: 'Order cancelled',
-    summary: 'The order was cancelled; refundAmountCents is owed to the customer.',
+    summary:
+      'The order was cancelled. refundAmountCents is all that was captured so far; what is still owed is ' +
+      'that less what was refunded, and what is captured later.',
     version: 3,
     example: {
       type: 'OrderCancelled',
@@ -69,7 +74,7 @@ const described: Readonly<{
   },
   PaymentRefunded: {
     title: 'Payment refunded',
-    summary: 'Money was given back to the customer.',
+    summary: 'Money was given back to the customer, of this payment.',
     version: 4,
     example: {
       type: 'PaymentRefunded',

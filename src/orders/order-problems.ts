@@ -25,7 +25,7 @@ const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, '
   order_already_paid: {
     status: 409,
     title: 'Order already paid',
-    advice: 'Another payment was captured. Do not charge again; read the order for its payment.',
+    advice: 'It is paid and handled by hand: ship or cancel it instead.',
   },
   order_not_paid: {
     status: 409,
@@ -35,7 +35,7 @@ const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, '
   order_already_shipped: {
     status: 409,
     title: 'Order already shipped',
-    advice: 'The parcel has left: nothing about the order can be changed any more.',
+    advice: 'The parcel has left: the order can no longer be shipped, cancelled or fulfilled.',
   },
   order_cancelled: {
     status: 409,
@@ -45,7 +45,9 @@ const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, '
   order_not_cancelled: {
     status: 409,
     title: 'Order not cancelled',
-    advice: 'Only what a cancelled order owes is refunded. Cancel it first.',
+    advice:
+      'It owes nothing: only payments above its total are given back before it is cancelled. Cancel ' +
+      'it first.',
   },
   total_too_large: {
     status: 400,
@@ -54,18 +56,37 @@ const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, '
   },
   payment_amount_mismatch: {
     status: 422,
-    title: 'Amount is not the total',
-    advice: 'Pay exactly the totalCents of the order.',
+    title: 'Amount cannot be a payment',
+    advice:
+      'Nothing was recorded. A payment of 0 is one only of a pending order whose total is 0, and all ' +
+      'payments of an order together are 2^53-1 at most.',
+  },
+  payment_id_taken: {
+    status: 409,
+    title: 'Payment id taken',
+    advice:
+      'This paymentId stands for another amount already. Nothing was recorded. Compare both with the ' +
+      'payment provider; report a second payment under its own id.',
+  },
+  too_many_payments: {
+    status: 409,
+    title: 'Too many payments',
+    advice:
+      'An order takes 100 payments at most. Nothing was recorded: give this one back outside of this ' +
+      'service.',
   },
   refund_exceeds_owed: {
     status: 422,
     title: 'Refund above what is owed',
-    advice: 'Refund at most capturedCents less refundedCents.',
+    advice:
+      'Refund at most owedCents of the order, and of a payment that you name at most what is left of it.',
   },
   refund_id_taken: {
     status: 409,
     title: 'Refund id taken',
-    advice: 'This refundId stands for another amount already. Choose a new one.',
+    advice:
+      'This refundId stands for another amount or payment already. Nothing was recorded. Report ' +
+      'another refund under its own id.',
   },
   too_many_refunds: {
     status: 409,
@@ -76,7 +97,8 @@ const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, '
   fulfilment_running: {
     status: 409,
     title: 'Fulfilment running',
-    advice: 'The saga of this order pays, ships and refunds. Follow its fulfilment, or cancel.',
+    advice:
+      'The saga of this order ships it and refunds what it captured. Follow its fulfilment, or cancel.',
   },
   cancellation_requested: {
     status: 409,

@@ -28,7 +28,12 @@ export const placeOrderBody = z.strictObject({
 export const payOrderBody = z.strictObject({ paymentId: reference, amountCents: cents(0) });
 export const shipOrderBody = z.strictObject({ trackingNumber: reference, carrier: reference });
 export const cancelOrderBody = z.strictObject({ reason: safeText(1, 500) });
-export const refundOrderBody = z.strictObject({ refundId: reference, amountCents: cents(1) });
+export const refundOrderBody = z.strictObject({
+  refundId: reference,
+  amountCents: cents(1),
+  /** The payment that it gives back; the newest with enough left unless told. */
+  paymentId: reference.optional(),
+});
 
 export const orderParams = z.strictObject({ orderId: uuid });
 
@@ -72,6 +77,7 @@ export const orderAnswer = z.object({
   refundAmountCents: z.int().optional(),
   capturedCents: z.int(),
   refundedCents: z.int(),
+  owedCents: z.int().min(0),
   fulfilment: z.enum(['running', 'compensating', 'completed', 'compensated', 'stuck']).optional(),
   cancellationRequestedAt: instant.optional(),
 });
@@ -86,6 +92,7 @@ export const orderSummary = orderAnswer.pick({
   totalCents: true,
   capturedCents: true,
   refundedCents: true,
+  owedCents: true,
   version: true,
   placedAt: true,
   paidAt: true,

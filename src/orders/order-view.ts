@@ -1,4 +1,5 @@
 import type { OrderEvent, OrderItem } from './domain/order-events.ts';
+import { isPaid, owedCents } from './domain/order-money.ts';
 
 /** An order as people see it: the body of every answer that shows one. Unset fields are left out. */
 export type OrderView = Readonly<{
@@ -21,6 +22,8 @@ export type OrderView = Readonly<{
   refundAmountCents?: number;
   capturedCents: number;
   refundedCents: number;
+  /** What it owes its customer now: all that is left of a cancelled order's payments, else the excess. */
+  owedCents: number;
   /** How far its saga is, as far as the order itself knows; absent where it is handled by hand. */
   fulfilment?: FulfilmentState;
   cancellationRequestedAt?: string;
@@ -42,21 +45,21 @@ export class StreamDamaged extends Error {
 
 /** Folds one more event into the view; `null` is an order that has no event yet. */
 export function evolveView(view: OrderView | null, event: RecordedOrderEvent): OrderView {
+  const after = evolved(view, event);
+  return { ...after, owedCents: owedCents(after) };
+}
+
+function evolved(view: OrderView | null, event: RecordedOrderEvent): OrderView {
   if (event.type === 'OrderPlaced') return placed(event);
   if (view === null) throw new StreamDamaged(event.version);
   const { version, recordedAt } = event;
   switch (event.type) {
-    case 'PaymentCaptured':
-      return {
-        ...view,
-        version,
-        ...(view.status === 'pending' && {
-          status: 'paid',
-          paidAt: recordedAt,
-          paymentId: event.data.paymentId,
-        }),
-        capturedCents: view.capturedCents + event.data.amountCents,
-      };
+    case 'PaymentCaptured': {
+      const { amountCents, paymentId } = event.data;
+      const after = { ...view, version, capturedCents: view.capturedCents + amountCents };
+      const pays = view.status === 'pending' && isPaid(after, view.fulfilment !== undefined);
+      return pays ? { ...after, status: 'paid', paidAt: recordedAt, paymentId } : after;
+    }
     case 'OrderShipped':
       return {
         ...view,
@@ -100,6 +103,7 @@ function placed(event: Extract<RecordedOrderEvent, { type: 'OrderPlaced' }>): Or
     placedAt: event.recordedAt,
     capturedCents: 0,
     refundedCents: 0,
+    owedCents: 0,
   };
 }
 

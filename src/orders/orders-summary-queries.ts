@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { Reads } from '#src/database/reads.ts';
 import { instant, uuid } from '#src/http/fields.ts';
+import { owedCents } from './domain/order-money.ts';
 import type { orderSummary } from './order-schemas.ts';
 
 export type OrderSummary = z.infer<typeof orderSummary>;
@@ -105,15 +106,19 @@ function parseJson(text: string): unknown {
 }
 
 function toSummary(row: Row): OrderSummary {
+  const money = {
+    totalCents: row.total_cents,
+    capturedCents: row.captured_cents,
+    refundedCents: row.refunded_cents,
+  };
   return {
     orderId: row.order_id,
     customerId: row.customer_id,
     status: row.status,
     currency: row.currency,
     itemCount: row.item_count,
-    totalCents: row.total_cents,
-    capturedCents: row.captured_cents,
-    refundedCents: row.refunded_cents,
+    ...money,
+    owedCents: owedCents({ ...money, status: row.status }),
     version: row.version,
     placedAt: row.placed_at.toISOString(),
     ...(row.paid_at && { paidAt: row.paid_at.toISOString() }),

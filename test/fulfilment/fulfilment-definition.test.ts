@@ -28,6 +28,7 @@ const view: OrderView = {
   placedAt: '2026-01-01T00:00:00.000Z',
   capturedCents: 0,
   refundedCents: 0,
+  owedCents: 0,
 };
 
 type Command = Readonly<{

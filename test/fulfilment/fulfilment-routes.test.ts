@@ -124,8 +124,8 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
       status: 202,
       body: { version: 2 },
     });
-    const pay = { paymentId: 'p', amountCents: 2500 };
-    expect(await api.call('POST', `/v1/orders/${orderId}/pay`, pay)).toMatchObject({
+    const ship = { trackingNumber: 't', carrier: 'post' };
+    expect(await api.call('POST', `/v1/orders/${orderId}/ship`, ship)).toMatchObject({
       status: 409,
       body: { code: 'fulfilment_running' },
     });

@@ -29,6 +29,7 @@ const view: FulfilledOrder['view'] = {
   placedAt: '2026-01-01T00:00:00.000Z',
   capturedCents: 0,
   refundedCents: 0,
+  owedCents: 0,
 };
 
 /** How one call goes; `late` takes effect some calls later. */

@@ -26,6 +26,7 @@ const summaryFields = {
   cancelledAt: instant.optional(),
   capturedCents: cents,
   refundedCents: cents,
+  owedCents: cents,
 };
 
 export const summaryShape = z.strictObject(summaryFields);

@@ -61,7 +61,7 @@ describe.skipIf(skipReason('postgres'))('the checks of the guarantee tests', () 
     [
       'an amount is another',
       `update events set data = data || '{"amountCents": 1}' where ${paid}`,
-      /a payment is the total/,
+      /only a paid order is shipped/,
     ],
     [
       'an event cannot follow',

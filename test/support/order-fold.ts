@@ -22,7 +22,15 @@ export class ImpossibleHistory extends Error {}
 export function foldOrder(events: readonly StoredEvent[]): Order {
   const [first, ...rest] = events;
   if (first?.type !== 'OrderPlaced') throw impossible(first, 'a history begins with OrderPlaced');
-  return rest.reduce(applied, placed(first));
+  return rest.reduce((order, event) => owing(applied(order, event)), placed(first));
+}
+
+/** What was captured and is neither given back nor earned: a cancelled order earns nothing. */
+function owing(order: Order): Order {
+  const { status, totalCents, capturedCents, refundedCents } = order;
+  const keptCents = capturedCents - refundedCents;
+  if (status === 'cancelled') return { ...order, owedCents: keptCents };
+  return { ...order, owedCents: keptCents > totalCents ? keptCents - totalCents : 0 };
 }
 
 function placed(event: StoredEvent): Order {
@@ -50,6 +58,7 @@ function placed(event: StoredEvent): Order {
     placedAt: event.recorded_at.toISOString(),
     capturedCents: 0,
     refundedCents: 0,
+    owedCents: 0,
   };
 }
 
@@ -63,9 +72,13 @@ function applied(order: Order, event: StoredEvent): Order {
   if (type === 'PaymentCaptured') {
     const amount = whole(data, 'amountCents');
     const capturedCents = order.capturedCents + amount;
-    if (order.status === 'cancelled') return { ...next, capturedCents };
-    need(order.status === 'pending', 'only a pending order is paid');
-    need(amount === order.totalCents, 'a payment is the total');
+    need(
+      amount > 0 || order.totalCents === 0,
+      'a payment moves money, unless there is none to pay',
+    );
+    if (order.status !== 'pending' || capturedCents < order.totalCents) {
+      return { ...next, capturedCents };
+    }
     return {
       ...next,
       status: 'paid',
@@ -82,15 +95,14 @@ function applied(order: Order, event: StoredEvent): Order {
   if (type === 'OrderCancelled') {
     need(order.status === 'pending' || order.status === 'paid', 'an end state never changes');
     const refundAmountCents = whole(data, 'refundAmountCents');
-    const owed = order.capturedCents - order.refundedCents;
-    need(refundAmountCents === owed, 'what is owed is what was captured and not given back');
+    need(refundAmountCents === order.capturedCents, 'it tells all that was captured');
     const reason = text(data, 'reason');
     return { ...next, status: 'cancelled', cancelledAt: at, reason, refundAmountCents };
   }
   if (type === 'PaymentRefunded') {
-    need(order.status === 'cancelled', 'only a cancelled order is refunded');
-    const refundedCents = order.refundedCents + whole(data, 'amountCents');
-    need(refundedCents <= order.capturedCents, 'no more is given back than was taken');
+    const amount = whole(data, 'amountCents');
+    need(amount <= order.owedCents, 'no more is given back than is owed');
+    const refundedCents = order.refundedCents + amount;
     return { ...next, refundedCents };
   }
   throw impossible(event, 'an event of another kind');

@@ -23,10 +23,11 @@ export const refund: OrderCommand = {
 };
 export const fulfil: OrderCommand = { type: 'FulfilOrder', sagaId: 'saga-1' };
 
-export const placed: OrderEvent = {
+export const placedFor = (totalCents: number): OrderEvent => ({
   type: 'OrderPlaced',
   data: { orderId, customerId: 'c-1', currency: 'EUR', items, totalCents },
-};
+});
+export const placed = placedFor(totalCents);
 export const paid: OrderEvent = {
   type: 'PaymentCaptured',
   data: { amountCents: totalCents, paymentId: 'pay-1' },

@@ -11,10 +11,17 @@ export type OrderCommand =
       /** Starts its fulfilment at once, under this id. */
       sagaId?: string;
     }>
+  /** Reports a payment that has happened. */
   | Readonly<{ type: 'PayOrder'; paymentId: string; amountCents: number }>
   | Readonly<{ type: 'ShipOrder'; trackingNumber: string; carrier: string }>
   | Readonly<{ type: 'CancelOrder'; reason: string }>
-  | Readonly<{ type: 'RefundOrder'; refundId: string; amountCents: number }>
+  /** `paymentId`: the payment that it gives back, where that is not left to the rules. */
+  | Readonly<{
+      type: 'RefundOrder';
+      refundId: string;
+      amountCents: number;
+      paymentId?: string | undefined;
+    }>
   | Readonly<{ type: 'FulfilOrder'; sagaId: string }>;
 
 /** What the saga of an order reports. Facts about the outside world are taken whenever they come. */

@@ -16,12 +16,16 @@ export type OrderEvent =
         totalCents: number;
       }>;
     }>
+  /** Money was taken, whatever the order was by then. What exceeds what it may keep is owed back. */
   | Readonly<{
       type: 'PaymentCaptured';
       data: Readonly<{ amountCents: number; paymentId: string }>;
     }>
   | Readonly<{ type: 'OrderShipped'; data: Readonly<{ trackingNumber: string; carrier: string }> }>
-  /** `refundAmountCents` is what is owed to the customer: all that was captured. */
+  /**
+   * `refundAmountCents` is all that was captured so far. What is still owed is that less what was given
+   * back, and what is captured later.
+   */
   | Readonly<{
       type: 'OrderCancelled';
       data: Readonly<{ reason: string; refundAmountCents: number }>;

@@ -9,6 +9,8 @@ export type RejectionCode =
   | 'order_not_cancelled'
   | 'total_too_large'
   | 'payment_amount_mismatch'
+  | 'payment_id_taken'
+  | 'too_many_payments'
   | 'refund_exceeds_owed'
   | 'refund_id_taken'
   | 'too_many_refunds'

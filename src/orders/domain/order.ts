@@ -1,26 +1,26 @@
 import type { FulfilmentCommand, OrderCommand } from './order-commands.ts';
 import type { OrderEvent, OrderItem } from './order-events.ts';
+import { isPaid, owedCents } from './order-money.ts';
+import type { OrderMoney } from './order-money.ts';
 import { OrderRejected } from './order-rejected.ts';
 
-/** Parts of a refund by hand: they make a stream longer, and every fold of it. */
+/** Payments and refunds that callers may report: each makes the stream longer, and every fold of it. */
+const PAYMENTS_MAX = 100;
 const REFUNDS_MAX = 100;
 
 /** `unplaced` is an order that has no event yet; it is never shown. */
-export type OrderStatus = 'unplaced' | 'pending' | 'paid' | 'shipped' | 'cancelled';
+export type OrderStatus = OrderMoney['status'];
 
 /** Only what `decide` needs to know. What people read is folded in `order-view.ts`. */
-export type Order = Readonly<{
-  status: OrderStatus;
-  totalCents: number;
-  capturedCents: number;
-  refundedCents: number;
-  payments: readonly Readonly<{ paymentId: string; amountCents: number }>[];
-  refunds: readonly Readonly<{ refundId: string; amountCents: number }>[];
-  trackingNumber: string | null;
-  fulfilmentStarted: boolean;
-  cancellationRequested: boolean;
-  shipmentRequested: boolean;
-}>;
+export type Order = OrderMoney &
+  Readonly<{
+    payments: readonly Readonly<{ paymentId: string; amountCents: number }>[];
+    refunds: readonly Readonly<{ refundId: string; amountCents: number; paymentId: string }>[];
+    trackingNumber: string | null;
+    fulfilmentStarted: boolean;
+    cancellationRequested: boolean;
+    shipmentRequested: boolean;
+  }>;
 
 export const initialOrder: Order = {
   status: 'unplaced',
@@ -40,13 +40,12 @@ export function evolve(order: Order, event: OrderEvent): Order {
   switch (event.type) {
     case 'OrderPlaced':
       return { ...order, status: 'pending', totalCents: event.data.totalCents };
-    case 'PaymentCaptured':
-      return {
-        ...order,
-        status: order.status === 'pending' ? 'paid' : order.status,
-        capturedCents: order.capturedCents + event.data.amountCents,
-        payments: [...order.payments, event.data],
-      };
+    case 'PaymentCaptured': {
+      const capturedCents = order.capturedCents + event.data.amountCents;
+      const after = { ...order, capturedCents, payments: [...order.payments, event.data] };
+      const pays = order.status === 'pending' && isPaid(after, order.fulfilmentStarted);
+      return pays ? { ...after, status: 'paid' } : after;
+    }
     case 'OrderShipped':
       return { ...end(order, 'shipped'), trackingNumber: event.data.trackingNumber };
     case 'OrderCancelled':
@@ -68,7 +67,11 @@ export function evolve(order: Order, event: OrderEvent): Order {
 
 /** An order ends once: what arrives after its end cannot end it again. */
 function end(order: Order, status: 'shipped' | 'cancelled'): Order {
-  return order.status === 'shipped' || order.status === 'cancelled' ? order : { ...order, status };
+  return isOver(order) ? order : { ...order, status };
+}
+
+function isOver({ status }: Order): boolean {
+  return status === 'shipped' || status === 'cancelled';
 }
 
 /**
@@ -136,17 +139,22 @@ export function isRepeat(command: OrderCommand | FulfilmentCommand, order: Order
     case 'RefundOrder':
     case 'RecordRefund':
       return order.refunds.some(
-        ({ refundId, amountCents }) =>
-          refundId === command.refundId && amountCents === command.amountCents,
+        ({ refundId, amountCents, paymentId }) =>
+          refundId === command.refundId &&
+          amountCents === command.amountCents &&
+          paymentId === (command.paymentId ?? paymentId),
       );
     case 'FulfilOrder':
-      return order.fulfilmentStarted && order.status !== 'cancelled' && order.status !== 'shipped';
+      return order.fulfilmentStarted && !isOver(order);
     case 'RequestShipment':
       return order.shipmentRequested;
   }
 }
 
-/** What a caller may ask of the order as it is now, as the last part of its route. */
+/**
+ * What a caller may ask of the order as it is now, as the last part of its route. A payment that has
+ * happened is recorded even where none is asked for.
+ */
 export function allowedCommands(order: Order): string[] {
   const byHand = !order.fulfilmentStarted;
   const cancellable = order.status === 'pending' || order.status === 'paid';
@@ -154,17 +162,12 @@ export function allowedCommands(order: Order): string[] {
     ...(byHand && order.status === 'pending' ? ['pay', 'fulfil'] : []),
     ...(byHand && order.status === 'paid' ? ['ship'] : []),
     ...(cancellable && !order.shipmentRequested && !order.cancellationRequested ? ['cancel'] : []),
-    ...(byHand && order.status === 'cancelled' && isRefundable(order) ? ['refund'] : []),
+    ...((byHand || isOver(order)) && isRefundable(order) ? ['refund'] : []),
   ];
 }
 
 function isRefundable(order: Order): boolean {
   return owedCents(order) > 0 && order.refunds.length < REFUNDS_MAX;
-}
-
-/** What a cancelled order still owes its customer. */
-function owedCents(order: Order): number {
-  return order.capturedCents - order.refundedCents;
 }
 
 type Command<Type> = Extract<OrderCommand, { type: Type }>;
@@ -188,11 +191,20 @@ function totalOf(items: readonly OrderItem[]): number {
   return Number(total);
 }
 
+/**
+ * A payment is a fact: it is recorded whatever the order is by now, and what the order has no claim to
+ * is owed back. A known id with another amount is no second payment but a contradiction.
+ */
 function pay({ paymentId, amountCents }: Command<'PayOrder'>, order: Order): OrderEvent[] {
-  refuseWhenOver(order);
-  if (order.fulfilmentStarted) throw new OrderRejected('fulfilment_running');
-  if (order.status === 'paid') throw new OrderRejected('order_already_paid');
-  if (amountCents !== order.totalCents) throw new OrderRejected('payment_amount_mismatch');
+  if (order.payments.some((known) => known.paymentId === paymentId)) {
+    throw new OrderRejected('payment_id_taken');
+  }
+  const isFree = order.status === 'pending' && order.totalCents === 0;
+  const isNothing = amountCents === 0 && !isFree;
+  if (isNothing || order.capturedCents + amountCents > Number.MAX_SAFE_INTEGER) {
+    throw new OrderRejected('payment_amount_mismatch');
+  }
+  if (order.payments.length >= PAYMENTS_MAX) throw new OrderRejected('too_many_payments');
   return [{ type: 'PaymentCaptured', data: { amountCents, paymentId } }];
 }
 
@@ -214,17 +226,36 @@ function cancelled(reason: string, order: Order): OrderEvent {
   return { type: 'OrderCancelled', data: { reason, refundAmountCents: order.capturedCents } };
 }
 
-function refund({ refundId, amountCents }: Command<'RefundOrder'>, order: Order): OrderEvent[] {
-  if (order.fulfilmentStarted) throw new OrderRejected('fulfilment_running');
-  if (order.status !== 'cancelled') throw new OrderRejected('order_not_cancelled');
+function refund(command: Command<'RefundOrder'>, order: Order): OrderEvent[] {
+  const { refundId, amountCents } = command;
+  if (order.fulfilmentStarted && !isOver(order)) throw new OrderRejected('fulfilment_running');
+  const owed = owedCents(order);
+  if (owed === 0 && order.status !== 'cancelled') throw new OrderRejected('order_not_cancelled');
   if (order.refunds.some((known) => known.refundId === refundId)) {
     throw new OrderRejected('refund_id_taken');
   }
-  const [payment] = order.payments;
-  if (!payment || amountCents > owedCents(order)) throw new OrderRejected('refund_exceeds_owed');
+  const paymentId = refundedPayment(command, order);
+  if (paymentId === undefined || amountCents > owed) throw new OrderRejected('refund_exceeds_owed');
   if (order.refunds.length >= REFUNDS_MAX) throw new OrderRejected('too_many_refunds');
-  const { paymentId } = payment;
   return [{ type: 'PaymentRefunded', data: { refundId, amountCents, paymentId } }];
+}
+
+/**
+ * The payment that a refund gives back: the one it names, if that much of it is left; else the newest
+ * of which that much is left, or at least something.
+ */
+function refundedPayment(
+  { amountCents, paymentId }: Command<'RefundOrder'>,
+  { payments, refunds }: Order,
+): string | undefined {
+  const sumOf = (parts: Order['payments'], id: string) =>
+    parts.reduce((sum, part) => (part.paymentId === id ? sum + part.amountCents : sum), 0);
+  const hasLeft = (id: string, cents: number) => sumOf(payments, id) - sumOf(refunds, id) >= cents;
+  const ids = payments.map((payment) => payment.paymentId);
+  if (paymentId !== undefined) {
+    return ids.includes(paymentId) && hasLeft(paymentId, amountCents) ? paymentId : undefined;
+  }
+  return ids.findLast((id) => hasLeft(id, amountCents)) ?? ids.findLast((id) => hasLeft(id, 1));
 }
 
 function fulfil({ sagaId }: Command<'FulfilOrder'>, order: Order): OrderEvent[] {

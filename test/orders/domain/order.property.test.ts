@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { FulfilmentCommand, OrderCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderEvent } from '#src/orders/domain/order-events.ts';
+import { owedCents } from '#src/orders/domain/order-money.ts';
 import { OrderRejected } from '#src/orders/domain/order-rejected.ts';
 import { decide, evolve, initialOrder, isRepeat } from '#src/orders/domain/order.ts';
 import type { Order } from '#src/orders/domain/order.ts';
@@ -30,7 +31,15 @@ const command: fc.Arbitrary<Command> = fc.oneof(
   fc.record({ type: fc.constant('PayOrder' as const), paymentId: id, amountCents: cents }),
   fc.record({ type: fc.constant('ShipOrder' as const), trackingNumber: id, carrier: id }),
   fc.record({ type: fc.constant('CancelOrder' as const), reason: id }),
-  fc.record({ type: fc.constant('RefundOrder' as const), refundId: id, amountCents: cents }),
+  fc.record(
+    {
+      type: fc.constant('RefundOrder' as const),
+      refundId: id,
+      amountCents: cents,
+      paymentId: id,
+    },
+    { requiredKeys: ['type', 'refundId', 'amountCents'] },
+  ),
   fc.record({ type: fc.constant('FulfilOrder' as const), sagaId: id }),
   fc.record({ type: fc.constant('RecordPayment' as const), paymentId: id, amountCents: cents }),
   fc.record({ type: fc.constant('RequestShipment' as const) }),
@@ -126,6 +135,52 @@ describe('whatever is asked of an order', () => {
     );
   });
 
+  test('a payment that is told is in its money, whatever the order is by then', () => {
+    fc.assert(
+      fc.property(life, fc.integer({ min: 1, max: 5000 }), (commands, amountCents) => {
+        const before = run(commands).at(-1)?.after ?? initialOrder;
+        if (before.status === 'unplaced') return;
+        const isFull = before.capturedCents + amountCents > Number.MAX_SAFE_INTEGER;
+        const paid = accepted({ type: 'PayOrder', paymentId: 'late', amountCents }, before);
+        expect(paid?.length).toBe(isFull ? undefined : 1);
+        const after = (paid ?? []).reduce(evolve, before);
+        expect(after.capturedCents - before.capturedCents).toBe(isFull ? 0 : amountCents);
+        if (after.status !== 'cancelled' || isFull) return;
+        expect(owedCents(after)).toBe(Math.max(0, after.capturedCents - after.refundedCents));
+      }),
+    );
+  });
+
+  test('what was given back by hand is what was owed', () => {
+    fc.assert(
+      fc.property(life, (commands) => {
+        for (const { command, before, events } of run(commands)) {
+          if (command.type !== 'RefundOrder' || events.length === 0) continue;
+          expect(command.amountCents).toBeLessThanOrEqual(owedCents(before));
+          const [event] = events;
+          const ids = before.payments.map(({ paymentId }) => paymentId);
+          expect(event?.type === 'PaymentRefunded' && ids.includes(event.data.paymentId)).toBe(
+            true,
+          );
+        }
+      }),
+    );
+  });
+
+  test('by hand it is paid exactly when its payments cover the total, and is not shipped before', () => {
+    fc.assert(
+      fc.property(life, (commands) => {
+        for (const { command, before, events, after } of run(commands)) {
+          if (after.status === 'unplaced' || after.fulfilmentStarted) continue;
+          const isCovered = after.payments.length > 0 && after.capturedCents >= after.totalCents;
+          if (after.status === 'pending') expect(isCovered).toBe(false);
+          if (after.status === 'paid') expect(isCovered).toBe(true);
+          if (command.type === 'ShipOrder' && events.length > 0) expect(before.status).toBe('paid');
+        }
+      }),
+    );
+  });
+
   test('the view agrees with the state that decides', () => {
     fc.assert(
       fc.property(life, (commands) => {
@@ -140,6 +195,7 @@ describe('whatever is asked of an order', () => {
         expect(view?.status ?? 'unplaced').toBe(order.status);
         expect(view?.capturedCents ?? 0).toBe(order.capturedCents);
         expect(view?.refundedCents ?? 0).toBe(order.refundedCents);
+        expect(view?.owedCents ?? 0).toBe(owedCents(order));
         expect(view?.version ?? 0).toBe(events.length);
       }),
     );

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { OrderEvent } from '#src/orders/domain/order-events.ts';
+import { owedCents } from '#src/orders/domain/order-money.ts';
 import { allowedCommands, decide, evolve, initialOrder } from '#src/orders/domain/order.ts';
 import * as a from '#test/support/orders.ts';
 import { specFor } from '#test/support/spec.ts';
@@ -44,27 +45,98 @@ describe('every command but place', () => {
 describe('paying an order', () => {
   test('captures its total', () => given(a.placed).when(a.pay).emits(a.paid));
 
-  test.each([a.totalCents - 1, a.totalCents + 1])('refuses %i cents of 2500', (amountCents) =>
-    given(a.placed)
-      .when({ type: 'PayOrder', paymentId: 'pay-1', amountCents })
-      .rejects('payment_amount_mismatch'),
-  );
+  const payment = (paymentId: string, amountCents: number) => ({
+    command: { type: 'PayOrder', paymentId, amountCents } as const,
+    event: { type: 'PaymentCaptured', data: { amountCents, paymentId } } as const,
+  });
+
+  test('with less than its total leaves it pending, until its payments cover it', () => {
+    const [first, rest] = [payment('pay-1', 2499), payment('pay-2', 1)];
+    given(a.placed).when(first.command).emits(first.event);
+    expect(fold(a.placed, first.event)).toMatchObject({ status: 'pending', capturedCents: 2499 });
+    given(a.placed, first.event).when(a.ship).rejects('order_not_paid');
+    given(a.placed, first.event).when(rest.command).emits(rest.event);
+    const paid = fold(a.placed, first.event, rest.event);
+    expect(paid).toMatchObject({ status: 'paid', capturedCents: 2500 });
+    expect(owedCents(paid)).toBe(0);
+    given(a.placed, first.event).when(a.cancel).emits(a.cancelled(2499));
+  });
+
+  test('with more than its total owes the excess', () => {
+    const { command, event } = payment('pay-1', 2600);
+    given(a.placed).when(command).emits(event);
+    const paid = fold(a.placed, event);
+    expect(paid.status).toBe('paid');
+    expect(owedCents(paid)).toBe(100);
+  });
+
+  test.each<[string, OrderEvent[], number]>([
+    ['paid', [a.placed, a.paid], 2500],
+    ['shipped', [a.placed, a.paid, a.shipped], 2500],
+    ['cancelled', [a.placed, a.cancelled(0)], 2500],
+    ['cancelled and paid', [a.placed, a.paid, a.cancelled(2500)], 5000],
+    ['cancelled and refunded', [a.placed, a.paid, a.cancelled(2500), a.refunded], 2500],
+  ])('that is %s records it all the same, and owes it', (_, history, owed) => {
+    const { command, event } = payment('pay-2', 2500);
+    given(...history)
+      .when(command)
+      .emits(event);
+    const [before, after] = [fold(...history), fold(...history, event)];
+    expect(after.status).toBe(before.status);
+    expect(owedCents(after)).toBe(owed);
+    expect(allowedCommands(after)).toContain('refund');
+  });
+
+  test('with another amount under a known id is a contradiction, and refused', () => {
+    given(a.placed, a.paid).when(payment('pay-1', 2600).command).rejects('payment_id_taken');
+    given(a.placed, a.paid, a.cancelled(2500))
+      .when(payment('pay-1', 1).command)
+      .rejects('payment_id_taken');
+  });
+
+  test('with nothing is a payment only where nothing is to be paid', () => {
+    const nothing = payment('pay-2', 0).command;
+    given(a.placed).when(nothing).rejects('payment_amount_mismatch');
+    given(a.placed, a.paid).when(nothing).rejects('payment_amount_mismatch');
+    given(a.placed, a.cancelled(0)).when(nothing).rejects('payment_amount_mismatch');
+    const free = a.placedFor(0);
+    const { command, event } = payment('pay-1', 0);
+    given(free).when(command).emits(event);
+    expect(fold(free, event).status).toBe('paid');
+    given(free, event).when(nothing).rejects('payment_amount_mismatch');
+  });
+
+  test('comes in a hundred payments of 2^53-1 together at most; repeats stay repeats', () => {
+    given(a.placed, a.paid)
+      .when(payment('pay-2', Number.MAX_SAFE_INTEGER - 2500).command)
+      .emits(payment('pay-2', Number.MAX_SAFE_INTEGER - 2500).event);
+    given(a.placed, a.paid)
+      .when(payment('pay-2', Number.MAX_SAFE_INTEGER - 2499).command)
+      .rejects('payment_amount_mismatch');
+    const parts = Array.from({ length: 100 }, (_, index) => payment(`part-${index}`, 1));
+    const events = parts.map(({ event }) => event);
+    given(a.placed, ...events.slice(1))
+      .when(parts[0]!.command)
+      .emits(events[0]!);
+    given(a.placed, ...events)
+      .when(a.pay)
+      .rejects('too_many_payments');
+    given(a.placed, ...events)
+      .when(parts[99]!.command)
+      .emitsNothing();
+  });
 
   test('again with the same payment changes nothing, whatever came after', () => {
     given(a.placed, a.paid).when(a.pay).emitsNothing();
     given(a.placed, a.paid, a.shipped).when(a.pay).emitsNothing();
   });
 
-  test('with another payment is refused', () =>
-    given(a.placed, a.paid)
-      .when({ type: 'PayOrder', paymentId: 'pay-2', amountCents: a.totalCents })
-      .rejects('order_already_paid'));
-
-  test('is too late once cancelled', () =>
-    given(a.placed, a.cancelled(0)).when(a.pay).rejects('order_cancelled'));
-
-  test('is left to the saga once it runs', () =>
-    given(a.placed, a.fulfilmentStarted).when(a.pay).rejects('fulfilment_running'));
+  test('beside its saga is recorded once, whoever tells of it first', () => {
+    const capture = { type: 'RecordPayment', paymentId: 'pay-1', amountCents: 2500 } as const;
+    given(a.placed, a.fulfilmentStarted).when(a.pay).emits(a.paid);
+    given(a.placed, a.fulfilmentStarted, a.paid).when(capture).emitsNothing();
+    given(a.placed, a.fulfilmentStarted, a.paid).when(a.pay).emitsNothing();
+  });
 });
 
 describe('shipping an order', () => {
@@ -144,6 +216,83 @@ describe('refunding an order', () => {
 
   test('has nothing to give back where nothing was paid', () =>
     given(a.placed, a.cancelled(0)).when(a.refund).rejects('refund_exceeds_owed'));
+
+  test('gives back what exceeds the total while the order goes on, and no more', () => {
+    const twice: OrderEvent = {
+      type: 'PaymentCaptured',
+      data: { amountCents: 2500, paymentId: 'pay-2' },
+    };
+    for (const history of [
+      [a.placed, a.paid, twice],
+      [a.placed, a.paid, twice, a.shipped],
+    ]) {
+      given(...history)
+        .when(part('r1', 2501))
+        .rejects('refund_exceeds_owed');
+      const refund: OrderEvent = {
+        type: 'PaymentRefunded',
+        data: { refundId: 'r1', amountCents: 2500, paymentId: 'pay-2' },
+      };
+      given(...history)
+        .when(part('r1', 2500))
+        .emits(refund);
+      given(...history, refund)
+        .when(part('r2', 1))
+        .rejects('order_not_cancelled');
+      expect(owedCents(fold(...history, refund))).toBe(0);
+    }
+  });
+
+  test('names the payment that it gives back: the newest with enough left unless told', () => {
+    const more: OrderEvent = { type: 'PaymentCaptured', data: { amountCents: 9, paymentId: 'p2' } };
+    const both = [...owed, more];
+    const back = (refundId: string, amountCents: number, paymentId: string): OrderEvent => ({
+      type: 'PaymentRefunded',
+      data: { refundId, amountCents, paymentId },
+    });
+    given(...both)
+      .when(part('r1', 9))
+      .emits(back('r1', 9, 'p2'));
+    given(...both)
+      .when(part('r1', 10))
+      .emits(back('r1', 10, 'pay-1'));
+    given(...both)
+      .when(part('r1', 2509))
+      .emits(back('r1', 2509, 'p2'));
+    given(...both, back('r1', 9, 'p2'))
+      .when(part('r2', 9))
+      .emits(back('r2', 9, 'pay-1'));
+    given(...both)
+      .when({ ...part('r1', 9), paymentId: 'pay-1' })
+      .emits(back('r1', 9, 'pay-1'));
+    for (const paymentId of ['p2', 'p3']) {
+      given(...both)
+        .when({ ...part('r1', 10), paymentId })
+        .rejects('refund_exceeds_owed');
+    }
+    given(...both, back('r1', 9, 'p2'))
+      .when({ ...part('r1', 9), paymentId: 'p2' })
+      .emitsNothing();
+    given(...both, back('r1', 9, 'p2'))
+      .when({ ...part('r1', 9), paymentId: 'pay-1' })
+      .rejects('refund_id_taken');
+  });
+
+  test('is left to the saga while it runs, and by hand once it has ended', () => {
+    const running = [a.placed, a.fulfilmentStarted, a.paid];
+    const late: OrderEvent = { type: 'PaymentCaptured', data: { amountCents: 9, paymentId: 'p2' } };
+    given(...running, late)
+      .when(part('r1', 9))
+      .rejects('fulfilment_running');
+    given(...running, a.refunded, a.cancelled(2500), late)
+      .when(part('r1', 9))
+      .emits({
+        type: 'PaymentRefunded',
+        data: { refundId: 'r1', amountCents: 9, paymentId: 'p2' },
+      });
+    expect(allowedCommands(fold(...running, late))).not.toContain('refund');
+    expect(allowedCommands(fold(...running, late, a.shipped))).toEqual(['refund']);
+  });
 
   test('again under the same id changes nothing', () =>
     given(...owed, a.refunded)
