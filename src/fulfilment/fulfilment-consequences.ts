@@ -1,5 +1,6 @@
 import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
+import type { OrderView } from '#src/orders/order-view.ts';
 import type { ReservationRow } from '#src/orders/order-units.ts';
 import type { SagaEvent } from '#src/sagas/saga-events.ts';
 import type { FulfilledOrder } from './fulfilment-definition.ts';
@@ -17,7 +18,7 @@ export function orderCommandOf(
     case 'StepRequested':
       return event.data.step === 'ship' ? { type: 'RequestShipment' } : null;
     case 'StepDone':
-      return factOf(event.data.step, event.data.result, view.currency);
+      return factOf(event.data.step, event.data.result, view);
     case 'SagaCompensated':
       return {
         type: 'FinishCancellation',
@@ -40,18 +41,20 @@ export function orderCommandOf(
 
 /**
  * Money in another currency than the order's is told by the saga alone: the order's own amounts could
- * not say it.
+ * not say it. Nor is 0 a payment or a refund, but that it pays an order that costs nothing.
  */
-function factOf(step: string, result: unknown, currency: string): FulfilmentCommand | null {
+function factOf(step: string, result: unknown, view: OrderView): FulfilmentCommand | null {
   switch (step) {
     case 'capture': {
-      const { paymentId, amountCents, ...money } = captured.parse(result);
-      return money.currency === currency ? { type: 'RecordPayment', paymentId, amountCents } : null;
+      const { paymentId, amountCents, currency } = captured.parse(result);
+      const pays = amountCents > 0 || (view.totalCents === 0 && view.status === 'pending');
+      const fact = { type: 'RecordPayment', paymentId, amountCents } as const;
+      return pays && currency === view.currency ? fact : null;
     }
     case 'refund': {
-      const { refundId, paymentId, amountCents, ...money } = refunded.parse(result);
+      const { refundId, paymentId, amountCents, currency } = refunded.parse(result);
       const fact = { type: 'RecordRefund', refundId, paymentId, amountCents } as const;
-      return money.currency === currency ? fact : null;
+      return amountCents > 0 && currency === view.currency ? fact : null;
     }
     case 'ship':
       return { type: 'RecordShipment', ...shipped.parse(result) };

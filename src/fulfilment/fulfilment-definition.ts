@@ -45,6 +45,7 @@ export function fulfilmentDefinition({
       { action: call('ship', shipMs), cancel: call('cancel_shipment', undoMs), pivot: true },
     ],
     request,
+    withoutCall,
     resultOf,
     interruption: ({ cancellation }) => cancellation,
   };
@@ -55,10 +56,10 @@ function call(name: string, deadlineMs: number): CallAction {
 }
 
 function request(action: string, saga: Saga, { view }: FulfilledOrder): unknown {
-  const { orderId, totalCents, currency, items } = view;
+  const { orderId, currency, items } = view;
   switch (action) {
     case 'capture':
-      return captureIntent.parse({ orderId, amountCents: totalCents, currency });
+      return captureIntent.parse({ orderId, amountCents: dueCents(view), currency });
     case 'ship':
       return { orderId, items: items.map(({ sku, quantity }) => ({ sku, quantity })) };
     case 'cancel_capture':
@@ -69,6 +70,30 @@ function request(action: string, saga: Saga, { view }: FulfilledOrder): unknown 
       return refundIntent.parse({ orderId, ...captured.parse(actionOf(saga, 'capture').result) });
     default:
       throw new Error(`${action} is no call of a fulfilment`);
+  }
+}
+
+/** What is left to be paid: payments may have been reported by hand. */
+function dueCents({ totalCents, capturedCents, refundedCents }: OrderView): number {
+  return Math.max(0, totalCents - (capturedCents - refundedCents));
+}
+
+/** No money is asked for, or given back, where there is none: a provider may refuse an amount of 0. */
+function withoutCall(action: string, saga: Saga, { view }: FulfilledOrder): unknown {
+  const { orderId, currency } = view;
+  const nothing = `none-${orderId}`;
+  const { request, result } = actionOf(saga, 'capture');
+  switch (action) {
+    case 'capture': {
+      const asked = request === null ? dueCents(view) : captureIntent.parse(request).amountCents;
+      return asked === 0 ? { paymentId: nothing, amountCents: 0, currency } : undefined;
+    }
+    case 'refund': {
+      const taken = captured.parse(result);
+      return taken.amountCents === 0 ? { ...taken, refundId: nothing } : undefined;
+    }
+    default:
+      return undefined;
   }
 }
 

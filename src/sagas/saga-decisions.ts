@@ -182,6 +182,8 @@ function perform<Subject>(saga: Saga, action: SagaAction, situation: Situation<S
       event: refused?.step === step ? { type: 'StepRefused', data: refused } : done(step, {}),
     };
   }
+  const result = definition.withoutCall(step, saga, subject);
+  if (result !== undefined) return { event: done(step, result) };
   if (state !== 'pending') return { call: action };
   const request = definition.request(step, saga, subject);
   const key = `${sagaId}-${step}-${round}`;

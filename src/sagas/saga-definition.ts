@@ -33,6 +33,11 @@ export type SagaDefinition<Subject> = Readonly<{
   steps: readonly SagaStep[];
   /** What a call is to say, frozen in its intent. It holds all that a repeat of the call needs. */
   request(action: string, saga: Saga, subject: Subject): unknown;
+  /**
+   * The result of a call for which there is nothing to do: it is done without being made. Undefined where
+   * it is to be made. A call that is open already must not depend on a subject that changes.
+   */
+  withoutCall(action: string, saga: Saga, subject: Subject): unknown;
   /** The result of a step that an operator found done, told by its reference at the provider. */
   resultOf(action: string, reference: string, saga: Saga): unknown;
   /** Why the subject wants everything undone, if it does. */

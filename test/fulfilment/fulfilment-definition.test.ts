@@ -37,6 +37,8 @@ type Command = Readonly<{
   retry?: true;
   resolve?: Resolution;
   cancellation?: string;
+  /** What the order costs, where it is not 2500. */
+  totalCents?: number;
   short?: true;
   hoursLater?: number;
 }>;
@@ -49,7 +51,10 @@ function decide(command: Command, saga: Saga | null): SagaEvent[] {
   const situation: Situation<FulfilledOrder> = {
     sagaId,
     definition,
-    subject: { view, cancellation: command.cancellation ?? null },
+    subject: {
+      view: { ...view, totalCents: command.totalCents ?? view.totalCents },
+      cancellation: command.cancellation ?? null,
+    },
     at,
     ...(command.short && { refused: { step: 'reserve', reason: 'out of stock' } }),
   };
@@ -153,6 +158,68 @@ describe('the straight way', () => {
     given(...shipping)
       .when({ step: 'ship', outcome: ok(shipment) })
       .emits(done('ship', shipment), completed);
+  });
+});
+
+describe('an order that costs nothing', () => {
+  const nothing = { amountCents: 0, currency: 'EUR' };
+  const free = done('capture', { paymentId: `none-${orderId}`, ...nothing });
+  const kept = done('refund', {
+    paymentId: `none-${orderId}`,
+    ...nothing,
+    refundId: `none-${orderId}`,
+  });
+  const asked = requested('capture', { orderId, ...nothing });
+
+  test('is captured without a call, also where an earlier release has asked for it', () => {
+    given(started).when({ totalCents: 0 }).emits(done('reserve'), free, shipIntent);
+    given(started, done('reserve'), asked).when({ totalCents: 0 }).emits(free, shipIntent);
+  });
+
+  test('is undone without a refund, also where an earlier release has asked for it', () => {
+    const history = [started, done('reserve'), free, shipIntent];
+    const reason = 'ship refused: too heavy';
+    given(...history)
+      .when({ step: 'ship', outcome: no('too heavy'), totalCents: 0 })
+      .emits(
+        refused('ship', 'too heavy'),
+        back(reason),
+        kept,
+        done('release'),
+        compensated(reason),
+      );
+    const refundAsked = requested('refund', {
+      orderId,
+      paymentId: `none-${orderId}`,
+      ...nothing,
+    });
+    given(...history, refused('ship', 'too heavy'), back(reason), refundAsked, done('release'))
+      .when({ totalCents: 0 })
+      .emits(kept, compensated(reason));
+    given(
+      ...history,
+      refused('ship', 'too heavy'),
+      back(reason),
+      refundAsked,
+      done('release'),
+      refused('refund', 'payment_not_found'),
+      stuck(['refund', 'payment_not_found']),
+    )
+      .when({ retry: true, totalCents: 0 })
+      .emits(retried, reopened('refund', true), kept, compensated(reason));
+  });
+
+  test('has nothing to refund where the provider says that it took nothing', () => {
+    const taken = { paymentId: 'pay-1', ...nothing };
+    given(...settling)
+      .when({ step: 'cancel_capture', outcome: { outcome: 'already_done', result: taken } })
+      .emits(
+        done('cancel_capture', { outcome: 'already_done' }),
+        done('capture', taken),
+        done('refund', { ...taken, refundId: `none-${orderId}` }),
+        done('release'),
+        compensated('changed my mind'),
+      );
   });
 });
 

@@ -195,6 +195,114 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     },
   );
 
+  test.each([
+    ['ships', [], { status: 'shipped', fulfilment: 'completed' }],
+    [
+      'cancels',
+      [{ operation: 'ship', fault: 'refuse' }],
+      { status: 'cancelled', fulfilment: 'compensated', refundAmountCents: 0 },
+    ],
+  ] as const)(
+    '%s an order that costs nothing without a word about money',
+    async (_, faults, end) => {
+      await using world = await createWorld();
+      const money = ['capture', 'cancel_capture', 'refund'] as const;
+      await using service = createService(world);
+      await service.start();
+      await service.setOnHand('book', 10);
+      for (const operation of money) await world.simulator.addFault({ operation, fault: 'refuse' });
+      for (const fault of faults) await world.simulator.addFault(fault);
+      const orderId = await service.place([{ sku: 'book', quantity: 2, priceCents: 0 }]);
+      await resting(service, orderId);
+      expect(await service.order(orderId)).toMatchObject({
+        ...end,
+        paymentId: `none-${orderId}`,
+        capturedCents: 0,
+        refundedCents: 0,
+        owedCents: 0,
+      });
+      const calls = await world.simulator.calls({ orderId });
+      expect(calls.map(({ operation }) => operation)).toEqual(['ship']);
+      const told = await world.database.query<{ event_type: string }>(
+        'select event_type from outbox_events where aggregate_id = $1 order by id',
+        [orderId],
+      );
+      expect(told.map(({ event_type: type }) => type)).toEqual([
+        'OrderPlaced',
+        'FulfilmentStarted',
+        'PaymentCaptured',
+        'ShipmentRequested',
+        end.status === 'shipped' ? 'OrderShipped' : 'OrderCancelled',
+      ]);
+    },
+  );
+
+  test('captures only what is left where payments were reported by hand before', async () => {
+    await using world = await createWorld();
+    await using service = createService(world);
+    await service.start();
+    await service.setOnHand('book', 10);
+    const orderId = await service.place(undefined, {});
+    await service.handle(orderId, { type: 'PayOrder', paymentId: 'card', amountCents: 1000 });
+    await service.handle(orderId, { type: 'FulfilOrder', sagaId: uuidv7() });
+    expect(await resting(service, orderId)).toBe('completed');
+    expect(await ledgerOf(world, orderId)).toMatchObject({ captures: 1, capturedCents: 1500 });
+    const order = { status: 'shipped', capturedCents: 2500, owedCents: 0 };
+    expect(await service.order(orderId)).toMatchObject(order);
+  });
+
+  test('captures nothing where all was paid by hand before it asked', async () => {
+    await using world = await createWorld();
+    const orderId = uuidv7();
+    await using other = createService(world);
+    await using service = createService(world, {
+      observe: async (point) => {
+        if (point !== 'before commit start') return;
+        await other.handle(orderId, { type: 'PayOrder', paymentId: 'hand', amountCents: 2500 });
+      },
+    });
+    await service.start();
+    await service.setOnHand('book', 10);
+    await service.place(undefined, { orderId, sagaId: uuidv7() });
+    expect(await resting(service, orderId)).toBe('completed');
+    expect(await ledgerOf(world, orderId)).toMatchObject({ captures: 0, parcels: 1 });
+    const order = { paymentId: 'hand', capturedCents: 2500, owedCents: 0 };
+    expect(await service.order(orderId)).toMatchObject(order);
+  });
+
+  test.each([
+    ['goes on', undefined, { status: 'shipped', refundedCents: 0 }],
+    ['is cancelled', 'changed my mind', { status: 'cancelled', refundedCents: 2500 }],
+  ] as const)(
+    'leaves a payment by hand beside its own to be given back by hand, where it %s',
+    async (_, reason, end) => {
+      await using world = await createWorld();
+      await using service = createService(world);
+      await service.start();
+      await service.setOnHand('book', 10);
+      await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
+      const orderId = await service.place();
+      await world.simulator.nextCall({ operation: 'capture', orderId });
+      const pay = { type: 'PayOrder', paymentId: 'hand', amountCents: 2500 } as const;
+      expect((await service.handle(orderId, pay)).status).toBe(200);
+      const refund = { type: 'RefundOrder', refundId: 'back', amountCents: 2500 } as const;
+      const early = service.handle(orderId, refund);
+      await expect(early).rejects.toMatchObject({ code: 'fulfilment_running' });
+      if (reason) await service.handle(orderId, { type: 'CancelOrder', reason });
+      await world.simulator.release({ orderId });
+      await resting(service, orderId);
+      const ended = { ...end, capturedCents: 5000, owedCents: 2500 };
+      expect(await service.order(orderId)).toMatchObject(ended);
+      const byHand = { ...refund, paymentId: 'hand' };
+      expect((await service.handle(orderId, byHand)).status).toBe(200);
+      expect(await service.order(orderId)).toMatchObject({
+        status: end.status,
+        refundedCents: end.refundedCents + 2500,
+        owedCents: 0,
+      });
+    },
+  );
+
   test('finds a payment that came after it gave up, and gives it back', async () => {
     await using world = await createWorld();
     const { simulator } = world;

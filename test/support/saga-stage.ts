@@ -111,8 +111,8 @@ export async function createStage(
   const stage: Stage = {
     play: async (story, diesAt = [], wakesAt) => {
       const leave = await room.enter('last');
-      const { sku = 'book', faults } = story;
-      const items = [{ sku, quantity: 2, priceCents: 1250 }];
+      const { sku = 'book', priceCents = 1250, faults } = story;
+      const items = [{ sku, quantity: 2, priceCents }];
       const orderId = await next().api.placed(items, 'manual');
       const one: Playing = {
         story,

@@ -11,6 +11,7 @@ export type Story = Readonly<{
   /** Where its customer cancels. */
   cancelAt?: SagaPoint;
   sku?: string;
+  priceCents?: number;
   /** A point that it passes by itself, or it is not the story that it says it is. */
   passes?: SagaPoint;
   /** Where its late effects land; those with a time of their own may have landed before. */
@@ -36,11 +37,20 @@ const always = (operation: Operation, fault: FaultName): FaultRuleInput => ({
   times: ALWAYS,
 });
 
+/** By a provider that takes no amount of 0: whoever asks it is refused. */
+const moneyRefused = [always('capture', 'refuse'), always('refund', 'refuse')];
+
 export const mainStories: readonly Story[] = [
   { name: 'all goes well', faults: [] },
   { name: 'out of stock', faults: [], sku: 'nothing' },
   { name: 'the card is refused', faults: [once('capture', 'refuse')] },
   { name: 'the carrier refuses', faults: [once('ship', 'refuse')] },
+  { name: 'it costs nothing', faults: moneyRefused, priceCents: 0 },
+  {
+    name: 'it costs nothing, and the carrier refuses',
+    faults: [...moneyRefused, once('ship', 'refuse')],
+    priceCents: 0,
+  },
 ];
 
 /** What customers cancel in the middle of. */
