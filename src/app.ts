@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { buildFulfilment } from './app-fulfilment.ts';
-import { checkHealth } from './app-health.ts';
+import { createHealthCheck } from './app-health.ts';
 import { countAppends, countLoads, relayMetrics, sagaMetrics, watchGauges } from './app-metrics.ts';
 import type { Config } from './config.ts';
 import { createDatabase } from './database/database.ts';
@@ -143,7 +143,7 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
     ...orderQueryRoutes({ eventStore, reads, fulfilmentStates }),
     ...fulfilmentRoutes({ ...parts, run, eventStore, reads }),
     ...inventoryRoutes(reads),
-    ...healthRoutes({ check: () => checkHealth(database.pool, relay), isDraining, metrics }),
+    ...healthRoutes({ check: createHealthCheck(database, relay), isDraining, metrics }),
   ];
   const documentation = documentationRoutes(
     routes,

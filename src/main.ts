@@ -7,8 +7,9 @@ import { createApp } from './app.ts';
 import type { App } from './app.ts';
 import { ConfigInvalid, describeConfig, readConfig } from './config.ts';
 import type { Config } from './config.ts';
+import { SessionRefused } from './database/check-session.ts';
 import { createOperatorPool } from './database/database.ts';
-import { isOutage } from './database/is-outage.ts';
+import { isOutage, mayPass } from './database/is-outage.ts';
 import { migrate } from './database/migrate.ts';
 import { ordersSummaryProjection } from './orders/orders-summary.ts';
 import { runOutboxCommand } from './outbox/outbox-commands.ts';
@@ -45,7 +46,8 @@ async function operate(run: (pool: Pool) => Promise<number>): Promise<void> {
     process.exitCode = await run(pool);
   } catch (error) {
     if (!isOutage(error)) throw error;
-    print('Postgres does not answer at DATABASE_URL; is it running?');
+    const isRefused = error instanceof SessionRefused;
+    print(isRefused ? error.message : 'Postgres does not answer at DATABASE_URL; is it running?');
     process.exitCode = 1;
   } finally {
     await pool.end();
@@ -86,7 +88,7 @@ async function migrateWhenReachable(config: Config, log: Logger): Promise<string
     try {
       return await migrate(config.DATABASE_URL, log);
     } catch (error) {
-      if (!isOutage(error) || attempt === MIGRATE_ATTEMPTS_MAX) throw error;
+      if (!mayPass(error) || attempt === MIGRATE_ATTEMPTS_MAX) throw error;
       if (attempt === 1) log.warn({ err: error }, 'waiting for Postgres');
       await delay(MIGRATE_RETRY_MS);
     }

@@ -1,40 +1,21 @@
 import knex from 'knex';
-import { Pool, types } from 'pg';
-import type { PoolConfig } from 'pg';
+import { types } from 'pg';
+import type { Pool, PoolConfig } from 'pg';
+import { createGivenUpSessions } from './given-up-sessions.ts';
 import { createReads } from './reads.ts';
 import type { Reads } from './reads.ts';
+import { createCurrentServer, createSessionPool } from './session-pool.ts';
+import {
+  BACKGROUND_SETTINGS,
+  MIGRATION_SETTINGS,
+  OPERATOR_SETTINGS,
+  startupOptions,
+  WRITER_SETTINGS,
+} from './session-settings.ts';
+import type { SessionSettings } from './session-settings.ts';
 
 /** Client-side limit on one statement; longer than the server's, so that the server's answer wins. */
 const QUERY_TIMEOUT_MS = 6_000;
-/** A host that is gone without a word is found out within 11 s: its session ends, and its locks with it. */
-const GONE_SETTINGS = {
-  tcp_keepalives_idle: '5',
-  tcp_keepalives_interval: '2',
-  tcp_keepalives_count: '3',
-  tcp_user_timeout: '10s',
-} as const;
-const SESSION_SETTINGS = {
-  role: 'orders_app',
-  statement_timeout: '5s',
-  lock_timeout: '1s',
-  idle_in_transaction_session_timeout: '10s',
-  synchronous_commit: 'on',
-  timezone: 'UTC',
-  ...GONE_SETTINGS,
-} as const;
-/** Loads before a decision are planned once, perhaps on empty tables, like `append_units`: by index only. */
-const WRITER_SETTINGS = {
-  ...SESSION_SETTINGS,
-  enable_seqscan: 'off',
-  enable_hashjoin: 'off',
-  enable_mergejoin: 'off',
-} as const;
-/** Statements take as long as they need; between two of them nobody does. */
-const UNHURRIED_SETTINGS = {
-  idle_in_transaction_session_timeout: '60s',
-  timezone: 'UTC',
-  ...GONE_SETTINGS,
-} as const;
 
 /** bigint columns hold positions, money and counts: all below 2^53, so numbers lose nothing. */
 types.setTypeParser(types.builtins.INT8, (text) => {
@@ -51,59 +32,79 @@ export type Database = Readonly<{
   pool: Pool;
   /** For what callers ask to see. */
   reads: Reads;
+  /** Sessions that were given up while the server is still at work on them; each keeps its place. */
+  givenUpSessions(): number;
   close(): Promise<void>;
 }>;
 
-/** Opens the pools; connects on first use. `onError` hears of connections lost while idle. */
+/**
+ * Opens the pools; connects on first use. `onError` hears of connections lost while idle. Every session is
+ * on a server that takes writes and has the settings of its pool, or `connect` throws SessionRefused.
+ */
 export function createDatabase(
   url: string,
   limits: Readonly<{ writersMax: number; poolMax: number }>,
   onError: (error: Error) => void,
 ): Database {
-  const open = (max: number, settings: Readonly<Record<string, string>> = SESSION_SETTINGS) => {
-    const pool = new Pool({
+  const server = createCurrentServer();
+  const givenUp = createGivenUpSessions(connectionTo(url));
+  const open = (settings: SessionSettings, sizes: Readonly<{ min: number; max: number }>) => {
+    const config = {
       ...connectionTo(url, settings),
+      ...sizes,
       query_timeout: QUERY_TIMEOUT_MS,
       application_name: 'order-service',
-      max,
       connectionTimeoutMillis: 2_000,
-    });
+    };
+    const pool = createSessionPool({ config, settings, server, givenUp });
     pool.on('error', onError);
     return pool;
   };
-  const writer = open(limits.writersMax, WRITER_SETTINGS);
-  const pool = open(Math.max(2, Math.ceil(limits.poolMax / 2)));
-  const reads = open(Math.max(2, Math.floor(limits.poolMax / 2)));
+  // What is always needed stays open, so that nobody else can take the last connections of the server.
+  const { writersMax, poolMax } = limits;
+  const writer = open(WRITER_SETTINGS, { min: writersMax, max: writersMax });
+  const pool = open(BACKGROUND_SETTINGS, { min: 1, max: Math.max(2, Math.ceil(poolMax / 2)) });
+  const reads = open(BACKGROUND_SETTINGS, { min: 1, max: Math.max(2, Math.floor(poolMax / 2)) });
   return {
     writer,
     pool,
     reads: createReads(knex({ client: 'pg' }), reads),
+    givenUpSessions: givenUp.count,
     close: async () => {
+      givenUp.close();
       await Promise.all([writer, pool, reads].map((each) => each.end()));
     },
   };
 }
 
-/** One connection for an operator's command, which may take as long as it needs. */
+/** Connections for an operator's command, which may take as long as it needs. */
 export function createOperatorPool(url: string): Pool {
-  return new Pool({
-    ...connectionTo(url, { ...UNHURRIED_SETTINGS, role: SESSION_SETTINGS.role }),
+  const config = {
+    ...connectionTo(url, OPERATOR_SETTINGS),
     application_name: 'order-service operator',
     max: 2,
     connectionTimeoutMillis: 5_000,
+  };
+  return createSessionPool({
+    config,
+    settings: OPERATOR_SETTINGS,
+    server: createCurrentServer(),
+    givenUp: createGivenUpSessions(connectionTo(url)), // never any: no statement is given up
   });
 }
 
 /** How to connect as the owner, who alone may change the schema. */
 export function migrationConnection(url: string) {
-  return { ...connectionTo(url, UNHURRIED_SETTINGS), application_name: 'order-service migration' };
+  return {
+    ...connectionTo(url, MIGRATION_SETTINGS),
+    application_name: 'order-service migration',
+  };
 }
 
-function connectionTo(url: string, settings: Readonly<Record<string, string>>) {
-  const options = Object.entries(settings).map(([name, value]) => `-c ${name}=${value}`);
+function connectionTo(url: string, settings: SessionSettings = {}) {
   return {
     connectionString: url,
-    options: options.join(' '),
+    options: startupOptions(settings),
     keepAlive: true,
     keepAliveInitialDelayMillis: 5_000,
   } satisfies PoolConfig;

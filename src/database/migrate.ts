@@ -2,8 +2,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import knex from 'knex';
 import { Client, DatabaseError } from 'pg';
 import type { Logger } from 'pino';
+import { checkSession } from './check-session.ts';
 import { migrationConnection } from './database.ts';
 import { sqlMigrations } from './migration-files.ts';
+import { MIGRATION_SETTINGS } from './session-settings.ts';
 
 /** Any constant will do, as long as every replica uses the same one. */
 export const MIGRATION_LOCK = 7_305_918_264;
@@ -36,6 +38,7 @@ type Log = Pick<Logger, 'warn'>;
  * A file that has to wait for a table lets go at once and is tried again, for ten minutes at most:
  * a lock that waits would hold up every reader and writer behind it.
  * @throws MigrationBlocked
+ * @throws SessionRefused
  */
 export async function migrate(databaseUrl: string, log?: Log): Promise<string[]> {
   const connection = {
@@ -52,6 +55,7 @@ export async function migrate(databaseUrl: string, log?: Log): Promise<string[]>
   });
   try {
     await turn.connect();
+    await checkSession(turn, MIGRATION_SETTINGS);
     await takeTurn(turn, log);
     await db.migrate.forceFreeMigrationsLock(options);
     const newer = await appliedByNewer(db);

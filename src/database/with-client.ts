@@ -14,14 +14,18 @@ export async function withClient<Result>(
 ): Promise<Result> {
   const client = await pool.connect();
   client.on('error', alreadyKnown);
-  let close = false;
+  let spoiltBy: unknown;
   try {
     return await use(client);
   } catch (error) {
-    close = isSpoilt(error);
+    if (isSpoilt(error)) spoiltBy = error;
     throw error;
   } finally {
     client.off('error', alreadyKnown);
-    client.release(close);
+    client.release(spoiltBy === undefined ? undefined : asError(spoiltBy));
   }
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
 }

@@ -5,7 +5,7 @@ import { WriteFailed } from './event-store.ts';
 import type { KeyRef, StoredAnswer, StoredEvent, Unit, UnitStore, Verdict } from './event-store.ts';
 import { EVENT_COLUMNS, toStoredEvent } from './postgres-event-store.ts';
 import type { EventRow } from './postgres-event-store.ts';
-import { writeFailureOf } from './write-failure.ts';
+import { isStaleStatement, spoilsConnection, writeFailureOf } from './write-failure.ts';
 
 /**
  * The SQL function that writes a batch, and how to make the arguments that only its owner knows. It is
@@ -76,24 +76,32 @@ function callOf(name: string, count: number): string {
   return `select unit, verdict from ${name}(${parameters.join(', ')})`;
 }
 
-/** @throws WriteFailed, which tells what is known of what was asked */
-function withWriter<Result>(
+/**
+ * Tries again while connections hold statements of an earlier schema: each of them is closed, and a new
+ * one has none.
+ * @throws WriteFailed, which tells what is known of what was asked
+ */
+async function withWriter<Result>(
   pool: Pool,
   use: (client: PoolClient) => Promise<Result>,
 ): Promise<Result> {
-  let isConnected = false;
-  const used = withClient(
-    pool,
-    (client) => {
-      isConnected = true;
-      return use(client);
-    },
-    (error) => writeFailureOf(error) === 'unknown',
-  );
-  return used.catch((error: unknown) => {
-    if (error instanceof WriteFailed) throw error;
-    throw new WriteFailed(isConnected ? writeFailureOf(error) : 'not_applied', error);
-  });
+  for (let staleMax = pool.options.max; ; staleMax -= 1) {
+    let isConnected = false;
+    try {
+      return await withClient(
+        pool,
+        (client) => {
+          isConnected = true;
+          return use(client);
+        },
+        spoilsConnection,
+      );
+    } catch (error) {
+      if (isStaleStatement(error) && staleMax > 0) continue;
+      if (error instanceof WriteFailed) throw error;
+      throw new WriteFailed(isConnected ? writeFailureOf(error) : 'not_applied', error);
+    }
+  }
 }
 
 type LoadedStream = Readonly<{ category: string; events: StoredEvent[] }>;

@@ -2,10 +2,17 @@ import { DatabaseError } from 'pg';
 import type { WriteFailure } from './event-store.ts';
 
 /**
- * SQLSTATEs (whole, or a class of two) after which the transaction has surely been rolled back and the
- * cause is outside the batch: disk or memory full, a time-out, a server that does not take writes.
+ * The statements that were prepared on this connection are not what they were: a column got another type
+ * ("cached plan must not change result type"), or they are not there any more, or twice. Nothing was run.
  */
-const OUTAGES = new Set(['25', '42', '53', '54', '57014', '58', 'F0', 'XX']);
+const STALE_STATEMENTS = ['0A000', '26000', '42P05'];
+
+/**
+ * SQLSTATEs (whole, or a class of two) after which the transaction has surely been rolled back and the
+ * cause is outside the batch: disk or memory full, a time-out, a server that does not take writes, a
+ * statement that was prepared for an earlier schema.
+ */
+const OUTAGES = new Set(['25', '42', '53', '54', '57014', '58', 'F0', 'XX', ...STALE_STATEMENTS]);
 
 /** After these the server may have committed before it went away: the connection is lost with them. */
 const UNKNOWNS = new Set(['08', '57P01', '57P02', '57P03', '57P04', '57P05', '40003']);
@@ -22,6 +29,20 @@ export function writeFailureOf(error: unknown): WriteFailure {
   if (isOneOf(UNKNOWNS, error.code)) return 'unknown';
   if (isOneOf(CONTENTIONS, error.code)) return 'contended';
   return isOneOf(OUTAGES, error.code) ? 'not_applied' : 'refused';
+}
+
+/**
+ * Whether the connection must not be used again: it may be lost, have an answer on its way, be on a server
+ * that takes no writes, or hold statements that are not valid any more. The next one may be better.
+ */
+export function spoilsConnection(error: unknown): boolean {
+  const failure = writeFailureOf(error);
+  return failure === 'unknown' || failure === 'not_applied';
+}
+
+/** Whether a new connection would do what this one could not: nothing was run. */
+export function isStaleStatement(error: unknown): boolean {
+  return error instanceof DatabaseError && STALE_STATEMENTS.includes(error.code ?? '');
 }
 
 function isOneOf(codes: ReadonlySet<string>, code: string): boolean {

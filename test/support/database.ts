@@ -25,12 +25,21 @@ export type TestDatabase = AsyncDisposable &
  * A copy of the migrated template. Nobody drops it: that makes a checkpoint, which holds up the commits of
  * the tests beside it. It goes with the server at the end of the run.
  */
-export async function createTestDatabase(): Promise<TestDatabase> {
+export function createTestDatabase(): Promise<TestDatabase> {
+  return create(`template ${TEMPLATE_DATABASE}`);
+}
+
+/** One without a schema; `options` are those of `create database`. */
+export function createEmptyDatabase(options = ''): Promise<TestDatabase> {
+  return create(options);
+}
+
+async function create(options: string): Promise<TestDatabase> {
   const server = await sharedServer('postgres');
   const name = `test_${randomUUID().replaceAll('-', '')}`;
   await asSuperuser(server, [
     `select pg_advisory_lock(${COPY_LOCK})`, // two copies of one template at a time get in each other's way
-    `create database ${name} template ${TEMPLATE_DATABASE}`,
+    `create database ${name} ${options}`,
   ]);
   const url = urlOfDatabase(server, name);
   const pool = new Pool({ connectionString: url, max: 2 });

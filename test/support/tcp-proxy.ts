@@ -25,7 +25,14 @@ export type TcpProxy = AsyncDisposable &
     /** The server's URL with the proxy's port in it. */
     url: string;
     trap(words: string, fault: Fault): Trap;
+    /** Where new connections lead from now on; those that are open stay where they are. */
+    leadTo(serverUrl: string): void;
+    /** Breaks every connection. */
+    cut(): void;
   }>;
+
+/** Changes the first data of each connection before the server gets it. */
+export type ChangeFirst = (data: Buffer) => Buffer;
 
 type SetTrap = Readonly<{
   words: string;
@@ -35,8 +42,11 @@ type SetTrap = Readonly<{
   close(): void;
 }>;
 
-export async function startTcpProxy(serverUrl: string): Promise<TcpProxy> {
-  const target = new URL(serverUrl);
+export async function startTcpProxy(
+  serverUrl: string,
+  changeFirst: ChangeFirst = (data) => data,
+): Promise<TcpProxy> {
+  let target = new URL(serverUrl);
   const traps = new Set<SetTrap>();
   const sockets = new Set<Socket>();
   const server = createServer((client) => {
@@ -47,7 +57,7 @@ export async function startTcpProxy(serverUrl: string): Promise<TcpProxy> {
       socket.on('error', () => {});
       socket.on('close', () => sockets.delete(socket));
     }
-    join(client, upstream, traps);
+    join(client, upstream, traps, changeFirst);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
@@ -60,6 +70,12 @@ export async function startTcpProxy(serverUrl: string): Promise<TcpProxy> {
       traps.add({ words, fault, spring, released: released.promise, close: closed.resolve });
       return { sprung: sprung.promise, release: released.resolve, closed: closed.promise };
     },
+    leadTo: (url) => {
+      target = new URL(url);
+    },
+    cut: () => {
+      for (const socket of sockets) socket.destroy();
+    },
     [Symbol.asyncDispose]: async () => {
       for (const socket of sockets) socket.destroy();
       await new Promise((resolve) => server.close(resolve));
@@ -67,14 +83,22 @@ export async function startTcpProxy(serverUrl: string): Promise<TcpProxy> {
   };
 }
 
-function join(client: Socket, upstream: Socket, traps: Set<SetTrap>): void {
+function join(
+  client: Socket,
+  upstream: Socket,
+  traps: Set<SetTrap>,
+  changeFirst: ChangeFirst,
+): void {
   let held: Buffer[] | undefined;
+  let isFirst = true;
   const letGo = () => {
     for (const data of held ?? []) upstream.write(data);
     held = undefined;
     if (client.destroyed) upstream.end();
   };
-  client.on('data', (data: Buffer) => {
+  client.on('data', (sent: Buffer) => {
+    const data = isFirst ? changeFirst(sent) : sent;
+    isFirst = false;
     if (held) {
       held.push(data);
       return;
