@@ -14,7 +14,7 @@ import { createGroupCommit } from '#src/event-store/group-commit.ts';
 import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
 import type { Providers } from '#src/fulfilment/fulfilment-calls.ts';
 import { createFulfilment } from '#src/fulfilment/fulfilment.ts';
-import { setOnHand } from '#src/fulfilment/inventory.ts';
+import { changeStock } from '#src/fulfilment/inventory.ts';
 import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
 import { createHttpShippingProvider } from '#src/fulfilment/providers/http-shipping-provider.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
@@ -136,7 +136,7 @@ async function createBench() {
   const handle = createOrderCommandHandler({ commit, now, topic, outboxIsFull, followUp });
   await fulfilment.start();
   for (let sku = 0; sku < 100; sku += 1)
-    await setOnHand(database.reads, `sku-${sku}`, 1_000_000_000);
+    await changeStock(database.pool, { sku: `sku-${sku}`, onHand: 1_000_000_000 });
 
   const fulfilOne = async () => {
     const orderId = uuidv7();

@@ -136,13 +136,14 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
   const handle = createOrderCommandHandler({ ...parts, topic: config.KAFKA_TOPIC, followUp });
   const { countCommand } = metrics;
   const eventStore = createPostgresEventStore(reads.pool);
-  const run = createRunOrderCommand({ handle, inFlight: createInFlight(), countCommand });
+  const inFlight = createInFlight();
+  const run = createRunOrderCommand({ handle, inFlight, countCommand });
   const fulfilmentStates = (orderIds: readonly string[]) => readFulfilmentStates(reads, orderIds);
   const routes = [
     ...orderCommandRoutes(run),
     ...orderQueryRoutes({ eventStore, reads, fulfilmentStates }),
-    ...fulfilmentRoutes({ ...parts, run, eventStore, reads }),
-    ...inventoryRoutes(reads),
+    ...fulfilmentRoutes({ ...parts, run, inFlight, eventStore, reads }),
+    ...inventoryRoutes({ reads, writes: reads.pool, inFlight }),
     ...healthRoutes({ check: createHealthCheck(database, relay), isDraining, metrics }),
   ];
   const documentation = documentationRoutes(

@@ -47,13 +47,21 @@ export type EventStore = Readonly<{
 }>;
 
 /** An answer stored with the effect of its command, under the caller's idempotency key. */
-export type StoredAnswer = Readonly<{
+export type KeptAnswer = Readonly<{
   requestHash: Uint8Array;
   status: number;
   etag: string | null;
   location: string | null;
   body: string;
 }>;
+
+/**
+ * What a command without effect leaves under its key: the version of its stream that the answer showed.
+ * The answer is folded again from the stream, so that a key never costs more than its request.
+ */
+export type AnswerReference = Readonly<{ requestHash: Uint8Array; version: number }>;
+
+export type StoredAnswer = KeptAnswer | AnswerReference;
 
 /** A caller's idempotency key; two principals never share one. */
 export type KeyRef = Readonly<{ principal: string; key: string }>;

@@ -27,6 +27,12 @@ type KeyRow = Readonly<{
   body: string;
 }>;
 
+/**
+ * The status of a row that is a reference; its body is then the version. No release can send it as a
+ * status: one that does not know references fails, and its caller repeats the request.
+ */
+const REFERENCE_STATUS = 0;
+
 /** Loads and writes batches of units over a pool that nobody else uses. */
 export function createPostgresUnitStore<Rows>(
   pool: Pool,
@@ -133,18 +139,12 @@ async function loadAnswers(client: PoolClient, keys: readonly KeyRef[]) {
            where (principal, key) in (select * from unnest($1::text[], $2::text[]))`,
     values: [keys.map(({ principal }) => principal), keys.map(({ key }) => key)],
   });
-  return new Map<string, StoredAnswer>(
-    rows.map((row) => [
-      keyOf(row),
-      {
-        requestHash: row.request_hash,
-        status: row.status,
-        etag: row.etag,
-        location: row.location,
-        body: row.body,
-      },
-    ]),
-  );
+  return new Map<string, StoredAnswer>(rows.map((row) => [keyOf(row), toStoredAnswer(row)]));
+}
+
+function toStoredAnswer({ request_hash: requestHash, status, ...row }: KeyRow): StoredAnswer {
+  if (status === REFERENCE_STATUS) return { requestHash, version: Number(row.body) };
+  return { requestHash, status, etag: row.etag, location: row.location, body: row.body };
 }
 
 function keyOf({ principal, key }: KeyRef): string {
@@ -189,12 +189,18 @@ function answersOf(units: readonly Unit<unknown>[]) {
             ...answer.ref,
             command_id: answer.commandId,
             request_hash: Buffer.from(answer.stored.requestHash).toString('hex'),
-            status: answer.stored.status,
-            etag: answer.stored.etag,
-            location: answer.stored.location,
-            body: answer.stored.body,
+            ...answerColumns(answer.stored),
           },
         ]
       : [],
   );
+}
+
+function answerColumns(stored: StoredAnswer) {
+  if ('version' in stored) {
+    const body = String(stored.version);
+    return { status: REFERENCE_STATUS, etag: null, location: null, body };
+  }
+  const { status, etag, location, body } = stored;
+  return { status, etag, location, body };
 }

@@ -32,6 +32,13 @@ export const fulfilmentProblemKinds = {
     status: 409,
     title: 'More is reserved than that',
     advice:
-      'onHand may not fall below what is reserved. Cancel orders first, or wait until they ship.',
+      'onHand may not fall below what is reserved: `stock` of the answer shows it. Cancel orders ' +
+      'first, or wait until they ship.',
+  },
+  stockTooLarge: {
+    code: 'stock_too_large',
+    status: 422,
+    title: 'Stock too large',
+    advice: 'onHand may not grow above 1000000000: `stock` of the answer shows what is there.',
   },
 } as const satisfies Record<string, ProblemKind>;

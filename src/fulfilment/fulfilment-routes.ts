@@ -1,13 +1,13 @@
 import { v7 as uuidv7 } from 'uuid';
 import { z } from 'zod';
-import { entityTags } from '#src/http/entity-tags.ts';
+import { guardedHeaders } from '#src/http/command-headers.ts';
 import { safeText } from '#src/http/fields.ts';
-import { idempotencyKey } from '#src/http/idempotency.ts';
 import { problemKinds } from '#src/http/problem-kinds.ts';
+import { Problem } from '#src/http/problem.ts';
 import { route } from '#src/http/route.ts';
-import type { Route } from '#src/http/route.ts';
-import { orderAnswered } from '#src/orders/order-command-routes.ts';
-import { orderProblemKinds, refusalKind } from '#src/orders/order-problems.ts';
+import type { AnswerSpec, Route } from '#src/http/route.ts';
+import { commandProblems, orderAnswered } from '#src/orders/order-command-routes.ts';
+import { orderProblemKinds } from '#src/orders/order-problems.ts';
 import { orderParams } from '#src/orders/order-schemas.ts';
 import type { RunOrderCommand } from '#src/orders/run-order-command.ts';
 import { decideResolve, decideRetry } from '#src/sagas/saga-operator.ts';
@@ -34,6 +34,22 @@ const { notFound, notStuck, stepNotOpen } = fulfilmentProblemKinds;
 const { databaseUnavailable, fulfilmentOff, overloaded, outcomeUnknown, versionConflict } =
   orderProblemKinds;
 const common = { params: orderParams, tag: 'Fulfilment' } as const;
+const goesOn: AnswerSpec = {
+  description: 'The fulfilment; it goes on.',
+  schema: fulfilmentAnswer,
+  headers: ['ETag', 'Idempotency-Replayed'],
+};
+/** What an operator's word can meet. */
+const operatorProblems = [
+  notFound,
+  notStuck,
+  problemKinds.preconditionFailed,
+  fulfilmentOff,
+  versionConflict,
+  overloaded,
+  databaseUnavailable,
+  outcomeUnknown,
+] as const;
 
 /** The fulfilment of an order over HTTP: started, watched, repaired. */
 export function fulfilmentRoutes(dependencies: FulfilmentRouteDependencies): Route[] {
@@ -55,25 +71,11 @@ function fulfilRoute({ run }: FulfilmentRouteDependencies): Route {
     description:
       'Stock is reserved, the payment captured, the parcel handed over; or all of it undone. From here ' +
       'on pay, ship and refund by hand are refused.',
-    headers: z.object({
-      'idempotency-key': idempotencyKey.optional(),
-      'if-match': entityTags.optional(),
-    }),
+    headers: guardedHeaders,
     answers: { 202: orderAnswered('The order; its fulfilment runs.', 'Location') },
     problems: [
-      refusalKind('order_not_found'),
-      refusalKind('order_already_paid'),
-      refusalKind('order_already_shipped'),
-      refusalKind('order_cancelled'),
-      refusalKind('version_mismatch'),
+      ...commandProblems('order_already_paid', 'order_already_shipped', 'order_cancelled'),
       fulfilmentOff,
-      problemKinds.idempotencyKeyInUse,
-      orderProblemKinds.idempotencyKeyReused,
-      orderProblemKinds.versionConflict,
-      orderProblemKinds.outboxFull,
-      overloaded,
-      databaseUnavailable,
-      outcomeUnknown,
     ],
     handle: ({ params, ...request }) =>
       run(request, params.orderId, { type: 'FulfilOrder', sagaId: uuidv7() }),
@@ -88,13 +90,14 @@ function getRoute(dependencies: FulfilmentRouteDependencies): Route {
     operationId: 'getFulfilment',
     summary: 'Read how far the fulfilment of an order is',
     description:
-      'Every step with its key, its tries and their outcome; `open` is what it is stuck at.',
+      'Every step with its key, its tries and their outcome; `open` is what it is stuck at. The ETag ' +
+      'is for the If-Match of retry and resolve.',
     answers: { 200: { description: 'The fulfilment.', schema: fulfilmentAnswer } },
     problems: [notFound, databaseUnavailable],
-    handle: async ({ params }) => ({
-      status: 200,
-      body: await readFulfilment(dependencies, params.orderId),
-    }),
+    handle: async ({ params }) => {
+      const { view, etag } = await readFulfilment(dependencies, params.orderId);
+      return { status: 200, body: view, headers: { etag } };
+    },
   });
 }
 
@@ -105,19 +108,11 @@ function retryRoute(dependencies: FulfilmentRouteDependencies): Route {
     path: '/v1/orders/{orderId}/fulfilment/retry',
     operationId: 'retryFulfilment',
     summary: 'Have a stuck fulfilment try again what it gave up',
-    answers: { 202: { description: 'The fulfilment; it goes on.', schema: fulfilmentAnswer } },
-    problems: [
-      notFound,
-      notStuck,
-      versionConflict,
-      overloaded,
-      databaseUnavailable,
-      outcomeUnknown,
-    ],
-    handle: async ({ params, ...request }) => ({
-      status: 202,
-      body: await operateFulfilment(dependencies, params.orderId, request, decideRetry),
-    }),
+    headers: guardedHeaders,
+    answers: { 202: goesOn },
+    problems: operatorProblems,
+    handle: ({ params, ...request }) =>
+      operateFulfilment(dependencies, params.orderId, request, decideRetry),
   });
 }
 
@@ -130,7 +125,9 @@ function resolveRoute(dependencies: FulfilmentRouteDependencies): Route {
     summary: 'Tell a stuck fulfilment what became of a step',
     description:
       'Ask the provider first: the saga believes it. A refund that was notDone is made anew, under a ' +
-      'new key.',
+      'new key. If-Match is required, so that what is said is of the attempt that was looked at: ' +
+      'send the ETag of the fulfilment.',
+    headers: guardedHeaders,
     body: resolveBody,
     example: {
       step: 'refund',
@@ -138,22 +135,19 @@ function resolveRoute(dependencies: FulfilmentRouteDependencies): Route {
       reference: 're_12345',
       reason: 'refunded by hand in the dashboard of the provider',
     },
-    answers: { 202: { description: 'The fulfilment; it goes on.', schema: fulfilmentAnswer } },
-    problems: [
-      notFound,
-      notStuck,
-      stepNotOpen,
-      versionConflict,
-      overloaded,
-      databaseUnavailable,
-      outcomeUnknown,
-    ],
-    handle: async ({ params, body: said, ...request }) => {
+    answers: { 202: goesOn },
+    problems: [...operatorProblems, stepNotOpen, problemKinds.preconditionRequired],
+    handle: ({ params, body: said, ...request }) => {
+      if (request.headers['if-match'] === undefined) throw matchRequired();
       const resolution = { ...said, reference: said.reference ?? null };
       const decide: OperatorDecision = (saga, definition, isSetAside) =>
         decideResolve(saga, resolution, definition, isSetAside);
-      const body = await operateFulfilment(dependencies, params.orderId, request, decide);
-      return { status: 202, body };
+      return operateFulfilment(dependencies, params.orderId, request, decide);
     },
   });
+}
+
+function matchRequired(): Problem {
+  const { preconditionRequired } = problemKinds;
+  return new Problem(preconditionRequired, { detail: preconditionRequired.advice });
 }

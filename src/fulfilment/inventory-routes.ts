@@ -1,19 +1,35 @@
+import type { Pool } from 'pg';
 import { z } from 'zod';
 import type { Reads } from '#src/database/reads.ts';
-import { instant, queryInteger, safeText } from '#src/http/fields.ts';
+import { commandHeaders, guardedHeaders } from '#src/http/command-headers.ts';
+import type { EntityTags } from '#src/http/entity-tags.ts';
+import { instant, queryInteger, safeText, skuText } from '#src/http/fields.ts';
+import type { InFlight, KeyedRequest } from '#src/http/idempotency.ts';
+import { unmatched } from '#src/http/preconditions.ts';
+import { problemKinds } from '#src/http/problem-kinds.ts';
+import type { Problem } from '#src/http/problem.ts';
 import { route } from '#src/http/route.ts';
-import type { Route } from '#src/http/route.ts';
+import type { AnswerSpec, DescribedHeader, ReadyAnswer, Route } from '#src/http/route.ts';
 import { orderProblem, orderProblemKinds, toOrderProblem } from '#src/orders/order-problems.ts';
 import { fulfilmentProblemKinds } from './fulfilment-problems.ts';
-import { listStock, readStock, setOnHand } from './inventory.ts';
+import { ON_HAND_MAX, changeStock, listStock, readStock } from './inventory.ts';
+import type { StockChange, StockOutcome } from './inventory.ts';
 
-const ON_HAND_MAX = 1_000_000_000;
 const PAGE_MAX = 100;
 const PAGE_DEFAULT = 25;
 
 const sku = safeText(1, 64);
 const stockParams = z.strictObject({ sku });
+const changedStockParams = z.strictObject({ sku: skuText });
 const stockBody = z.strictObject({ onHand: z.int().min(0).max(ON_HAND_MAX) });
+const adjustBody = z.strictObject({
+  delta: z
+    .int()
+    .min(-ON_HAND_MAX)
+    .max(ON_HAND_MAX)
+    .refine((delta) => delta !== 0, { error: 'must not be 0' })
+    .meta({ not: { const: 0 } }),
+});
 const stockQuery = z.strictObject({
   limit: queryInteger(1, PAGE_MAX).default(PAGE_DEFAULT),
   cursor: z
@@ -39,34 +55,122 @@ const example = {
   updatedAt: '2026-01-31T12:00:00.000Z',
 };
 const { databaseUnavailable, outcomeUnknown } = orderProblemKinds;
+const { stockReserved, stockTooLarge } = fulfilmentProblemKinds;
+const changeProblems = [
+  stockReserved,
+  problemKinds.preconditionFailed,
+  databaseUnavailable,
+  outcomeUnknown,
+] as const;
 
-/** What is in stock, and how it gets there. */
-export function inventoryRoutes(reads: Reads): Route[] {
-  return [putRoute(reads), getRoute(reads), listRoute(reads)];
+function stockAnswered(description: string, ...more: readonly DescribedHeader[]) {
+  const headers: readonly DescribedHeader[] = ['ETag', 'Idempotency-Replayed', ...more];
+  return { description, schema: stockLevel, headers, example } satisfies AnswerSpec;
 }
 
-function putRoute(reads: Reads): Route {
+/** What the stock routes work with. */
+export type InventoryAccess = Readonly<{ reads: Reads; writes: Pool; inFlight: InFlight }>;
+
+/** What is in stock, and how it gets there. */
+export function inventoryRoutes(access: InventoryAccess): Route[] {
+  return [putRoute(access), adjustRoute(access), getRoute(access), listRoute(access)];
+}
+
+function putRoute(access: InventoryAccess): Route {
   return route({
     method: 'PUT',
     path: '/v1/stock/{sku}',
     operationId: 'setStock',
     tag: 'Stock',
     summary: 'Set what is on hand of a sku',
-    description: 'What is reserved counts as on hand until it has been shipped.',
-    params: stockParams,
+    description:
+      'What is reserved counts as on hand until it has been shipped. After a count send the ETag that ' +
+      'was read before it as If-Match: what was shipped meanwhile is then not put back. ' +
+      'If-None-Match: * sets only what is not there yet.',
+    params: changedStockParams,
+    headers: guardedHeaders.extend({ 'if-none-match': commandHeaders['if-none-match'] }),
     body: stockBody,
     example: { onHand: 50 },
-    answers: { 200: { description: 'The stock of the sku.', schema: stockLevel, example } },
-    problems: [fulfilmentProblemKinds.stockReserved, databaseUnavailable, outcomeUnknown],
-    handle: async ({ params, body }) => {
-      const level = await asking(setOnHand(reads, params.sku, body.onHand));
-      if (!level) throw orderProblem(fulfilmentProblemKinds.stockReserved);
-      return { status: 200, body: level };
+    answers: {
+      200: stockAnswered('The stock of the sku.'),
+      201: stockAnswered('The stock of a sku that is new.', 'Location'),
     },
+    problems: changeProblems,
+    handle: ({ params, body, ...request }) => change(access, { ...params, ...body }, request),
   });
 }
 
-function getRoute(reads: Reads): Route {
+function adjustRoute(access: InventoryAccess): Route {
+  return route({
+    method: 'POST',
+    path: '/v1/stock/{sku}/adjust',
+    operationId: 'adjustStock',
+    tag: 'Stock',
+    summary: 'Change what is on hand of a sku by so many',
+    description:
+      'For goods that came in or were lost: right whatever is shipped meanwhile. Send an ' +
+      'Idempotency-Key: without one, a repeated request changes the stock again.',
+    params: changedStockParams,
+    headers: guardedHeaders,
+    body: adjustBody,
+    example: { delta: -2 },
+    answers: { 200: stockAnswered('The stock of the sku.') },
+    problems: [fulfilmentProblemKinds.stockNotFound, stockTooLarge, ...changeProblems],
+    handle: ({ params, body, ...request }) => change(access, { ...params, ...body }, request),
+  });
+}
+
+type ChangeRequest = Readonly<{
+  headers: Readonly<{
+    'if-match'?: EntityTags | undefined;
+    'if-none-match'?: EntityTags | undefined;
+  }>;
+  keyed: KeyedRequest | undefined;
+}>;
+
+/** @throws Problem */
+async function change(
+  { writes, inFlight }: InventoryAccess,
+  wanted: StockChange,
+  { headers, keyed }: ChangeRequest,
+): Promise<ReadyAnswer> {
+  const ifMatch = headers['if-match'];
+  const guards = { ifMatch, ifNoneMatch: headers['if-none-match'], keyed };
+  const outcome = await inFlight.run(keyed, () => asking(changeStock(writes, wanted, guards)));
+  if ('refusal' in outcome) throw refused(outcome, ifMatch);
+  const { status, stock, replayed } = outcome;
+  return {
+    status,
+    text: JSON.stringify(stock.level),
+    headers: {
+      etag: stock.etag,
+      ...(status === 201 && { location: `/v1/stock/${encodeURIComponent(wanted.sku)}` }),
+      ...(replayed && { 'idempotency-replayed': 'true' }),
+    },
+  };
+}
+
+/** A refusal tells what is there, so that the caller can decide again. */
+function refused(
+  { refusal, stock }: Extract<StockOutcome, { refusal: unknown }>,
+  ifMatch: EntityTags | undefined,
+): Problem {
+  const details = stock
+    ? { extra: { stock: stock.level }, headers: { etag: stock.etag } }
+    : undefined;
+  switch (refusal) {
+    case 'unmatched':
+      return unmatched(ifMatch, details);
+    case 'missing':
+      return orderProblem(fulfilmentProblemKinds.stockNotFound);
+    case 'reserved':
+      return orderProblem(fulfilmentProblemKinds.stockReserved, details);
+    case 'too_many':
+      return orderProblem(stockTooLarge, details);
+  }
+}
+
+function getRoute({ reads }: InventoryAccess): Route {
   return route({
     method: 'GET',
     path: '/v1/stock/{sku}',
@@ -77,14 +181,14 @@ function getRoute(reads: Reads): Route {
     answers: { 200: { description: 'The stock of the sku.', schema: stockLevel, example } },
     problems: [fulfilmentProblemKinds.stockNotFound, databaseUnavailable],
     handle: async ({ params }) => {
-      const level = await asking(readStock(reads, params.sku));
-      if (!level) throw orderProblem(fulfilmentProblemKinds.stockNotFound);
-      return { status: 200, body: level };
+      const stock = await asking(readStock(reads, params.sku));
+      if (!stock) throw orderProblem(fulfilmentProblemKinds.stockNotFound);
+      return { status: 200, body: stock.level, headers: { etag: stock.etag } };
     },
   });
 }
 
-function listRoute(reads: Reads): Route {
+function listRoute({ reads }: InventoryAccess): Route {
   return route({
     method: 'GET',
     path: '/v1/stock',

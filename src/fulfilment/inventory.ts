@@ -1,7 +1,13 @@
+import { DatabaseError } from 'pg';
+import type { Pool } from 'pg';
+import { z } from 'zod';
 import type { Reads } from '#src/database/reads.ts';
 import { withClient } from '#src/database/with-client.ts';
 import { CommandUncertain } from '#src/event-store/group-commit-errors.ts';
 import { writeFailureOf } from '#src/event-store/write-failure.ts';
+import type { EntityTags } from '#src/http/entity-tags.ts';
+import { requireSameRequest } from '#src/http/idempotency.ts';
+import type { KeyedRequest } from '#src/http/idempotency.ts';
 
 /** Goods of one sku; `available` is what may still be reserved. */
 export type StockLevel = Readonly<{
@@ -12,39 +18,119 @@ export type StockLevel = Readonly<{
   updatedAt: string;
 }>;
 
+/** A level with the ETag of the row that it was read from. */
+export type TaggedStock = Readonly<{ level: StockLevel; etag: string }>;
+
 export type StockPage = Readonly<{ data: StockLevel[]; nextCursor: string | null }>;
 
+/** What to do to the stock of a sku: say what is on hand, or by how much that changes. */
+export type StockChange = Readonly<{ sku: string } & ({ onHand: number } | { delta: number })>;
+
+/** On which conditions, and under which key. */
+export type StockGuards = Readonly<{
+  ifMatch?: EntityTags | undefined;
+  ifNoneMatch?: EntityTags | undefined;
+  keyed?: KeyedRequest | undefined;
+}>;
+
+/** Why a change was not made. */
+export type StockRefusal = 'unmatched' | 'missing' | 'reserved' | 'too_many';
+
+/** `stock` of a refusal is what is there, if anything is. */
+export type StockOutcome =
+  | Readonly<{ status: number; stock: TaggedStock; replayed: boolean }>
+  | Readonly<{ refusal: StockRefusal; stock: TaggedStock | null }>;
+
+export const ON_HAND_MAX = 1_000_000_000;
+
+/** Another request with the key was faster; repeated, this one finds its answer. */
+const KEY_TAKEN = '40001';
+
 type Row = Readonly<{ sku: string; on_hand: number; reserved: number; updated_at: Date }>;
+type TaggedRow = Row & Readonly<{ etag: string }>;
+type ChangeRow =
+  | (TaggedRow & Readonly<{ verdict: 'created' | 'changed' }>)
+  | Readonly<{
+      verdict: 'replayed';
+      request_hash: Uint8Array;
+      status: number;
+      etag: string;
+      body: string;
+    }>
+  | (Readonly<{ verdict: StockRefusal }> & (TaggedRow | Readonly<{ sku: null }>));
 
 /**
- * Sets what is on hand; null where more than that is reserved, so that nothing was changed.
- * @throws CommandUncertain where it may have been set
+ * Changes the stock of a sku if the conditions hold, once for each key.
+ * @throws CommandUncertain where it may have been changed
+ * @throws Problem `idempotency_key_reused`
  */
-export async function setOnHand(
-  { pool }: Reads,
-  sku: string,
-  onHand: number,
-): Promise<StockLevel | null> {
+export async function changeStock(
+  pool: Pool,
+  change: StockChange,
+  guards: StockGuards = {},
+): Promise<StockOutcome> {
+  const row = await callChangeStock(pool, change, guards).catch((error: unknown) => {
+    if (!(error instanceof DatabaseError && error.code === KEY_TAKEN)) throw error;
+    return callChangeStock(pool, change, guards);
+  });
+  if (row.verdict === 'replayed') {
+    if (guards.keyed) requireSameRequest(row.request_hash, guards.keyed);
+    const level = withAvailable(storedLevel.parse(JSON.parse(row.body)));
+    return { status: row.status, stock: { level, etag: row.etag }, replayed: true };
+  }
+  if (row.verdict === 'created' || row.verdict === 'changed') {
+    const status = row.verdict === 'created' ? 201 : 200;
+    return { status, stock: toTagged(row), replayed: false };
+  }
+  return { refusal: row.verdict, stock: row.sku === null ? null : toTagged(row) };
+}
+
+/** What the key keeps of a level. */
+const storedLevel = z.object({
+  sku: z.string(),
+  onHand: z.int(),
+  reserved: z.int(),
+  updatedAt: z.string(),
+});
+
+function callChangeStock(
+  pool: Pool,
+  change: StockChange,
+  { ifMatch, ifNoneMatch, keyed }: StockGuards,
+): Promise<ChangeRow> {
   return withClient(pool, async (client) => {
-    const asked = client.query<Row>(
-      `insert into stock (sku, on_hand) values ($1, $2)
-       on conflict (sku) do update
-         set on_hand = excluded.on_hand, updated_at = clock_timestamp()
-         where stock.reserved <= excluded.on_hand
-       returning sku, on_hand, reserved, updated_at`,
-      [sku, onHand],
+    const asked = client.query<ChangeRow>(
+      'select * from change_stock($1, $2, $3, $4, $5, $6, $7, $8, $9)',
+      [
+        change.sku,
+        'onHand' in change ? change.onHand : null,
+        'delta' in change ? change.delta : null,
+        ON_HAND_MAX,
+        ifMatch ? strongTags(ifMatch) : null,
+        ifNoneMatch ? [...strongTags(ifNoneMatch), ...ifNoneMatch.weak] : null,
+        keyed?.ref.principal ?? null,
+        keyed?.ref.key ?? null,
+        keyed?.hashes[0] ?? null,
+      ],
     );
     const { rows } = await asked.catch((error: unknown) => {
       throw writeFailureOf(error) === 'unknown' ? new CommandUncertain(error) : error;
     });
     const [row] = rows;
-    return row ? toStockLevel(row) : null;
+    if (!row) throw new Error('change_stock returned no row');
+    return row;
   });
 }
 
-export async function readStock(reads: Reads, sku: string): Promise<StockLevel | null> {
-  const [row] = await reads.rows<Row>(reads.knex('stock').select('*').where({ sku }));
-  return row ? toStockLevel(row) : null;
+function strongTags({ any, strong }: EntityTags): string[] {
+  return any ? ['*'] : [...strong];
+}
+
+export async function readStock(reads: Reads, sku: string): Promise<TaggedStock | null> {
+  const { knex } = reads;
+  const query = knex('stock').select('*', knex.raw('stock_etag(stock) as etag')).where({ sku });
+  const [row] = await reads.rows<TaggedRow>(query);
+  return row ? toTagged(row) : null;
 }
 
 /** One page in the order of skus, from after `cursor`. */
@@ -67,7 +153,15 @@ export async function listStock(
   return { data, nextCursor };
 }
 
+function toTagged(row: TaggedRow): TaggedStock {
+  return { level: toStockLevel(row), etag: row.etag };
+}
+
 function toStockLevel({ sku, on_hand: onHand, reserved, updated_at: updatedAt }: Row): StockLevel {
-  const available = onHand - reserved;
-  return { sku, onHand, reserved, available, updatedAt: updatedAt.toISOString() };
+  return withAvailable({ sku, onHand, reserved, updatedAt: updatedAt.toISOString() });
+}
+
+function withAvailable(level: Omit<StockLevel, 'available'>): StockLevel {
+  const { sku, onHand, reserved, updatedAt } = level;
+  return { sku, onHand, reserved, available: onHand - reserved, updatedAt };
 }

@@ -1,30 +1,40 @@
-import { isOutage } from '#src/database/is-outage.ts';
+import { hash } from 'node:crypto';
 import type { Reads } from '#src/database/reads.ts';
 import type { EventStore } from '#src/event-store/event-store.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
-import { CommandUncertain } from '#src/event-store/group-commit-errors.ts';
-import type { RouteRequest } from '#src/http/route.ts';
+import { versionETag } from '#src/http/entity-tags.ts';
+import type { EntityTags } from '#src/http/entity-tags.ts';
+import { requireSameRequest } from '#src/http/idempotency.ts';
+import type { InFlight } from '#src/http/idempotency.ts';
+import { requireMatch } from '#src/http/preconditions.ts';
+import type { ReadyAnswer, RouteRequest } from '#src/http/route.ts';
 import { orderProblem, orderProblemKinds, toOrderProblem } from '#src/orders/order-problems.ts';
 import type { OrderRows } from '#src/orders/order-units.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import { toRecordedSagaEvent } from '#src/sagas/saga-event-codec.ts';
 import type { SagaEvent } from '#src/sagas/saga-events.ts';
 import { SagaNotStuck, StepNotOpen, operateSaga } from '#src/sagas/saga-operator.ts';
+import type { Operated } from '#src/sagas/saga-operator.ts';
 import { foldSaga, isLive } from '#src/sagas/saga.ts';
 import type { Saga } from '#src/sagas/saga.ts';
 import type { FulfilledOrder } from './fulfilment-definition.ts';
 import type { Fulfilment } from './fulfilment.ts';
+import type { FulfilmentKind } from './fulfilment-kind.ts';
 import { fulfilmentProblemKinds } from './fulfilment-problems.ts';
 import { readFulfilmentRow } from './fulfilment-queries.ts';
+import type { FulfilmentRow } from './fulfilment-queries.ts';
 import { toFulfilmentView } from './fulfilment-view.ts';
 import type { FulfilmentView } from './fulfilment-view.ts';
 
 /** Nobody signs in yet. */
 const OPERATOR = 'operator';
+/** Of the word in the ETag, in hexadecimal digits. */
+const SHOWN_LENGTH = 12;
 
 /** Where fulfilments are, and what it takes to change one. */
 export type FulfilmentAccess = Readonly<{
   commit: Pick<GroupCommit<OrderRows>, 'submit'>;
+  inFlight: InFlight;
   fulfilment: Pick<Fulfilment, 'definitions' | 'kinds'>;
   eventStore: EventStore;
   reads: Reads;
@@ -38,59 +48,114 @@ export type OperatorDecision = (
   isSetAside: boolean,
 ) => SagaEvent[];
 
+type OperatorRequest = Pick<
+  RouteRequest<unknown, unknown, Readonly<{ 'if-match'?: EntityTags | undefined }>, unknown>,
+  'headers' | 'keyed' | 'requestId' | 'traceparent'
+>;
+
 const { notFound, notStuck, stepNotOpen } = fulfilmentProblemKinds;
 const { fulfilmentOff, versionConflict } = orderProblemKinds;
 
 /**
- * Records what an operator says of a fulfilment, which goes on from there.
+ * Records what an operator says of a fulfilment, which goes on from there: replay by key, then If-Match,
+ * then whether it waits for an operator, in this order.
  * @throws Problem
  */
-export async function operateFulfilment(
+export function operateFulfilment(
   access: FulfilmentAccess,
   orderId: string,
-  { requestId, traceparent }: Pick<RouteRequest<0, 0, 0, 0>, 'requestId' | 'traceparent'>,
+  { headers, keyed, requestId, traceparent }: OperatorRequest,
   decide: OperatorDecision,
-): Promise<FulfilmentView> {
+): Promise<ReadyAnswer> {
   const { commit, reads, fulfilment, now } = access;
-  return asProblems(async () => {
-    const { sagaId, definitionVersion, epoch, state } = await find(reads, orderId);
-    const metadata = {
-      correlationId: requestId,
-      actor: OPERATOR,
-      ...(traceparent !== undefined && { traceparent }),
-    };
-    const saga = { sagaId, subjectId: orderId, epoch, metadata };
-    const kind = fulfilment.kinds.find(
-      ({ definition }) => definition.version === definitionVersion,
-    );
-    if (!kind) throw orderProblem(fulfilmentOff);
-    const isWritten = await operateSaga(commit, kind, now, saga, (current, definition) =>
-      decide(current, definition, state === 'stuck' && isLive(current)),
-    );
-    if (!isWritten) throw orderProblem(versionConflict);
-    return read(access, orderId).catch((error: unknown) => {
-      throw isOutage(error) ? new CommandUncertain(error) : error;
+  const ifMatch = headers['if-match'];
+  const operate = () =>
+    asProblems(async () => {
+      const row = await find(reads, orderId);
+      const metadata = {
+        correlationId: requestId,
+        actor: OPERATOR,
+        ...(traceparent !== undefined && { traceparent }),
+      };
+      const { sagaId, epoch } = row;
+      const operated = await operateSaga(
+        commit,
+        () => kindOf(fulfilment, row),
+        now,
+        { sagaId, subjectId: orderId, epoch, metadata },
+        {
+          key: keyed?.ref,
+          decide(saga, definition, version) {
+            requireMatch(ifMatch, version);
+            return decide(saga, definition, row.state === 'stuck' && isLive(saga));
+          },
+          answer: (saga, version) => ({
+            requestHash: keyed?.hashes[0] ?? NO_HASH,
+            status: 202,
+            etag: versionETag(version),
+            location: null,
+            body: JSON.stringify(
+              toFulfilmentView(saga, idle(row, saga), kindOf(fulfilment, row).definition),
+            ),
+          }),
+        },
+      );
+      if (!operated) throw orderProblem(versionConflict);
+      if (operated.replayed && keyed) requireSameRequest(operated.answer.requestHash, keyed);
+      return toReadyAnswer(operated);
     });
-  });
+  return access.inFlight.run(keyed, operate);
 }
 
-/** @throws Problem */
-export function readFulfilment(access: FulfilmentAccess, orderId: string): Promise<FulfilmentView> {
-  return asProblems(() => read(access, orderId));
+/** @throws Problem `fulfilment_off` where this process cannot carry it out */
+function kindOf(
+  { kinds }: FulfilmentAccess['fulfilment'],
+  { definitionVersion }: FulfilmentRow,
+): FulfilmentKind {
+  const kind = kinds.find(({ definition: { version } }) => version === definitionVersion);
+  if (!kind) throw orderProblem(fulfilmentOff);
+  return kind;
 }
 
-async function read(
+/** Nothing is stored without a key. */
+const NO_HASH = new Uint8Array();
+
+/** The place in the queue as the operator leaves it: due, and nobody's. */
+function idle(row: FulfilmentRow, { state }: Saga): FulfilmentRow {
+  return { ...row, state, reason: null, step: null, dueAt: null, deadlineAt: null };
+}
+
+function toReadyAnswer({ answer, replayed }: Operated): ReadyAnswer {
+  if ('version' in answer) throw new Error('an operation always has an effect');
+  const { status, etag, body } = answer;
+  const headers = {
+    ...(etag !== null && { etag }),
+    ...(replayed && { 'idempotency-replayed': 'true' }),
+  };
+  return { status, text: body, headers };
+}
+
+/**
+ * The fulfilment and its ETag: the version of its stream, which If-Match asks for, and a word for what
+ * else is shown.
+ * @throws Problem
+ */
+export function readFulfilment(
   { reads, eventStore, fulfilment }: FulfilmentAccess,
   orderId: string,
-): Promise<FulfilmentView> {
-  const row = await find(reads, orderId);
-  const stream = await eventStore.readStream(row.sagaId);
-  const saga = foldSaga(stream.map(toRecordedSagaEvent));
-  const definition = fulfilment.definitions.find(
-    ({ version }) => version === row.definitionVersion,
-  );
-  if (!saga || !definition) throw new Error(`saga ${row.sagaId} cannot be shown`);
-  return toFulfilmentView(saga, row, definition);
+): Promise<Readonly<{ view: FulfilmentView; etag: string }>> {
+  return asProblems(async () => {
+    const row = await find(reads, orderId);
+    const stream = await eventStore.readStream(row.sagaId);
+    const saga = foldSaga(stream.map(toRecordedSagaEvent));
+    const definition = fulfilment.definitions.find(
+      ({ version }) => version === row.definitionVersion,
+    );
+    if (!saga || !definition) throw new Error(`saga ${row.sagaId} cannot be shown`);
+    const view = toFulfilmentView(saga, row, definition);
+    const shown = hash('sha1', JSON.stringify(view), 'hex').slice(0, SHOWN_LENGTH);
+    return { view, etag: versionETag(stream.length, shown) };
+  });
 }
 
 async function find(reads: Reads, orderId: string) {

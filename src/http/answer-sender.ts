@@ -94,7 +94,7 @@ function commonHeaders(
 ): Record<string, string> {
   const headers = {
     'content-type': contentType,
-    'cache-control': method === 'GET' ? 'private, no-cache' : 'no-store',
+    'cache-control': READS.has(method) ? 'private, no-cache' : 'no-store',
     'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
     'x-content-type-options': 'nosniff',
     'x-request-id': id,

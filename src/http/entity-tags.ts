@@ -2,7 +2,10 @@ import { hash } from 'node:crypto';
 
 import { z } from 'zod';
 
-const ENTITY_TAG = /(W\/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,[ \t]*|$)/y;
+/** One member of a list, which may be empty (RFC 9110, 5.6.1), with the comma behind it. */
+const LIST_MEMBER = /[ \t]*(?:(W\/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*)?(?:,|$)/y;
+/** The same for JSON Schema: `*`, or a list that names a tag. */
+const LIST_PATTERN = String.raw`^[ \t]*(\*|,?([ \t]*,)*[ \t]*(W/)?"[!#-~\u0080-\u00ff]*"[ \t]*(,[ \t]*((W/)?"[!#-~\u0080-\u00ff]*"[ \t]*)?)*)$`;
 
 /** What If-Match or If-None-Match said. Tags keep their quotes: `"v7"`. */
 export type EntityTags = Readonly<{
@@ -44,10 +47,21 @@ export function ifNoneMatchHits(ifNoneMatch: EntityTags, etag: string): boolean 
   return any || strong.includes(opaque) || weak.includes(opaque);
 }
 
+/** Whether If-Match names weak tags only: it can never hold, whatever they name. */
+export function isWeakOnly({ any, strong }: EntityTags): boolean {
+  return !any && strong.length === 0;
+}
+
+/** The header in the one form that all its spellings share. */
+export function canonicalEntityTags({ any, strong, weak }: EntityTags): string {
+  if (any) return '*';
+  return [...new Set([...strong, ...weak.map((tag) => `W/${tag}`)])].toSorted().join(', ');
+}
+
 /** The schema of an If-Match or If-None-Match header: `*`, or a list of quoted tags. */
 export const entityTags = z
   .string()
-  .meta({ examples: ['"v1"'] })
+  .meta({ pattern: LIST_PATTERN, examples: ['"v1"'] })
   .transform((text, context): EntityTags => {
     const parsed = parseEntityTags(text);
     if (parsed !== undefined) return parsed;
@@ -62,11 +76,11 @@ function parseEntityTags(text: string): EntityTags | undefined {
   if (text === '*') return { text, any: true, strong: [], weak: [] };
   const strong: string[] = [];
   const weak: string[] = [];
-  ENTITY_TAG.lastIndex = 0;
-  while (ENTITY_TAG.lastIndex < text.length) {
-    const match = ENTITY_TAG.exec(text);
-    if (match?.[2] === undefined) return undefined;
-    (match[1] === undefined ? strong : weak).push(match[2]);
+  LIST_MEMBER.lastIndex = 0;
+  while (LIST_MEMBER.lastIndex < text.length) {
+    const match = LIST_MEMBER.exec(text);
+    if (match === null) return undefined;
+    if (match[2] !== undefined) (match[1] === undefined ? strong : weak).push(match[2]);
   }
   if (strong.length + weak.length === 0) return undefined;
   return { text, any: false, strong, weak };

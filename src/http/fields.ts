@@ -18,6 +18,35 @@ export function safeText(min: number, max: number) {
     .meta({ minLength: min, maxLength: max });
 }
 
+/**
+ * Control characters, line separators, and what turns the direction of text. In an id they can only
+ * deceive: two ids look alike, and a terminal obeys them.
+ */
+const INVISIBLE = String.raw`\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069`;
+const VISIBLE = new RegExp(`^[^${INVISIBLE}]*$`);
+/** A path with one of them as its last part leads elsewhere, in every web client. */
+const DOT_SEGMENTS = new Set(['.', '..']);
+
+/**
+ * Text that stands for something: an id, a reference, a sku. It is one text whoever compares it, so it
+ * is in Unicode's normalisation form C, and all of it can be seen.
+ */
+export function identifier(min: number, max: number) {
+  return safeText(min, max)
+    .refine((text) => VISIBLE.test(text), {
+      error: 'must not contain a control character or one that turns the direction of text',
+    })
+    .refine((text) => text.normalize('NFC') === text, {
+      error: "must be in Unicode's normalisation form C (NFC)",
+    })
+    .meta({ minLength: min, maxLength: max, pattern: `^[^${INVISIBLE}]*$` });
+}
+
+/** A sku that can be put in stock or ordered: it must have an address. */
+export const skuText = identifier(1, 64)
+  .refine((sku) => !DOT_SEGMENTS.has(sku), { error: 'must not be . or ..' })
+  .meta({ minLength: 1, maxLength: 64, pattern: `^(?!\\.{1,2}$)[^${INVISIBLE}]*$` });
+
 /** A whole number from `min` to `max`, as a JSON number. */
 export function wholeNumber(min: number, max: number) {
   return z

@@ -10,8 +10,6 @@ const SINGLE = new Set([
   'content-type',
   'host',
   'idempotency-key',
-  'if-match',
-  'if-none-match',
 ]);
 const LENGTHS = new Set([...SINGLE].map((name) => name.length));
 

@@ -1,5 +1,7 @@
 import type { z } from 'zod';
 
+import { unhonouredHeaders } from './command-headers.ts';
+import type { commandHeaders } from './command-headers.ts';
 import { canonicalHeader } from './field-errors.ts';
 import { hoist, readProperties, toJsonSchema } from './json-schema.ts';
 import { answerHeaders, problemSchema } from './openapi-components.ts';
@@ -148,20 +150,29 @@ function headerReferences(names: readonly (DescribedHeader | 'Retry-After')[]) {
 }
 
 /** What the route declares, and what the server answers on its behalf. */
-function problemsOf({ problems = [], schemas }: Route): ProblemKind[] {
-  const {
-    invalidRequest,
-    malformedJson,
-    bodyTooLarge,
-    unsupportedMediaType,
-    uriTooLong,
-    internal,
-  } = problemKinds;
+function problemsOf(route: Route): ProblemKind[] {
+  const { invalidRequest, uriTooLong, internal } = problemKinds;
   return [
     invalidRequest,
-    ...(schemas.body === undefined ? [] : [malformedJson, bodyTooLarge, unsupportedMediaType]),
-    ...(schemas.params === undefined ? [] : [uriTooLong]),
-    ...problems,
+    ...(route.method === 'GET' ? [] : commandProblems(route)),
+    ...(route.schemas.params === undefined ? [] : [uriTooLong]),
+    ...(route.problems ?? []),
     internal,
+  ];
+}
+
+/** Even a command without a body may be sent one, and each honours the guarding headers or refuses them. */
+function commandProblems({ schemas }: Route): ProblemKind[] {
+  const kinds = problemKinds;
+  const unhonoured = unhonouredHeaders(schemas.headers);
+  const honours = (name: keyof typeof commandHeaders) => !unhonoured.includes(name);
+  return [
+    kinds.malformedJson,
+    kinds.bodyTooLarge,
+    kinds.unsupportedMediaType,
+    kinds.crossOrigin,
+    ...(unhonoured.length > 0 ? [kinds.headerNotHonoured] : []),
+    ...(honours('idempotency-key') ? [kinds.idempotencyKeyInUse, kinds.idempotencyKeyReused] : []),
+    ...(honours('if-match') ? [kinds.ifMatchWeak] : []),
   ];
 }

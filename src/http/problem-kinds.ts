@@ -20,6 +20,22 @@ export const problemKinds = {
     title: 'Invalid request',
     advice: 'Each member of `errors` names a field and the rule that it breaks. Correct them all.',
   },
+  headerNotHonoured: {
+    code: 'header_not_honoured',
+    status: 400,
+    title: 'Header not honoured',
+    advice:
+      'Idempotency-Key, If-Match or If-None-Match was sent to a command that cannot honour it. ' +
+      'Nothing was done. Leave it out; the description of the request lists what it honours.',
+  },
+  crossOrigin: {
+    code: 'cross_origin',
+    status: 403,
+    title: 'Sent by a page of another origin',
+    advice:
+      'A browser sent this for a page of another origin. Nothing was done. Send commands from ' +
+      'the origin of this service, or with an empty JSON object as application/json.',
+  },
   routeNotFound: {
     code: 'route_not_found',
     status: 404,
@@ -61,6 +77,37 @@ export const problemKinds = {
     status: 409,
     title: 'Idempotency-Key in use',
     advice: 'A request with this key is under way. Repeat it after Retry-After seconds.',
+  },
+  idempotencyKeyReused: {
+    code: 'idempotency_key_reused',
+    status: 422,
+    title: 'Idempotency-Key used for another request',
+    advice: 'A key stands for one request for 72 hours. Choose a new key for a new request.',
+  },
+  preconditionFailed: {
+    code: 'precondition_failed',
+    status: 412,
+    title: 'Precondition failed',
+    advice:
+      'If-Match or If-None-Match does not hold: what is there has changed. Nothing was done. ' +
+      'Read it, decide again, and send its new ETag.',
+  },
+  ifMatchWeak: {
+    code: 'if_match_weak',
+    status: 412,
+    title: 'If-Match names a weak tag',
+    advice:
+      'If-Match compares strongly, so a weak tag (W/) never holds. Nothing was done. The tags of ' +
+      'this service are strong: a proxy on the way has weakened it, mostly by compressing. Send ' +
+      'the tag without its W/, or let the proxy leave responses as they are.',
+  },
+  preconditionRequired: {
+    code: 'precondition_required',
+    status: 428,
+    title: 'Precondition required',
+    advice:
+      'This command needs If-Match. Nothing was done. Read what it is about, decide, and send the ' +
+      'ETag of what you read.',
   },
   expectationFailed: {
     code: 'expectation_failed',

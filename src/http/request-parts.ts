@@ -1,11 +1,21 @@
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 
+import {
+  guardsOf,
+  refuseCrossOrigin,
+  refuseUnhonoured,
+  unhonouredHeaders,
+} from './command-headers.ts';
 import { fieldErrors, summarise } from './field-errors.ts';
 import type { RequestPart } from './field-errors.ts';
+import { PRINCIPAL } from './idempotency.ts';
+import type { KeyedRequest } from './idempotency.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { Problem } from './problem.ts';
 import type { FieldError } from './problem.ts';
+import { queryFaults } from './query-faults.ts';
+import { hashRequest } from './request-hash.ts';
 import { parseTraceparent } from './traceparent.ts';
 
 /** The schemas of a route's request. A part without one must be empty; headers are ignored then. */
@@ -17,7 +27,13 @@ export type RequestSchemas = Readonly<{
 }>;
 
 const noQuery = z.strictObject({});
-const noBody = z.undefined({ error: 'must be empty: this request takes no body' });
+const NO_BODY = 'must be empty: this request takes no body';
+const noBody = z.undefined({ error: NO_BODY });
+/** Many clients send an empty object where there is nothing to say. */
+const emptyBody = z
+  .strictObject({}, { error: NO_BODY })
+  .optional()
+  .transform(() => undefined);
 
 /** The checked parts of a request, as a handler gets them. */
 export type CheckedRequest = Readonly<{
@@ -25,42 +41,54 @@ export type CheckedRequest = Readonly<{
   query: unknown;
   headers: unknown;
   body: unknown;
-  rawBody: unknown;
-  method: string;
-  path: string;
+  /** Of a command that was sent with an Idempotency-Key. */
+  keyed: KeyedRequest | undefined;
   requestId: string;
   traceparent: string | undefined;
 }>;
 
 /**
- * Makes the function that checks requests of one route, all parts at once.
- * The function throws the Problem `malformed_json` for a missing body, else `invalid_request`.
+ * Makes the function that checks requests of one route, all parts at once. A command is refused when it
+ * comes with a guarding header that its route does not honour.
+ * The function throws the Problem `malformed_json` for a missing body, `header_not_honoured`,
+ * `cross_origin`, or else `invalid_request`.
  */
-export function createRequestReader(schemas: RequestSchemas) {
+export function createRequestReader(
+  schemas: RequestSchemas,
+  { method, path }: Readonly<{ method: string; path: string }>,
+) {
+  const isCommand = method !== 'GET';
   const query = schemas.query ?? noQuery;
-  const body = schemas.body ?? noBody;
+  const body = schemas.body ?? (isCommand ? emptyBody : noBody);
   const bodyRequired = !body.safeParse(undefined).success;
+  const unhonoured = isCommand ? unhonouredHeaders(schemas.headers) : [];
 
   return (request: FastifyRequest): CheckedRequest => {
+    if (isCommand) {
+      refuseCrossOrigin(request.headers);
+      refuseUnhonoured(request.headers, unhonoured);
+    }
     if (request.body === undefined && bodyRequired) {
       throw new Problem(problemKinds.malformedJson, {
         detail: 'The body is empty. Send one JSON object as application/json.',
       });
     }
-    const errors: FieldError[] = [];
+    const errors: FieldError[] = queryFaults(request.url);
     const checked = {
       params: check(schemas.params, request.params, 'path', errors),
-      query: check(query, request.query, 'query', errors),
+      query: errors.length > 0 ? undefined : check(query, request.query, 'query', errors),
       headers: check(schemas.headers, request.headers, 'header', errors),
       body: check(body, request.body, 'body', errors),
-      rawBody: request.body,
-      method: request.method,
-      path: pathOf(request.url),
       requestId: request.id,
       traceparent: parseTraceparent(request.headers['traceparent']),
     };
     if (errors.length > 0) throw new Problem(problemKinds.invalidRequest, summarise(errors));
-    return checked;
+    const { key, ifMatch, ifNoneMatch } = guardsOf(request.headers);
+    if (!isCommand || key === undefined) return { ...checked, keyed: undefined };
+    const understood = { ...checked, method, route: path, bodySchema: body, ifMatch, ifNoneMatch };
+    const spelt = { path: pathOf(request.url), body: request.body };
+    const hashes = hashRequest(understood, spelt);
+    return { ...checked, keyed: { ref: { principal: PRINCIPAL, key }, hashes } };
   };
 }
 

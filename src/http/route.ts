@@ -2,6 +2,7 @@ import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 
 import { entityTags } from './entity-tags.ts';
+import type { KeyedRequest } from './idempotency.ts';
 import { isStrict, toJsonSchema } from './json-schema.ts';
 import type { ProblemKind } from './problem.ts';
 import { createRequestReader } from './request-parts.ts';
@@ -56,11 +57,8 @@ export type RouteRequest<P, Q, H, B> = Readonly<{
   query: Q;
   headers: H;
   body: B;
-  /** The body as it was parsed, before its schema: what a request hash is made of. */
-  rawBody: unknown;
-  method: string;
-  /** Without the query. */
-  path: string;
+  /** Of a command that was sent with an Idempotency-Key. */
+  keyed: KeyedRequest | undefined;
   requestId: string;
   /** A valid W3C traceparent of the caller, if it sent one. */
   traceparent: string | undefined;
@@ -138,7 +136,7 @@ export function route(spec: ErasedSpec): Route {
   const headers = isRead ? conditional(declared) : declared;
   const schemas = { params, query, headers, body };
   refuseLooseObjects(spec.operationId, schemas);
-  const read = createRequestReader(schemas);
+  const read = createRequestReader(schemas, spec);
   return {
     ...description,
     schemas,

@@ -1,15 +1,17 @@
 import { randomUUID } from 'node:crypto';
 import type {
   EventMetadata,
-  KeyRef,
   Loaded,
   StoredAnswer,
+  StoredEvent,
   StreamAppend,
 } from '#src/event-store/event-store.ts';
 import { VersionConflict } from '#src/event-store/group-commit-errors.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
 import { recordedAt } from '#src/event-store/recorded-at.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
+import { requireSameRequest } from '#src/http/idempotency.ts';
+import type { KeyedRequest } from '#src/http/idempotency.ts';
 import type { SagaWorkRow } from '#src/sagas/saga-work.ts';
 import type { OrderCommand } from './domain/order-commands.ts';
 import type { OrderEvent } from './domain/order-events.ts';
@@ -21,6 +23,7 @@ import { foldOrder } from './order-history.ts';
 import type { OrderHistory } from './order-history.ts';
 import { appendToOrder } from './order-units.ts';
 import type { OrderAppend, OrderAt, OrderRows } from './order-units.ts';
+import { StreamDamaged } from './order-view.ts';
 import type { OrderView } from './order-view.ts';
 
 /** How often a command is decided again after it lost a race, before its caller is told. */
@@ -33,7 +36,7 @@ export type OrderRequest = Readonly<{
   metadata: EventMetadata;
   /** Whether the caller's If-Match lets the order be at this version; absent where none was sent. */
   matches?: (version: number) => boolean;
-  idempotency?: Readonly<{ ref: KeyRef; requestHash: Uint8Array }>;
+  keyed?: KeyedRequest | undefined;
 }>;
 
 /** The answer to a command: what is sent, and what is stored under the key. */
@@ -61,14 +64,6 @@ export class OrderRequestRefused extends Error {
     this.name = 'OrderRequestRefused';
     this.code = code;
     this.current = current;
-  }
-}
-
-/** The key was used before, for another request. */
-export class IdempotencyKeyReused extends Error {
-  constructor() {
-    super('the idempotency key was used for another request');
-    this.name = 'IdempotencyKeyReused';
   }
 }
 
@@ -100,7 +95,8 @@ export type OrderCommandDependencies = Readonly<{
 
 /**
  * Runs commands on orders: replay by key, then repeat, then If-Match, then the rules, in this order.
- * @returns a function that throws OrderRequestRefused, IdempotencyKeyReused, OutboxFull, or what `submit` throws
+ * @returns a function that throws OrderRequestRefused, OutboxFull, the Problem `idempotency_key_reused`, or
+ * what `submit` throws
  */
 export function createOrderCommandHandler(
   dependencies: OrderCommandDependencies,
@@ -112,7 +108,7 @@ export function createOrderCommandHandler(
     try {
       return await commit.submit({
         loads: isNew ? [] : [request.orderId],
-        ...(request.idempotency && { key: request.idempotency.ref }),
+        ...(request.keyed && { key: request.keyed.ref }),
         assumeNewKey: isNew && !outboxIsFull(),
         attemptsMax: ATTEMPTS_MAX,
         decide: (loaded) => decideRequest(request, commandId, loaded, dependencies),
@@ -149,11 +145,12 @@ function decideRequest(
   loaded: Loaded,
   dependencies: OrderCommandDependencies,
 ): Decision<OrderRows, OrderAnswer> {
-  const { orderId, command, metadata, idempotency } = request;
-  const stored = idempotency && loaded.answer(idempotency.ref);
-  if (stored) return { result: replay(stored, idempotency.requestHash) };
+  const { orderId, command, metadata, keyed } = request;
+  const stream = loaded.stream(orderId, ORDER_CATEGORY);
+  const stored = keyed && loaded.answer(keyed.ref);
+  if (stored) return { result: replay(stored, keyed, command, stream) };
 
-  const { order, view, lastAt } = foldOrder(loaded.stream(orderId, ORDER_CATEGORY));
+  const { order, view, lastAt } = foldOrder(stream);
   const [first, ...rest] = eventsOf(request, { order, view });
   if (first && dependencies.outboxIsFull()) throw new OutboxFull();
   const appended = first
@@ -163,10 +160,13 @@ function decideRequest(
       })
     : unchanged(view);
   const result = answerTo(command, appended.view);
-  if (!idempotency) return first ? { unit: appended.unit, result } : { result };
-  const { ref, requestHash } = idempotency;
+  if (!keyed) return first ? { unit: appended.unit, result } : { result };
+  const [requestHash] = keyed.hashes;
   const { status, etag, location, body } = result;
-  const answer = { ref, commandId, stored: { requestHash, status, etag, location, body } };
+  const kept = first
+    ? { requestHash, status, etag, location, body }
+    : { requestHash, version: appended.view.version };
+  const answer = { ref: keyed.ref, commandId, stored: kept };
   return { unit: { ...appended.unit, answer }, result };
 }
 
@@ -184,10 +184,21 @@ function append(
   };
 }
 
-function replay(stored: StoredAnswer, requestHash: Uint8Array): OrderAnswer {
-  if (Buffer.compare(stored.requestHash, requestHash) !== 0) throw new IdempotencyKeyReused();
-  const { status, etag, location, body } = stored;
-  return { status, etag, location, body, replayed: true };
+/** A reference is folded anew, up to the version that the first answer showed. */
+function replay(
+  stored: StoredAnswer,
+  keyed: KeyedRequest,
+  command: OrderCommand,
+  stream: readonly StoredEvent[],
+): OrderAnswer {
+  requireSameRequest(stored.requestHash, keyed);
+  if (!('version' in stored)) {
+    const { status, etag, location, body } = stored;
+    return { status, etag, location, body, replayed: true };
+  }
+  const { view } = foldOrder(stream.filter(({ version }) => version <= stored.version));
+  if (view?.version !== stored.version) throw new StreamDamaged(stored.version);
+  return { ...answerTo(command, view), replayed: true };
 }
 
 type Folded = Pick<OrderHistory, 'order' | 'view'>;

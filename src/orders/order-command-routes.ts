@@ -1,8 +1,5 @@
 import { v7 as uuidv7 } from 'uuid';
-import { z } from 'zod';
-import { entityTags } from '#src/http/entity-tags.ts';
-import { idempotencyKey } from '#src/http/idempotency.ts';
-import { problemKinds } from '#src/http/problem-kinds.ts';
+import { guardedHeaders, keyedHeaders } from '#src/http/command-headers.ts';
 import { route } from '#src/http/route.ts';
 import type { AnswerSpec, DescribedHeader, Route } from '#src/http/route.ts';
 import type { RejectionCode } from './domain/order-rejected.ts';
@@ -23,9 +20,7 @@ export function orderCommandRoutes(run: RunOrderCommand): Route[] {
   return [placeRoute(run), payRoute(run), shipRoute(run), cancelRoute(run), refundRoute(run)];
 }
 
-const placeHeaders = z.object({ 'idempotency-key': idempotencyKey.optional() });
-const commandHeaders = placeHeaders.extend({ 'if-match': entityTags.optional() });
-const common = { params: orderParams, headers: commandHeaders, tag: 'Orders' } as const;
+const common = { params: orderParams, headers: guardedHeaders, tag: 'Orders' } as const;
 
 function placeRoute(run: RunOrderCommand): Route {
   return route({
@@ -37,7 +32,7 @@ function placeRoute(run: RunOrderCommand): Route {
     description:
       'The server computes the total. Prices are in the minor unit of the currency. With automatic ' +
       'fulfilment the order is reserved, charged and shipped by itself, or cancelled.',
-    headers: placeHeaders,
+    headers: keyedHeaders,
     body: placeOrderBody,
     example: {
       customerId: 'c-1',
@@ -45,7 +40,7 @@ function placeRoute(run: RunOrderCommand): Route {
       items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
     },
     answers: { 201: orderAnswered('The order, placed.', 'Location') },
-    problems: [...problems('total_too_large'), orderProblemKinds.fulfilmentOff],
+    problems: [refusalKind('total_too_large'), orderProblemKinds.fulfilmentOff, ...writeProblems],
     handle: ({ body: { fulfilment, ...order }, ...request }) => {
       const orderId = uuidv7();
       const saga = fulfilment === 'automatic' ? { sagaId: uuidv7() } : {};
@@ -70,12 +65,7 @@ function payRoute(run: RunOrderCommand): Route {
     body: payOrderBody,
     example: { paymentId: 'pay-1', amountCents: 2500 },
     answers: { 200: orderAnswered('The order, with the payment.') },
-    problems: problems(
-      'order_not_found',
-      'payment_amount_mismatch',
-      'payment_id_taken',
-      'too_many_payments',
-    ),
+    problems: commandProblems('payment_amount_mismatch', 'payment_id_taken', 'too_many_payments'),
     handle: ({ body, params, ...request }) =>
       run(request, params.orderId, { type: 'PayOrder', ...body }),
   });
@@ -94,8 +84,7 @@ function shipRoute(run: RunOrderCommand): Route {
     body: shipOrderBody,
     example: { trackingNumber: 'T-1', carrier: 'post' },
     answers: { 200: orderAnswered('The order, shipped.') },
-    problems: problems(
-      'order_not_found',
+    problems: commandProblems(
       'order_not_paid',
       'order_already_shipped',
       'order_cancelled',
@@ -122,7 +111,7 @@ function cancelRoute(run: RunOrderCommand): Route {
       200: orderAnswered('The order, cancelled.'),
       202: orderAnswered('The order; its fulfilment is being undone.'),
     },
-    problems: problems('order_not_found', 'order_already_shipped', 'shipment_requested'),
+    problems: commandProblems('order_already_shipped', 'shipment_requested'),
     handle: ({ body, params, ...request }) =>
       run(request, params.orderId, { type: 'CancelOrder', ...body }),
   });
@@ -142,8 +131,7 @@ function refundRoute(run: RunOrderCommand): Route {
     body: refundOrderBody,
     example: { refundId: 'ref-1', amountCents: 2500 },
     answers: { 200: orderAnswered('The order, with what it has given back.') },
-    problems: problems(
-      'order_not_found',
+    problems: commandProblems(
       'order_not_cancelled',
       'refund_id_taken',
       'refund_exceeds_owed',
@@ -161,17 +149,17 @@ export function orderAnswered(description: string, ...more: readonly DescribedHe
   return { description, schema: orderAnswer, headers } satisfies AnswerSpec;
 }
 
-/** What a command can fail with: the refusals named, and what any command can. */
-function problems(...codes: readonly RejectionCode[]) {
+const { versionConflict, overloaded, outboxFull, databaseUnavailable, outcomeUnknown } =
+  orderProblemKinds;
+
+/** What anything that is written with an order can fail with. */
+const writeProblems = [overloaded, outboxFull, databaseUnavailable, outcomeUnknown] as const;
+
+/** What a command on an order can fail with: the refusals named, and what any of them can. */
+export function commandProblems(...codes: readonly RejectionCode[]) {
   return [
-    ...codes.map(refusalKind),
-    refusalKind('version_mismatch'),
-    problemKinds.idempotencyKeyInUse,
-    orderProblemKinds.idempotencyKeyReused,
-    orderProblemKinds.versionConflict,
-    orderProblemKinds.overloaded,
-    orderProblemKinds.outboxFull,
-    orderProblemKinds.databaseUnavailable,
-    orderProblemKinds.outcomeUnknown,
+    ...['order_not_found' as const, ...codes, 'version_mismatch' as const].map(refusalKind),
+    versionConflict,
+    ...writeProblems,
   ];
 }

@@ -5,9 +5,12 @@ import {
   StoreUnavailable,
   VersionConflict,
 } from '#src/event-store/group-commit-errors.ts';
+import { isWeakOnly } from '#src/http/entity-tags.ts';
+import type { EntityTags } from '#src/http/entity-tags.ts';
+import { problemKinds } from '#src/http/problem-kinds.ts';
 import { Problem } from '#src/http/problem.ts';
 import type { ProblemDetails, ProblemKind } from '#src/http/problem.ts';
-import { IdempotencyKeyReused, OrderRequestRefused, OutboxFull } from './handle-order-command.ts';
+import { OrderRequestRefused, OutboxFull } from './handle-order-command.ts';
 import { CursorInvalid } from './orders-summary-queries.ts';
 
 /** The status of each refusal: a code without one does not compile. */
@@ -142,12 +145,6 @@ export const orderProblemKinds = {
     title: 'Cursor not valid',
     advice: 'Send nextCursor as it was answered, with the same filters; or start without a cursor.',
   },
-  idempotencyKeyReused: {
-    code: 'idempotency_key_reused',
-    status: 422,
-    title: 'Idempotency-Key used for another request',
-    advice: 'A key stands for one request for 72 hours. Choose a new key for a new request.',
-  },
   versionConflict: refusalKind('version_conflict'),
   fulfilmentOff: {
     code: 'fulfilment_off',
@@ -197,17 +194,28 @@ export function orderProblem(
   return new Problem(kind, { detail: kind.advice, retryAfterSeconds, ...details });
 }
 
+/** What is known of a request beside its error. */
+type Circumstances = Readonly<{
+  ifMatch?: EntityTags | undefined;
+  /**
+   * The order that a command of unknown outcome is about. Left out where it came with a key: the key may
+   * stand for an earlier try, which had another id.
+   */
+  orderId?: string;
+}>;
+
 /**
  * What an error of the write path or of a read is answered with; what is not one of theirs is returned
- * as it is. `orderId` is told where the caller cannot know it otherwise.
+ * as it is.
  */
-export function toOrderProblem(error: unknown, orderId?: string): unknown {
+export function toOrderProblem(error: unknown, { ifMatch, orderId }: Circumstances = {}): unknown {
   const kinds = orderProblemKinds;
   const extra = orderId === undefined ? undefined : { orderId };
   if (error instanceof OrderRequestRefused) {
-    return orderProblem(refusalKind(error.code), { current: error.current });
+    const { code, current } = error;
+    const isWeak = code === 'version_mismatch' && ifMatch !== undefined && isWeakOnly(ifMatch);
+    return orderProblem(isWeak ? problemKinds.ifMatchWeak : refusalKind(code), { current });
   }
-  if (error instanceof IdempotencyKeyReused) return orderProblem(kinds.idempotencyKeyReused);
   if (error instanceof CursorInvalid) {
     const errors = [{ pointer: 'query/cursor', message: error.message }];
     return orderProblem(kinds.cursorInvalid, { errors });

@@ -1,6 +1,6 @@
 import { ifMatchHolds } from '#src/http/entity-tags.ts';
 import type { EntityTags } from '#src/http/entity-tags.ts';
-import { hashRequest } from '#src/http/idempotency.ts';
+import { PRINCIPAL } from '#src/http/idempotency.ts';
 import type { InFlight } from '#src/http/idempotency.ts';
 import type { CommandOutcome } from '#src/http/metrics.ts';
 import { Problem } from '#src/http/problem.ts';
@@ -8,9 +8,6 @@ import type { ReadyAnswer, RouteRequest } from '#src/http/route.ts';
 import type { OrderCommand } from './domain/order-commands.ts';
 import type { HandleOrderCommand, OrderAnswer } from './handle-order-command.ts';
 import { orderProblemKinds, toOrderProblem } from './order-problems.ts';
-
-/** Nobody signs in yet: every caller shares one space of idempotency keys. */
-const PRINCIPAL = 'anonymous';
 
 export type OrderCommandDependencies = Readonly<{
   handle: HandleOrderCommand;
@@ -39,7 +36,7 @@ export type RunOrderCommand = (
 export function createRunOrderCommand(dependencies: OrderCommandDependencies): RunOrderCommand {
   const { handle, inFlight, countCommand } = dependencies;
   return async (request, orderId, command) => {
-    const key = request.headers['idempotency-key'];
+    const { keyed } = request;
     const ifMatch = request.headers['if-match'];
     const run = () =>
       handle({
@@ -51,19 +48,14 @@ export function createRunOrderCommand(dependencies: OrderCommandDependencies): R
           ...(request.traceparent !== undefined && { traceparent: request.traceparent }),
         },
         ...(ifMatch && { matches: (version) => ifMatchHolds(ifMatch, version) }),
-        ...(key !== undefined && {
-          idempotency: {
-            ref: { principal: PRINCIPAL, key },
-            requestHash: hashRequest({ ...request, ifMatch: ifMatch?.text }),
-          },
-        }),
+        keyed,
       });
     try {
-      const answer = await (key === undefined ? run() : inFlight.run(PRINCIPAL, key, run));
+      const answer = await inFlight.run(keyed, run);
       countCommand(command.type, answer.replayed ? 'replayed' : 'ok');
       return toReadyAnswer(answer);
     } catch (error) {
-      const problem = toOrderProblem(error, orderId);
+      const problem = toOrderProblem(error, { ifMatch, ...(keyed ? {} : { orderId }) });
       countCommand(command.type, outcomeOf(problem));
       throw problem;
     }

@@ -1,4 +1,4 @@
-import type { EventMetadata, Loaded } from '#src/event-store/event-store.ts';
+import type { EventMetadata, Loaded, Verdict } from '#src/event-store/event-store.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
 import { recordedAt } from '#src/event-store/recorded-at.ts';
 import { advance } from './saga-decisions.ts';
@@ -15,8 +15,11 @@ import type { Saga } from './saga.ts';
 export type SagaCommit<Subject> = Readonly<{
   sagaId: string;
   subjectId: string;
-  /** What there is to record; null where that has become pointless, so that nothing is written. */
-  news(saga: Saga, situation: Situation<Subject>): readonly SagaEvent[] | null;
+  /**
+   * What there is to record on the saga at this version of its stream; null where that has become
+   * pointless, so that nothing is written.
+   */
+  news(saga: Saga, situation: Situation<Subject>, version: number): readonly SagaEvent[] | null;
   /** The row of the queue that goes with what was decided. */
   work(advanced: Advance): SagaWorkRow;
   /** Who causes it; the saga itself where it is left out. */
@@ -42,20 +45,20 @@ export function commitSaga<Subject, Rows>(
   return commit.submit({
     loads: [task.sagaId, task.subjectId],
     attemptsMax: Infinity,
-    decide: (loaded, refusedBy) => {
-      if (refusedBy === 'fenced') return { result: null };
-      return decideCommit(kind, now, task, loaded, kind.refusals[refusedBy ?? '']);
-    },
+    decide: (loaded, refusedBy) => decideCommit(kind, now, task, loaded, refusedBy),
   });
 }
 
-function decideCommit<Subject, Rows>(
+/** One decision of `commitSaga`, for those who write something of their own with it. */
+export function decideCommit<Subject, Rows>(
   kind: SagaKind<Subject, Rows>,
   now: () => Date,
   task: SagaCommit<Subject>,
   loaded: Loaded,
-  refused: Situation<Subject>['refused'],
+  refusedBy: Verdict | undefined,
 ): Decision<Rows, SagaCommitted | null> {
+  if (refusedBy === 'fenced') return { result: null };
+  const refused: Situation<Subject>['refused'] = kind.refusals[refusedBy ?? ''];
   const { sagaId, subjectId } = task;
   const stream = loaded.stream(sagaId);
   const subjectStream = loaded.stream(subjectId);
@@ -66,7 +69,7 @@ function decideCommit<Subject, Rows>(
   const at = recordedAt(now(), stream.at(-1)?.recordedAt, subjectStream.at(-1)?.recordedAt);
   const subject = kind.foldSubject(subjectStream);
   const situation = { sagaId, definition, subject, at, ...(refused && { refused }) };
-  const news = task.news(saga, situation);
+  const news = task.news(saga, situation, stream.length);
   if (news === null) return { result: null };
 
   const advanced = advance(saga, news, situation);

@@ -1,6 +1,13 @@
-import type { EventMetadata } from '#src/event-store/event-store.ts';
-import type { GroupCommit } from '#src/event-store/group-commit.ts';
-import { commitSaga } from './saga-commit.ts';
+import { randomUUID } from 'node:crypto';
+import type {
+  EventMetadata,
+  KeptAnswer,
+  KeyRef,
+  StoredAnswer,
+} from '#src/event-store/event-store.ts';
+import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
+import { decideCommit } from './saga-commit.ts';
+import type { SagaCommit } from './saga-commit.ts';
 import { openSteps } from './saga-decisions.ts';
 import type { SagaDefinition } from './saga-definition.ts';
 import type { SagaEvent } from './saga-events.ts';
@@ -49,23 +56,38 @@ export type OperatedSaga = Readonly<{
   metadata: EventMetadata;
 }>;
 
+/** What an operator wants of a saga, and what is answered. */
+export type Operation<Subject> = Readonly<{
+  /** The events that it comes to, on the saga at this version of its stream. */
+  decide(saga: Saga, definition: SagaDefinition<Subject>, version: number): SagaEvent[];
+  /** The answer, once the saga is so and its stream at this version. */
+  answer(saga: Saga, version: number): KeptAnswer;
+  /** The operator's key, under which the answer is kept with its effect. */
+  key?: KeyRef | undefined;
+}>;
+
+/** `replayed`: what was asked took effect earlier, under the same key; the caller compares the hash. */
+export type Operated = Readonly<{ answer: StoredAnswer; replayed: boolean }>;
+
 /**
- * Commits what an operator decides on a stuck saga, and makes it due.
- * @returns false where the saga has moved on since the operator saw it: nothing was written
- * @throws what `decide` or `submit` of the group commit throws
+ * Commits what an operator decides on a stuck saga, and makes it due. `kindOf` may throw where the saga
+ * cannot be carried out any more; what took effect earlier under the same key is answered all the same.
+ * @returns null where the saga has moved on since the operator saw it: nothing was written
+ * @throws what `kindOf`, `decide` or `submit` of the group commit throws
  */
 export async function operateSaga<Subject, Rows>(
   commit: Pick<GroupCommit<Rows>, 'submit'>,
-  kind: SagaKind<Subject, Rows>,
+  kindOf: () => SagaKind<Subject, Rows>,
   now: () => Date,
   { sagaId, subjectId, epoch, metadata }: OperatedSaga,
-  decide: (saga: Saga, definition: SagaDefinition<Subject>) => SagaEvent[],
-): Promise<boolean> {
-  const committed = await commitSaga(commit, kind, now, {
+  { decide, answer, key }: Operation<Subject>,
+): Promise<Operated | null> {
+  const commandId = randomUUID();
+  const task: SagaCommit<Subject> = {
     sagaId,
     subjectId,
     metadata,
-    news: (saga, { definition }) => decide(saga, definition),
+    news: (saga, { definition }, version) => decide(saga, definition, version),
     work: ({ saga, todo }) => ({
       op: 'advance',
       saga_id: sagaId,
@@ -75,8 +97,22 @@ export async function operateSaga<Subject, Rows>(
       lease_ms: null,
       due_in_ms: todo.kind === 'rest' ? null : 0,
     }),
+  };
+  return commit.submit({
+    loads: [sagaId, subjectId],
+    ...(key && { key }),
+    attemptsMax: Infinity,
+    decide: (loaded, refusedBy): Decision<Rows, Operated | null> => {
+      const earlier = key && loaded.answer(key);
+      if (earlier) return { result: { answer: earlier, replayed: true } };
+      const { unit, result } = decideCommit(kindOf(), now, task, loaded, refusedBy);
+      if (!unit || !result) return { result: null };
+      const version = loaded.stream(sagaId).length + result.events.length;
+      const stored = answer(result.saga, version);
+      const kept = key && { answer: { ref: key, commandId, stored } };
+      return { unit: { ...unit, ...kept }, result: { answer: stored, replayed: false } };
+    },
   });
-  return committed !== null;
 }
 
 /**

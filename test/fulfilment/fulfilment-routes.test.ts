@@ -1,81 +1,8 @@
-import pino from 'pino';
 import { describe, expect, test } from 'vitest';
-import { z } from 'zod';
-import { fulfilmentRoutes } from '#src/fulfilment/fulfilment-routes.ts';
-import { inventoryRoutes } from '#src/fulfilment/inventory-routes.ts';
-import { createInFlight } from '#src/http/idempotency.ts';
-import { createServer } from '#src/http/server.ts';
-import { orderCommandRoutes } from '#src/orders/order-command-routes.ts';
-import { createRunOrderCommand } from '#src/orders/run-order-command.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
-import { startTcpProxy } from '#test/support/tcp-proxy.ts';
-import { createService, createWorld, ledgerOf, resting, stock } from './fulfilment-service.ts';
-import type { Changes, World } from './fulfilment-service.ts';
-
-const order = {
-  customerId: 'c-1',
-  currency: 'EUR',
-  items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
-};
-
-/** What the tests read of answers; all the rest is compared as it came. */
-const answer = z.looseObject({
-  orderId: z.string().default(''),
-  sagaId: z.string().default(''),
-  steps: z.array(z.looseObject({ step: z.string(), state: z.string() })).default([]),
-  data: z.array(z.looseObject({ sku: z.string() })).default([]),
-  nextCursor: z.string().nullable().default(null),
-});
-
-/** The service with the routes of orders, fulfilments and stock. */
-async function createApi(world: World, changes: Changes = {}) {
-  const service = createService(world, changes);
-  const { handle, commit, fulfilment, eventStore, reads } = service;
-  const run = createRunOrderCommand({
-    handle: (request) => handle(request.orderId, request.command, request),
-    inFlight: createInFlight(),
-    countCommand: () => {},
-  });
-  const server = createServer({
-    log: pino({ level: 'silent' }),
-    routes: [
-      ...orderCommandRoutes(run),
-      ...fulfilmentRoutes({
-        run,
-        commit,
-        fulfilment,
-        eventStore,
-        reads,
-        now: () => new Date(),
-      }),
-      ...inventoryRoutes(reads),
-    ],
-  });
-  const url = await server.listen({ host: '127.0.0.1', port: 0 });
-  await service.start();
-  const call = async (method: string, path: string, sent?: unknown) => {
-    const response = await fetch(url + path, {
-      method,
-      ...(sent !== undefined && {
-        body: JSON.stringify(sent),
-        headers: { 'content-type': 'application/json' },
-      }),
-    });
-    const body = answer.parse(await response.json());
-    return { status: response.status, headers: response.headers, body };
-  };
-  return {
-    service,
-    call,
-    place: async (fulfilment?: string) =>
-      (await call('POST', '/v1/orders', { ...order, fulfilment })).body.orderId,
-    async [Symbol.asyncDispose]() {
-      await server.close();
-      await service[Symbol.asyncDispose]();
-    },
-  };
-}
+import { ANY, createApi, order } from './fulfilment-api.ts';
+import { createWorld, ledgerOf, resting, stock } from './fulfilment-service.ts';
 
 const bySteps = (steps: { step: string; state: string }[]) =>
   Object.fromEntries(steps.map(({ step, state }) => [step, state]));
@@ -188,7 +115,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
       open: [],
     });
     const word = { step: 'ship', outcome: 'notDone', reason: 'r' };
-    expect(await api.call('POST', `${path}/resolve`, word)).toMatchObject({
+    expect(await api.call('POST', `${path}/resolve`, word, ANY)).toMatchObject({
       status: 409,
       body: { code: 'step_not_open', open: [] },
     });
@@ -238,14 +165,14 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     expect((await api.service.order(orderId)).status).toBe('paid');
 
     const other = { step: 'capture', outcome: 'notDone', reason: 'r' };
-    expect(await api.call('POST', `${path}/resolve`, other)).toMatchObject({
+    expect(await api.call('POST', `${path}/resolve`, other, ANY)).toMatchObject({
       status: 409,
       body: { code: 'step_not_open', open: ['refund'] },
     });
     expect((await api.call('POST', `${path}/retry`)).status).toBe(202);
     expect(await resting(api.service, orderId)).toBe('stuck');
     const notDone = { step: 'refund', outcome: 'notDone', reason: 'the provider knows nothing' };
-    expect((await api.call('POST', `${path}/resolve`, notDone)).status).toBe(202);
+    expect((await api.call('POST', `${path}/resolve`, notDone, ANY)).status).toBe(202);
     expect(await resting(api.service, orderId)).toBe('compensated');
     const keys = (await world.simulator.calls({ operation: 'refund', orderId })).map(({ key }) =>
       key.split('-').at(-1)!,
@@ -274,7 +201,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     const orderId = await api.place('automatic');
     await resting(api.service, orderId);
     const word = { step: 'refund', outcome: 'done', reference: 're_1', reason: 'by hand' };
-    const answer = await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, word);
+    const answer = await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, word, ANY);
     expect(answer).toMatchObject({ status: 202, body: { state: 'compensated' } });
     expect(await api.service.order(orderId)).toMatchObject({
       status: 'cancelled',
@@ -291,7 +218,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     await using world = await createWorld();
     await using api = await createApi(world);
     const orderId = await api.place();
-    const answer = await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, body);
+    const answer = await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, body, ANY);
     expect(answer).toMatchObject({ status: 400, body: { errors: [{ pointer }] } });
   });
 
@@ -303,99 +230,9 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     for (const answer of [
       await api.call('GET', `/v1/orders/${orderId}/fulfilment`),
       await api.call('POST', `/v1/orders/${orderId}/fulfilment/retry`),
-      await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, word),
+      await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, word, ANY),
     ]) {
       expect(answer).toMatchObject({ status: 404, body: { code: 'fulfilment_not_found' } });
     }
-  });
-});
-
-describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
-  test('says so where it may have been set, although nobody heard', async () => {
-    await using world = await createWorld();
-    await using proxy = await startTcpProxy(world.database.url);
-    await using api = await createApi({
-      ...world,
-      database: { ...world.database, url: proxy.url },
-    });
-    proxy.trap('insert into stock', 'cutAnswer');
-    expect(await api.call('PUT', '/v1/stock/book', { onHand: 7 })).toMatchObject({
-      status: 503,
-      body: { code: 'outcome_unknown' },
-    });
-    expect(await stock(world)).toEqual({ book: [7, 0] });
-  });
-
-  test('is set, read and listed page by page', async () => {
-    await using world = await createWorld();
-    await using api = await createApi(world);
-    for (const [sku, onHand] of [
-      ['b', 2],
-      ['a', 1],
-      ['Z', 0],
-      ['é', 4],
-    ] as const) {
-      const path = `/v1/stock/${encodeURIComponent(sku)}`;
-      const answer = await api.call('PUT', path, { onHand });
-      expect(answer).toMatchObject({
-        status: 200,
-        body: { sku, onHand, reserved: 0, available: onHand },
-      });
-      expect((await api.call('GET', path)).body).toEqual(answer.body);
-    }
-    const skus: string[] = [];
-    for (let cursor: string | null = ''; cursor !== null;) {
-      const query: string = cursor === '' ? '' : `&cursor=${cursor}`;
-      const { body } = await api.call('GET', `/v1/stock?limit=3${query}`);
-      skus.push(...body.data.map(({ sku }) => sku));
-      cursor = body.nextCursor;
-    }
-    expect(skus).toEqual(['Z', 'a', 'b', 'é']);
-    expect(await api.call('GET', '/v1/stock/none')).toMatchObject({
-      status: 404,
-      body: { code: 'stock_not_found' },
-    });
-  });
-
-  test('does not fall below what is reserved', async () => {
-    await using world = await createWorld();
-    await using api = await createApi(world);
-    await api.call('PUT', '/v1/stock/book', { onHand: 10 });
-    await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
-    const orderId = await api.place('automatic');
-    await world.simulator.nextCall({ operation: 'capture', orderId });
-    expect(await api.call('PUT', '/v1/stock/book', { onHand: 1 })).toMatchObject({
-      status: 409,
-      body: { code: 'stock_reserved' },
-    });
-    expect((await api.call('PUT', '/v1/stock/book', { onHand: 2 })).body).toMatchObject({
-      onHand: 2,
-      reserved: 2,
-      available: 0,
-    });
-    await world.simulator.release();
-    await resting(api.service, orderId);
-    expect(await stock(world)).toEqual({ book: [0, 0] });
-  });
-
-  test.each([
-    ['less than nothing', { onHand: -1 }],
-    ['half a piece', { onHand: 0.5 }],
-    ['text', { onHand: '5' }],
-    ['too much', { onHand: 1_000_000_001 }],
-    ['nothing said', {}],
-    ['more said', { onHand: 1, reserved: 1 }],
-  ])('cannot be set to %s', async (_, body) => {
-    await using world = await createWorld();
-    await using api = await createApi(world);
-    expect((await api.call('PUT', '/v1/stock/book', body)).status).toBe(400);
-    expect(await stock(world)).toEqual({});
-  });
-
-  test('refuses a cursor that it did not make', async () => {
-    await using world = await createWorld();
-    await using api = await createApi(world);
-    expect((await api.call('GET', '/v1/stock?cursor=AA')).status).toBe(400);
-    expect((await api.call('GET', '/v1/stock?limit=101')).status).toBe(400);
   });
 });

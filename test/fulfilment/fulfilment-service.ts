@@ -13,7 +13,7 @@ import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts
 import { createFulfilment } from '#src/fulfilment/fulfilment.ts';
 import type { FulfilmentDependencies } from '#src/fulfilment/fulfilment.ts';
 import { readFulfilmentRow } from '#src/fulfilment/fulfilment-queries.ts';
-import { setOnHand } from '#src/fulfilment/inventory.ts';
+import { changeStock } from '#src/fulfilment/inventory.ts';
 import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
 import type { PaymentProvider } from '#src/fulfilment/providers/payment-provider.ts';
 import { createHttpShippingProvider } from '#src/fulfilment/providers/http-shipping-provider.ts';
@@ -32,6 +32,8 @@ import { eventually } from '#test/support/poll.ts';
 
 /** No answer takes so long, however busy the machine; for calls that get none, tests have their own. */
 const CALL_TIMEOUT_MS = 30_000;
+/** Nobody asks for it, and it is kept under no key. */
+const NO_ANSWER = { requestHash: Buffer.of(), status: 202, etag: null, location: null, body: '' };
 const LIMITS = { batchMax: 64, slots: 2, queueMax: 2000, waitMaxMs: 5_000 };
 
 /** A database and the two providers, for as many services as a test starts on them. */
@@ -160,11 +162,12 @@ export function createService(
     retry: async (orderId: string) => {
       const { sagaId, epoch } = (await readFulfilmentRow(database.reads, orderId))!;
       const saga = { sagaId, subjectId: orderId, epoch, metadata };
-      await operateSaga(commit, fulfilment.kinds[0]!, now, saga, (current, definition) =>
-        decideRetry(current, definition, false),
-      );
+      await operateSaga(commit, () => fulfilment.kinds[0]!, now, saga, {
+        decide: (current, definition) => decideRetry(current, definition, false),
+        answer: () => NO_ANSWER,
+      });
     },
-    setOnHand: (sku: string, onHand: number) => setOnHand(database.reads, sku, onHand),
+    setOnHand: (sku: string, onHand: number) => changeStock(database.pool, { sku, onHand }),
     sagaIdOf,
     order: async (orderId: string) => foldOrder(await eventStore.readStream(orderId)).view!,
     saga: async (orderId: string) => {

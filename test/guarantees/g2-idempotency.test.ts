@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { orderOf, problemOf } from '#test/support/api-shapes.ts';
 import type { Order } from '#test/support/api-shapes.ts';
@@ -127,21 +127,120 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
     expectReplay(again, first);
   });
 
-  test('keeps the answer of a command that had nothing left to do', async () => {
-    const { orderId } = await api.cancel(await api.pay(await api.placeOrder()));
+  test('is the same request however its address and its conditions are spelt', async () => {
+    const order = await api.placeOrder();
     const key = randomUUID();
-    const before = await rowCounts(database);
-    const second = await api.send('cancel', orderId, { reason: 'again' }, { key });
-    const after = await rowCounts(database);
-    expect(orderOf(second)).toMatchObject({
-      status: 'cancelled',
-      reason: 'wrong size',
-      version: 3,
-    });
-    expect(after).toEqual({ ...before, answers: before.answers + 1 });
+    const pay = (orderId: string, ifMatch: string) =>
+      api.send('pay', orderId, bodies.pay, { key, ifMatch });
+    const first = await pay(order.orderId, '"v1", "v0"');
+    orderOf(first);
+    const percent = order.orderId.replaceAll('-', '%2D');
+    for (const [orderId, ifMatch] of [
+      [order.orderId.toUpperCase(), '"v1","v0"'],
+      [percent, '"v0", ,"v1"'],
+      [order.orderId, '"v0","v1", "v1"'],
+    ] as const) {
+      expectReplay(await pay(orderId, ifMatch), first);
+    }
+    expect(problemOf(await pay(order.orderId, '"v1"')).code).toBe('idempotency_key_reused');
+  });
 
-    await api.send('refund', orderId, bodies.refund);
-    expectReplay(await api.send('cancel', orderId, { reason: 'again' }, { key }), second);
+  test('is the same request with a default written out or left out', async () => {
+    const spellings = [placeBody, { ...placeBody, fulfilment: 'manual' }];
+    for (const [one, other] of [spellings, spellings.toReversed()]) {
+      const key = randomUUID();
+      const first = await api.place(one, { key });
+      expectReplay(await api.place(other, { key }), first);
+    }
+  });
+
+  test('is known by what an earlier release stored of how it was spelt', async () => {
+    const key = randomUUID();
+    const order = await api.placeOrder();
+    const path = `/v1/orders/${order.orderId.toUpperCase()}/pay`;
+    const body = '{"amountCents":2500,"paymentId":"pay-7"}';
+    const hash = createHash('sha256').update(`POST\n${path}\n"v1"\n${body}`).digest();
+    await database.query(
+      `insert into idempotency_keys (principal, key, command_id, request_hash, status, etag, body)
+       values ('anonymous', $1, gen_random_uuid(), $2, 200, '"v2"', '{"earlier":true}')`,
+      [key, hash],
+    );
+    const headers = {
+      'content-type': 'application/json',
+      'idempotency-key': key,
+      'if-match': '"v1"',
+    };
+    const again = await api.request('POST', path, { rawBody: body, headers });
+    await database.query('delete from idempotency_keys where key = $1', [key]);
+    expect(again).toMatchObject({ status: 200, text: '{"earlier":true}' });
+    expect(again.headers['idempotency-replayed']).toBe('true');
+  });
+
+  test('and stored by this release is the same to an earlier one, if it is spelt as usual', async () => {
+    const key = randomUUID();
+    const { orderId } = await api.placeOrder();
+    await api.send('pay', orderId, bodies.pay, { key, ifMatch: '"v1"' });
+    const body = '{"amountCents":2500,"paymentId":"pay-7"}';
+    const text = `POST\n/v1/orders/${orderId}/pay\n"v1"\n${body}`;
+    const rows = await database.query<{ request_hash: Buffer }>(
+      'select request_hash from idempotency_keys where key = $1',
+      [key],
+    );
+    expect(rows[0]!.request_hash).toEqual(createHash('sha256').update(text).digest());
+  });
+
+  /** Commands that have taken effect already, with another way to say the same. */
+  const repeats: ReadonlyArray<[CommandName, (order: Order) => Promise<unknown>, unknown]> = [
+    ['pay', async (order) => api.pay(order), { paymentId: 'pay-1', amountCents: 2500 }],
+    [
+      'ship',
+      async (order) => api.ship(await api.pay(order)),
+      { trackingNumber: 'T-1', carrier: 'other' },
+    ],
+    ['cancel', async (order) => api.cancel(await api.pay(order)), { reason: 'again' }],
+    [
+      'refund',
+      async (order) => {
+        await api.cancel(await api.pay(order));
+        return api.send('refund', order.orderId, bodies.refund);
+      },
+      bodies.refund,
+    ],
+  ];
+
+  test.each(repeats)('%s with nothing left to do costs a reference', async (name, reach, body) => {
+    const items = Array.from({ length: 200 }, (_, index) => ({
+      sku: `${index}${'s'.repeat(60)}`,
+      quantity: 1,
+      priceCents: index === 0 ? 2500 : 0,
+    }));
+    const order = await api.placeOrder({ items });
+    await reach(order);
+    const { orderId } = order;
+    const keys = Array.from({ length: 10 }, () => randomUUID());
+    const before = await rowCounts(database);
+    const firsts = await Promise.all(keys.map((key) => api.send(name, orderId, body, { key })));
+    expect(firsts.every(({ text }) => text.length > 15_000)).toBe(true);
+    const after = await rowCounts(database);
+    expect(after).toEqual({ ...before, answers: before.answers + keys.length });
+    const [stored] = await database.query<{ bytes: number }>(
+      `select max(pg_column_size(k.*)) as bytes from idempotency_keys k where key = any($1)`,
+      [keys],
+    );
+    expect(stored!.bytes).toBeLessThan(300);
+
+    // The order moves on; the answers do not.
+    await api.send('cancel', orderId, { reason: 'r' });
+    await api.send('refund', orderId, { refundId: 'ref-9', amountCents: 1 });
+    const agains = await Promise.all(
+      keys.map((key) => replica.api.send(name, orderId, body, { key })),
+    );
+    for (const [index, again] of agains.entries()) expectReplay(again, firsts[index]!);
+    const other = { ...Object(bodies[name]), ...(name === 'cancel' && { reason: 'other' }) };
+    if (name === 'cancel') {
+      const reused = await api.send(name, orderId, other, { key: keys[0]! });
+      expect(problemOf(reused).code).toBe('idempotency_key_reused');
+    }
   });
 
   test('with another request under the key is refused', async () => {

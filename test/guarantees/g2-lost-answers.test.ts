@@ -115,8 +115,8 @@ describe.skipIf(skipReason('postgres'))('a command whose answer was lost', () =>
       const again = await send(service.api, options);
       expectReplayed(again);
       expect(await rowCounts(database)).toEqual(counts);
-      // Of a place, the client could not know the id otherwise.
-      expect(problemOf(unknown.answer!).orderId).toBe(again.orderId);
+      // The key may stand for an earlier try, which had another id: none is named.
+      expect(problemOf(unknown.answer!)).not.toHaveProperty('orderId');
     },
   );
 

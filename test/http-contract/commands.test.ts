@@ -271,17 +271,44 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
       },
     );
 
-    test.each(['"v2"', '"v0"', '"1"', 'W/"v1"', '"v01"', '"V1"'])('%s are not', async (tag) => {
+    test.each([
+      ['"v2"', 'version_mismatch'],
+      ['"v0"', 'version_mismatch'],
+      ['"1"', 'version_mismatch'],
+      ['W/"v1", "v2"', 'version_mismatch'],
+      ['"v01"', 'version_mismatch'],
+      ['"V1"', 'version_mismatch'],
+      ['W/"v1"', 'if_match_weak'],
+    ])('%s are not', async (tag, code) => {
       const { orderId } = await api.placeOrder();
       const before = await rowCounts(database);
       const problem = problemOf(await api.send('cancel', orderId, bodies.cancel, { ifMatch: tag }));
       expect(problem).toMatchObject({
         status: 412,
-        code: 'version_mismatch',
+        code,
         current: { status: 'pending', version: 1 },
       });
       expect(withoutFulfilment(problem.current!.allowed)).toEqual(['cancel', 'pay']);
       expect(await rowCounts(database)).toEqual(before);
+    });
+
+    test.each([
+      [['"v7"', '"v1"'], 200],
+      [['"v7"', '', '"v8"'], 412],
+      [['"v1"', '*'], 400],
+    ])('sent in several lines is one list: %j', async (lines, status) => {
+      const { orderId } = await api.placeOrder();
+      const rawBody = JSON.stringify(bodies.cancel);
+      const answer = await api.request('POST', `/v1/orders/${orderId}/cancel`, {
+        rawBody,
+        rawHeaders: [
+          ...Object.entries({ host: 'a', 'content-type': 'application/json' }).flat(),
+          ...lines.flatMap((line) => ['if-match', line]),
+          'content-length',
+          String(rawBody.length),
+        ],
+      });
+      expect(answer.status).toBe(status);
     });
 
     test('the version is asked for before the rule', async () => {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
 import {
   bodyETag,
   entityTags,
@@ -7,6 +8,9 @@ import {
   versionETag,
 } from '#src/http/entity-tags.ts';
 
+/** As the OpenAPI document has it. */
+const PATTERN = new RegExp(String(z.toJSONSchema(entityTags, { io: 'input' }).pattern), 'u');
+
 describe('a list of entity tags', () => {
   test.each([
     ['"v1"', ['"v1"'], []],
@@ -14,8 +18,12 @@ describe('a list of entity tags', () => {
     ['W/"v1","v2"', ['"v2"'], ['"v1"']],
     ['"a,b" ,  "c"', ['"a,b"', '"c"'], []],
     ['""', ['""'], []],
+    ['"v1",,"v2"', ['"v1"', '"v2"'], []],
+    [', ,"v1"', ['"v1"'], []],
+    ['"v1", \t,', ['"v1"'], []],
   ])('%s is read', (text, strong, weak) => {
     expect(entityTags.parse(text)).toStrictEqual({ text, any: false, strong, weak });
+    expect(PATTERN.test(text)).toBe(true);
   });
 
   test('may be a star', () => {
@@ -36,6 +44,7 @@ describe('a list of entity tags', () => {
     '"v1"x',
   ])('%j is refused', (text) => {
     expect(entityTags.safeParse(text).success).toBe(false);
+    expect(PATTERN.test(text)).toBe(false);
   });
 
   test('of 16 KiB is read in no time', () => {

@@ -215,7 +215,17 @@ describe('the OpenAPI document', () => {
   test('lists answers and problems with their codes and headers', async () => {
     const { document } = await served();
     const responses = document.paths['/v1/things']?.post?.responses;
-    expect(Object.keys(responses ?? {})).toStrictEqual(['201', '400', '413', '415', '500', '503']);
+    expect(Object.keys(responses ?? {})).toStrictEqual([
+      '201',
+      '400',
+      '403',
+      '409',
+      '413',
+      '415',
+      '422',
+      '500',
+      '503',
+    ]);
     expect(Object.keys(responses?.['201']?.headers ?? {})).toStrictEqual([
       'X-Request-Id',
       'ETag',

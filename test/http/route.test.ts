@@ -29,10 +29,8 @@ describe('a request', () => {
     expect(seen).toMatchObject([
       {
         body: goodThing,
-        rawBody: goodThing,
         headers: { 'idempotency-key': 'k-1' },
-        method: 'POST',
-        path,
+        keyed: { ref: { principal: 'anonymous', key: 'k-1' } },
         traceparent,
         requestId: answer.headers['x-request-id'],
       },
@@ -256,11 +254,56 @@ describe('a request', () => {
   test('with a body where none is taken is refused', async () => {
     await using server = sampleServer();
     const url = `${path}/${THING_ID}/poke`;
-    const answer = await server.app.inject({ method: 'POST', url, payload: {} });
-    expect(answer.json()).toMatchObject({
-      errors: [{ pointer: '', message: 'must be empty: this request takes no body' }],
-    });
+    const send = (payload: unknown) =>
+      server.app.inject({
+        method: 'POST',
+        url,
+        headers: { 'content-type': 'application/json' },
+        payload: JSON.stringify(payload),
+      });
+    for (const payload of [[], 'x', 5]) {
+      expect((await send(payload)).json()).toMatchObject({
+        errors: [{ pointer: '', message: 'must be empty: this request takes no body' }],
+      });
+    }
+    expect((await send({ note: 1 })).json()).toMatchObject({ errors: [{ pointer: '/note' }] });
     expect((await server.app.inject({ method: 'POST', url })).statusCode).toBe(204);
+  });
+
+  test('that needs no body may send an empty object, or nothing and call it a form', async () => {
+    await using server = sampleServer();
+    const url = `${path}/${THING_ID}/poke`;
+    const object = await server.app.inject({ method: 'POST', url, payload: {} });
+    expect(object.statusCode).toBe(204);
+    // As curl -d '' does.
+    const headers = { 'content-type': 'application/x-www-form-urlencoded' };
+    const empty = { ...headers, 'content-length': '0' };
+    const nothing = await server.app.inject({ method: 'POST', url, headers: empty });
+    expect(nothing.statusCode).toBe(204);
+    const form = await server.app.inject({ method: 'POST', url, headers, payload: 'a=b' });
+    expect(form.statusCode).toBe(415);
+  });
+
+  test.each([
+    ['cross-site', { 'sec-fetch-site': 'cross-site' }, 403],
+    ['same-site', { 'sec-fetch-site': 'same-site' }, 403],
+    ['same-origin', { 'sec-fetch-site': 'same-origin', origin: 'http://other' }, 204],
+    ['by hand', { 'sec-fetch-site': 'none' }, 204],
+    ['an old browser, other origin', { origin: 'http://evil.example' }, 403],
+    ['an old browser, no origin to name', { origin: 'null' }, 403],
+    ['an old browser, this origin', { origin: 'http://here:80', host: 'here' }, 204],
+    ['no browser', {}, 204],
+  ])('without a body that a browser sends for a page is judged: %s', async (_, headers, status) => {
+    await using server = sampleServer();
+    const url = `${path}/${THING_ID}/poke`;
+    const answer = await server.app.inject({ method: 'POST', url, headers });
+    expect(answer.statusCode).toBe(status);
+    if (status === 403) expect(answer.json()).toMatchObject({ code: 'cross_origin' });
+    // A browser asks before it sends JSON (CORS preflight), and nobody here says yes.
+    const json = await server.app.inject({ method: 'POST', url, headers, payload: {} });
+    expect(json.statusCode).toBe(204);
+    const read = await server.app.inject({ url: `${path}/${THING_ID}`, headers });
+    expect(read.statusCode).toBe(200);
   });
 
   test('with faults everywhere hears of all of them, none of its values repeated', async () => {
@@ -355,7 +398,6 @@ describe('an answer', () => {
       method: 'POST',
       url: path,
       payload: goodThing,
-      headers: { 'if-none-match': '*' },
     });
     expect(made).toMatchObject({ statusCode: 201, headers: { etag: '"v1"' } });
     const poked = await server.app.inject({ method: 'POST', url: `${path}/${THING_ID}/poke` });
@@ -369,6 +411,9 @@ describe('an answer', () => {
     expect(answer.statusCode).toBe(200);
     expect(answer.body).toBe('');
     expect(answer.headers).toMatchObject({ etag: '"v7"', 'content-length': '62' });
+    const { headers } = await server.app.inject({ method: 'GET', url: `${path}/${THING_ID}` });
+    const ofEach = { date: undefined, 'x-request-id': undefined };
+    expect({ ...answer.headers, ...ofEach }).toEqual({ ...headers, ...ofEach });
   });
 });
 

@@ -60,7 +60,11 @@ export function createSagaApi(url: string): SagaApi {
     placed: async (items, fulfilment = 'automatic') =>
       read(await place(items, { fulfilment }), orderShape).orderId,
     command: (name, orderId, body) =>
-      request('POST', `/v1/orders/${orderId}/${name}`, body === undefined ? {} : { body }),
+      request('POST', `/v1/orders/${orderId}/${name}`, {
+        ...(body !== undefined && { body }),
+        // A word on a fulfilment needs to say which attempt it is about; here it is the newest.
+        ...(name === 'fulfilment/resolve' && { headers: { 'if-match': '*' } }),
+      }),
     order: async (orderId) => read(await request('GET', `/v1/orders/${orderId}`), orderShape),
     fulfilment: async (orderId) =>
       read(await request('GET', `/v1/orders/${orderId}/fulfilment`), fulfilmentShape),

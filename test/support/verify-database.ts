@@ -219,10 +219,16 @@ export function orderAt(histories: Histories, orderId: string, version: number):
   }
 }
 
+/** Of a row that keeps no answer, but the version at which it is folded again. */
+const REFERENCE_STATUS = 0;
+
 /** A stored answer is a 2xx, and shows the order exactly as it was at the version of its ETag. */
 function aboutAnswers(answers: readonly AnswerRow[], histories: Histories): string[] {
   return answers.flatMap((row) => {
     const wrong = (what: string) => [`answer ${row.key}: ${what}: ${JSON.stringify(row)}`];
+    if (row.status === REFERENCE_STATUS) {
+      return /^[1-9]\d*$/.test(row.body) ? [] : wrong('a reference to no version');
+    }
     if (row.status < 200 || row.status > 299) return wrong('not a 2xx');
     const parsed = orderShape.safeParse(JSON.parse(row.body));
     if (!parsed.success) return wrong('not an order');

@@ -1,0 +1,85 @@
+import pino from 'pino';
+import { z } from 'zod';
+import { fulfilmentRoutes } from '#src/fulfilment/fulfilment-routes.ts';
+import { inventoryRoutes } from '#src/fulfilment/inventory-routes.ts';
+import { createInFlight } from '#src/http/idempotency.ts';
+import { createServer } from '#src/http/server.ts';
+import { orderCommandRoutes } from '#src/orders/order-command-routes.ts';
+import { createRunOrderCommand } from '#src/orders/run-order-command.ts';
+import { createService } from './fulfilment-service.ts';
+import type { Changes, World } from './fulfilment-service.ts';
+
+/** Two books of 1250 cents each. */
+export const order = {
+  customerId: 'c-1',
+  currency: 'EUR',
+  items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+};
+
+/** For a resolve that is right whatever the fulfilment has come to. */
+export const ANY = { 'if-match': '*' };
+
+/** What the tests read of answers; all the rest is compared as it came. */
+const answer = z.looseObject({
+  orderId: z.string().default(''),
+  sagaId: z.string().default(''),
+  steps: z.array(z.looseObject({ step: z.string(), state: z.string() })).default([]),
+  data: z.array(z.looseObject({ sku: z.string() })).default([]),
+  nextCursor: z.string().nullable().default(null),
+});
+
+/** The service with the routes of orders, fulfilments and stock. */
+export async function createApi(world: World, changes: Changes = {}) {
+  const service = createService(world, changes);
+  const { handle, commit, fulfilment, eventStore, reads } = service;
+  const inFlight = createInFlight();
+  const run = createRunOrderCommand({
+    handle: (request) => handle(request.orderId, request.command, request),
+    inFlight,
+    countCommand: () => {},
+  });
+  const server = createServer({
+    log: pino({ level: 'silent' }),
+    routes: [
+      ...orderCommandRoutes(run),
+      ...fulfilmentRoutes({
+        run,
+        inFlight,
+        commit,
+        fulfilment,
+        eventStore,
+        reads,
+        now: () => new Date(),
+      }),
+      ...inventoryRoutes({ reads, writes: service.pool, inFlight }),
+    ],
+  });
+  const url = await server.listen({ host: '127.0.0.1', port: 0 });
+  await service.start();
+  const call = async (
+    method: string,
+    path: string,
+    sent?: unknown,
+    headers: Readonly<Record<string, string>> = {},
+  ) => {
+    const isJson = sent !== undefined;
+    const response = await fetch(url + path, {
+      method,
+      headers: { ...(isJson && { 'content-type': 'application/json' }), ...headers },
+      ...(isJson && { body: JSON.stringify(sent) }),
+    });
+    const text = await response.text();
+    const body = answer.parse(text === '' ? {} : JSON.parse(text));
+    return { status: response.status, headers: response.headers, body, text };
+  };
+  return {
+    service,
+    call,
+    place: async (fulfilment?: string) =>
+      (await call('POST', '/v1/orders', { ...order, fulfilment })).body.orderId,
+    async [Symbol.asyncDispose]() {
+      await server.close();
+      await service[Symbol.asyncDispose]();
+    },
+  };
+}

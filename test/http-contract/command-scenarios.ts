@@ -1,0 +1,116 @@
+import { z } from 'zod';
+import type { Answer } from '#test/support/http-client.ts';
+import { eventually } from '#test/support/poll.ts';
+import { TWO_BOOKS } from '#test/support/saga-api.ts';
+import type { SagaApi } from '#test/support/saga-api.ts';
+import type { SagaWorld } from '#test/support/saga-world.ts';
+
+/** A command that would be obeyed, and another one of the same route. */
+export type Ready = Readonly<{
+  method: string;
+  path: string;
+  body?: unknown;
+  otherBody?: unknown;
+  /** What has the ETag that the command's If-Match asks for. */
+  resource?: string;
+}>;
+
+const PAYMENT = { paymentId: 'pay-1', amountCents: 2500 };
+let skus = 0;
+
+/** For each command of the service, by operationId: brings something into the state that it needs. */
+export function commandScenarios(
+  { simulator, setStock }: Pick<SagaWorld, 'simulator' | 'setStock'>,
+  api: SagaApi,
+): Readonly<Record<string, () => Promise<Ready>>> {
+  const onOrder = (
+    command: string,
+    orderId: string,
+    body?: unknown,
+    otherBody?: unknown,
+  ): Ready => ({
+    method: 'POST',
+    path: `/v1/orders/${orderId}/${command}`,
+    ...(body !== undefined && { body, otherBody }),
+    resource: `/v1/orders/${orderId}${command.startsWith('fulfilment') ? '/fulfilment' : ''}`,
+  });
+  const byHand = async (...commands: readonly (readonly [string, unknown])[]) => {
+    const orderId = await api.placed(TWO_BOOKS, 'manual');
+    for (const [command, body] of commands) accepted(await api.command(command, orderId, body));
+    return orderId;
+  };
+  const stuck = async () => {
+    const items = [{ ...TWO_BOOKS[0]!, sku: await stocked() }];
+    await simulator.addFault({ operation: 'ship', fault: 'refuse' });
+    await simulator.addFault({ operation: 'refund', fault: 'refuse' });
+    const orderId = await api.placed(items);
+    await eventually(async () => (await api.fulfilment(orderId)).state === 'stuck');
+    return orderId;
+  };
+  const stocked = async () => {
+    const sku = `sku ${(skus += 1)}`;
+    await setStock(sku, 10);
+    return sku;
+  };
+  const onStock = async (method: string, rest: string, body: unknown, otherBody: unknown) => {
+    const resource = `/v1/stock/${encodeURIComponent(await stocked())}`;
+    return { method, path: resource + rest, body, otherBody, resource };
+  };
+  const order = { customerId: 'c-1', currency: 'EUR', items: TWO_BOOKS };
+  const resolution = { step: 'refund', outcome: 'notDone', reason: 'not there' };
+  return {
+    placeOrder: async () => ({
+      method: 'POST',
+      path: '/v1/orders',
+      body: order,
+      otherBody: { ...order, customerId: 'c-2' },
+    }),
+    payOrder: async () =>
+      onOrder('pay', await byHand(), PAYMENT, { ...PAYMENT, paymentId: 'pay-2' }),
+    shipOrder: async () => {
+      const parcel = { trackingNumber: 'T-1', carrier: 'post' };
+      return onOrder('ship', await byHand(['pay', PAYMENT]), parcel, { ...parcel, carrier: 'x' });
+    },
+    cancelOrder: async () =>
+      onOrder('cancel', await byHand(), { reason: 'late' }, { reason: 'too dear' }),
+    refundOrder: async () => {
+      const orderId = await byHand(['pay', PAYMENT], ['cancel', { reason: 'late' }]);
+      const refund = { refundId: 'ref-1', amountCents: 1000 };
+      return onOrder('refund', orderId, refund, { ...refund, amountCents: 900 });
+    },
+    fulfilOrder: async () => onOrder('fulfil', await byHand()),
+    retryFulfilment: async () => onOrder('fulfilment/retry', await stuck()),
+    resolveFulfilment: async () =>
+      onOrder('fulfilment/resolve', await stuck(), resolution, { ...resolution, reason: 'other' }),
+    setStock: () => onStock('PUT', '', { onHand: 7 }, { onHand: 8 }),
+    adjustStock: () => onStock('POST', '/adjust', { delta: -2 }, { delta: -3 }),
+  };
+}
+
+/** The operations of the OpenAPI document that change something. */
+export async function commandOperations(api: SagaApi) {
+  const document = documentShape.parse(
+    JSON.parse((await api.request('GET', '/openapi.json')).text),
+  );
+  return Object.values(document.paths)
+    .flatMap((methods) => Object.entries(methods))
+    .filter(([method]) => method !== 'get')
+    .map(([, operation]) => operation);
+}
+
+const documentShape = z.looseObject({
+  paths: z.record(
+    z.string(),
+    z.record(
+      z.string(),
+      z.looseObject({
+        operationId: z.string(),
+        parameters: z.array(z.looseObject({ name: z.string(), in: z.string() })),
+      }),
+    ),
+  ),
+});
+
+function accepted({ status, text }: Answer): void {
+  if (status < 200 || status > 299) throw new Error(`answered ${status}: ${text}`);
+}
