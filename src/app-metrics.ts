@@ -81,6 +81,7 @@ export function watchGauges(metrics: Metrics, watched: Watched): void {
     return { [RELAY_LEASE]: mode === 'leading' || mode === 'stopped' ? 1 : 0 };
   });
   watchOutbox(metrics, watched);
+  metrics.watch('orders_db_sessions_given_up', database.givenUpSessions);
   watchPools(metrics, database);
 }
 

@@ -8,6 +8,8 @@ const READ_TIMEOUT_MS = 1_000;
 const gauges = {
   orders_command_queue_length: 'Commands that wait for a commit.',
   orders_saga_oldest_nonterminal_age_seconds: 'Age of the oldest saga that has not ended.',
+  orders_db_sessions_given_up:
+    'Sessions that nobody waits for any more, while Postgres is still at work on them.',
   orders_db_oldest_transaction_age_seconds: 'Age of the oldest transaction in the database.',
 } as const;
 
