@@ -1,9 +1,8 @@
 import { v7 as uuidv7 } from 'uuid';
 import { z } from 'zod';
-import { guardedHeaders } from '#src/http/command-headers.ts';
+import { guardedHeaders, matchingHeaders } from '#src/http/command-headers.ts';
 import { safeText } from '#src/http/fields.ts';
 import { problemKinds } from '#src/http/problem-kinds.ts';
-import { Problem } from '#src/http/problem.ts';
 import { route } from '#src/http/route.ts';
 import type { AnswerSpec, Route } from '#src/http/route.ts';
 import { commandProblems, orderAnswered } from '#src/orders/order-command-routes.ts';
@@ -127,7 +126,7 @@ function resolveRoute(dependencies: FulfilmentRouteDependencies): Route {
       'Ask the provider first: the saga believes it. A refund that was notDone is made anew, under a ' +
       'new key. If-Match is required, so that what is said is of the attempt that was looked at: ' +
       'send the ETag of the fulfilment.',
-    headers: guardedHeaders,
+    headers: matchingHeaders,
     body: resolveBody,
     example: {
       step: 'refund',
@@ -136,18 +135,12 @@ function resolveRoute(dependencies: FulfilmentRouteDependencies): Route {
       reason: 'refunded by hand in the dashboard of the provider',
     },
     answers: { 202: goesOn },
-    problems: [...operatorProblems, stepNotOpen, problemKinds.preconditionRequired],
+    problems: [...operatorProblems, stepNotOpen],
     handle: ({ params, body: said, ...request }) => {
-      if (request.headers['if-match'] === undefined) throw matchRequired();
       const resolution = { ...said, reference: said.reference ?? null };
       const decide: OperatorDecision = (saga, definition, isSetAside) =>
         decideResolve(saga, resolution, definition, isSetAside);
       return operateFulfilment(dependencies, params.orderId, request, decide);
     },
   });
-}
-
-function matchRequired(): Problem {
-  const { preconditionRequired } = problemKinds;
-  return new Problem(preconditionRequired, { detail: preconditionRequired.advice });
 }

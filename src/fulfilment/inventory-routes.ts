@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { Reads } from '#src/database/reads.ts';
 import { commandHeaders, guardedHeaders } from '#src/http/command-headers.ts';
 import type { EntityTags } from '#src/http/entity-tags.ts';
-import { instant, queryInteger, safeText, skuText } from '#src/http/fields.ts';
+import { cursorText, instant, queryInteger, safeText, skuText } from '#src/http/fields.ts';
 import type { InFlight, KeyedRequest } from '#src/http/idempotency.ts';
 import { unmatched } from '#src/http/preconditions.ts';
 import { problemKinds } from '#src/http/problem-kinds.ts';
@@ -32,10 +32,7 @@ const adjustBody = z.strictObject({
 });
 const stockQuery = z.strictObject({
   limit: queryInteger(1, PAGE_MAX).default(PAGE_DEFAULT),
-  cursor: z
-    .string()
-    .min(1)
-    .max(400)
+  cursor: cursorText(400)
     .refine(isCursor, { error: 'must be nextCursor as it was answered' })
     .optional(),
 });
@@ -220,6 +217,8 @@ async function asking<Result>(answer: Promise<Result>): Promise<Result> {
   }
 }
 
+/** One that `listStock` made: the text that it stands for leads back to it. */
 function isCursor(cursor: string): boolean {
-  return sku.safeParse(Buffer.from(cursor, 'base64url').toString()).success;
+  const text = Buffer.from(cursor, 'base64url').toString();
+  return sku.safeParse(text).success && Buffer.from(text).toString('base64url') === cursor;
 }

@@ -24,6 +24,9 @@ export const keyedHeaders = z.object({ 'idempotency-key': commandHeaders['idempo
 /** The headers of a command on something that has an ETag. */
 export const guardedHeaders = keyedHeaders.extend({ 'if-match': commandHeaders['if-match'] });
 
+/** The headers of a command that is taken only with an If-Match. */
+export const matchingHeaders = keyedHeaders.extend({ 'if-match': entityTags });
+
 /** What the guarding headers say; undefined where one was not sent or is not valid. */
 export function guardsOf(headers: IncomingHttpHeaders) {
   return {
@@ -31,6 +34,19 @@ export function guardsOf(headers: IncomingHttpHeaders) {
     ifMatch: commandHeaders['if-match'].safeParse(headers['if-match']).data,
     ifNoneMatch: commandHeaders['if-none-match'].safeParse(headers['if-none-match']).data,
   };
+}
+
+/** Whether a route with these header schemas takes no command without If-Match. */
+export function needsMatch(headers: z.ZodType | undefined): boolean {
+  const schema = headers instanceof z.ZodObject ? headers.shape['if-match'] : undefined;
+  return schema !== undefined && !(schema instanceof z.ZodOptional);
+}
+
+/** @throws Problem `precondition_required` */
+export function requireIfMatch({ 'if-match': ifMatch }: IncomingHttpHeaders): void {
+  if (ifMatch !== undefined) return;
+  const { preconditionRequired } = problemKinds;
+  throw new Problem(preconditionRequired, { detail: preconditionRequired.advice });
 }
 
 /** The names of the guarding headers that a route with these header schemas does not honour. */

@@ -18,34 +18,46 @@ export function safeText(min: number, max: number) {
     .meta({ minLength: min, maxLength: max });
 }
 
-/**
- * Control characters, line separators, and what turns the direction of text. In an id they can only
- * deceive: two ids look alike, and a terminal obeys them.
- */
+/** Control characters, line separators, and what turns the direction of text. */
 const INVISIBLE = String.raw`\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069`;
 const VISIBLE = new RegExp(`^[^${INVISIBLE}]*$`);
 /** A path with one of them as its last part leads elsewhere, in every web client. */
 const DOT_SEGMENTS = new Set(['.', '..']);
 
 /**
- * Text that stands for something: an id, a reference, a sku. It is one text whoever compares it, so it
- * is in Unicode's normalisation form C, and all of it can be seen.
+ * A sku that can be put in stock or ordered. People type it into two systems, and the stock is found by
+ * it: it is in Unicode's normalisation form C, all of it can be seen, and it has an address.
  */
-export function identifier(min: number, max: number) {
-  return safeText(min, max)
-    .refine((text) => VISIBLE.test(text), {
-      error: 'must not contain a control character or one that turns the direction of text',
-    })
-    .refine((text) => text.normalize('NFC') === text, {
-      error: "must be in Unicode's normalisation form C (NFC)",
-    })
-    .meta({ minLength: min, maxLength: max, pattern: `^[^${INVISIBLE}]*$` });
-}
-
-/** A sku that can be put in stock or ordered: it must have an address. */
-export const skuText = identifier(1, 64)
+export const skuText = safeText(1, 64)
+  .refine((sku) => VISIBLE.test(sku), {
+    error: 'must not contain a control character or one that turns the direction of text',
+  })
+  .refine((sku) => sku.normalize('NFC') === sku, {
+    error: "must be in Unicode's normalisation form C (NFC)",
+  })
   .refine((sku) => !DOT_SEGMENTS.has(sku), { error: 'must not be . or ..' })
   .meta({ minLength: 1, maxLength: 64, pattern: `^(?!\\.{1,2}$)[^${INVISIBLE}]*$` });
+
+/** What ISO 4217 has beside the currencies in use: for tests, and for no currency at all. */
+const SPECIAL_CURRENCIES = ['XTS', 'XXX'];
+const CURRENCIES = new Set([...Intl.supportedValuesOf('currency'), ...SPECIAL_CURRENCIES]);
+
+/** A currency of ISO 4217, as the runtime knows them. */
+export const currencyCode = z
+  .string()
+  .refine((code) => CURRENCIES.has(code), {
+    error: 'must be the ISO 4217 code of a currency in use: three capital letters, such as EUR',
+  })
+  .meta({ enum: [...CURRENCIES].toSorted() });
+
+/** An opaque cursor of a list, in base64url. */
+export function cursorText(max: number) {
+  return z
+    .string()
+    .min(1)
+    .max(max)
+    .regex(/^[\w-]+$/, 'must be nextCursor as it was answered');
+}
 
 /** A whole number from `min` to `max`, as a JSON number. */
 export function wholeNumber(min: number, max: number) {

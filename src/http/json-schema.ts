@@ -2,7 +2,10 @@ import { z } from 'zod';
 
 export type JsonSchema = Record<string, unknown>;
 
-/** The JSON Schema of what goes in or comes out; defaults are shown even where a transform hides them. */
+/**
+ * The JSON Schema of what goes in or comes out; defaults are shown even where a transform hides them.
+ * What comes out may gain members in a later release, so that it is not closed unless it is strict.
+ */
 export function toJsonSchema(
   schema: z.ZodType,
   io: 'input' | 'output',
@@ -14,6 +17,9 @@ export function toJsonSchema(
     override: ({ zodSchema, jsonSchema }) => {
       const { def } = zodSchema._zod;
       if (def.type === 'default') jsonSchema.default = def.defaultValue;
+      if (zodSchema instanceof z.ZodObject && zodSchema.def.catchall === undefined) {
+        delete jsonSchema.additionalProperties;
+      }
     },
   });
   return json;

@@ -1,6 +1,6 @@
 import type { z } from 'zod';
 
-import { unhonouredHeaders } from './command-headers.ts';
+import { needsMatch, unhonouredHeaders } from './command-headers.ts';
 import type { commandHeaders } from './command-headers.ts';
 import { canonicalHeader } from './field-errors.ts';
 import { hoist, readProperties, toJsonSchema } from './json-schema.ts';
@@ -40,8 +40,16 @@ export function buildOpenApi(routes: readonly Route[]): OpenApiDocument {
       description:
         'Money is in integer minor units of its currency; instants are ISO 8601 in UTC. Every ' +
         'failure is `application/problem+json` with a stable `code`: see ' +
-        '[the list](/docs/problems). Send an `Idempotency-Key` with each command: repeated, it ' +
-        'takes effect once. What happens is published to Kafka: see [the events](/docs/events).',
+        '[the list](/docs/problems). Responses may gain members in later releases: ignore those ' +
+        'that you do not know.\n\n' +
+        'Send an `Idempotency-Key` with each command: repeated, it takes effect once. Guard it with ' +
+        '`If-Match` and the ETag of what you read. A command refuses a guard that it does not ' +
+        'honour; it never ignores one. A tag that a proxy has weakened (`W/`) never matches: send ' +
+        'it without the `W/`.\n\n' +
+        'A body is `application/json` in UTF-8. A command that needs none takes an empty one or ' +
+        '`{}`. Ids and references are kept as they are sent, character for character; only a sku, ' +
+        'which is matched with the stock, must be in NFC, without control characters. What ' +
+        'happens is published to Kafka: see [the events](/docs/events).',
       license: { name: 'MIT', identifier: 'MIT' },
     },
     servers: [{ url: '/' }],
@@ -96,8 +104,14 @@ function describeParameters(
     name: place === 'header' ? canonicalHeader(name) : name,
     in: place,
     required: place === 'path' || required,
+    ...descriptionOf(property),
     schema: hoist(property, schemas),
   }));
+}
+
+function descriptionOf(schema: unknown) {
+  const has = typeof schema === 'object' && schema !== null && 'description' in schema;
+  return has ? { description: schema.description } : {};
 }
 
 function describeAnswers(route: Route, schemas: Schemas): Record<string, unknown> {
@@ -174,5 +188,6 @@ function commandProblems({ schemas }: Route): ProblemKind[] {
     ...(unhonoured.length > 0 ? [kinds.headerNotHonoured] : []),
     ...(honours('idempotency-key') ? [kinds.idempotencyKeyInUse, kinds.idempotencyKeyReused] : []),
     ...(honours('if-match') ? [kinds.ifMatchWeak] : []),
+    ...(needsMatch(schemas.headers) ? [kinds.preconditionRequired] : []),
   ];
 }

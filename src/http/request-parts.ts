@@ -3,8 +3,10 @@ import { z } from 'zod';
 
 import {
   guardsOf,
+  needsMatch,
   refuseCrossOrigin,
   refuseUnhonoured,
+  requireIfMatch,
   unhonouredHeaders,
 } from './command-headers.ts';
 import { fieldErrors, summarise } from './field-errors.ts';
@@ -51,7 +53,7 @@ export type CheckedRequest = Readonly<{
  * Makes the function that checks requests of one route, all parts at once. A command is refused when it
  * comes with a guarding header that its route does not honour.
  * The function throws the Problem `malformed_json` for a missing body, `header_not_honoured`,
- * `cross_origin`, or else `invalid_request`.
+ * `precondition_required`, `cross_origin`, or else `invalid_request`.
  */
 export function createRequestReader(
   schemas: RequestSchemas,
@@ -61,12 +63,14 @@ export function createRequestReader(
   const query = schemas.query ?? noQuery;
   const body = schemas.body ?? (isCommand ? emptyBody : noBody);
   const bodyRequired = !body.safeParse(undefined).success;
+  const matchRequired = isCommand && needsMatch(schemas.headers);
   const unhonoured = isCommand ? unhonouredHeaders(schemas.headers) : [];
 
   return (request: FastifyRequest): CheckedRequest => {
     if (isCommand) {
       refuseCrossOrigin(request.headers);
       refuseUnhonoured(request.headers, unhonoured);
+      if (matchRequired) requireIfMatch(request.headers);
     }
     if (request.body === undefined && bodyRequired) {
       throw new Problem(problemKinds.malformedJson, {

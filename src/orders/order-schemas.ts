@@ -1,5 +1,13 @@
 import { z } from 'zod';
-import { instant, queryInteger, safeText, uuid } from '#src/http/fields.ts';
+import {
+  currencyCode,
+  cursorText,
+  instant,
+  queryInteger,
+  safeText,
+  skuText,
+  uuid,
+} from '#src/http/fields.ts';
 
 const ITEMS_MAX = 200;
 const QUANTITY_MAX = 100_000;
@@ -13,14 +21,14 @@ const version = z.int().min(1);
 const cents = (min: number) => z.int().min(min).max(Number.MAX_SAFE_INTEGER);
 
 const orderItem = z.strictObject({
-  sku: safeText(1, 64),
+  sku: skuText,
   quantity: z.int().min(1).max(QUANTITY_MAX),
   priceCents: z.int().min(0).max(PRICE_CENTS_MAX),
 });
 
 export const placeOrderBody = z.strictObject({
   customerId: safeText(1, 64),
-  currency: z.string().regex(/^[A-Z]{3}$/, 'must be an ISO 4217 code: three capital letters'),
+  currency: currencyCode,
   items: z.array(orderItem).min(1).max(ITEMS_MAX),
   /** automatic starts the saga that reserves, charges and ships. */
   fulfilment: z.enum(['manual', 'automatic']).default('manual'),
@@ -39,8 +47,12 @@ export const orderParams = z.strictObject({ orderId: uuid });
 
 export const getOrderQuery = z
   .strictObject({
-    version: queryInteger(1, 2_147_483_647).optional(),
-    at: instant.optional(),
+    version: queryInteger(1, 2_147_483_647)
+      .optional()
+      .meta({ description: 'The order as it was at this version. Excludes `at`.' }),
+    at: instant
+      .optional()
+      .meta({ description: 'The order as it was at this instant. Excludes `version`.' }),
   })
   .refine(({ version, at }) => version === undefined || at === undefined, {
     error: 'version and at exclude each other',
@@ -53,7 +65,7 @@ export const listOrdersQuery = z.strictObject({
   placedFrom: instant.optional(),
   placedTo: instant.optional(),
   limit: queryInteger(1, PAGE_MAX).default(PAGE_DEFAULT),
-  cursor: z.string().min(1).max(1000).optional(),
+  cursor: cursorText(1000).optional(),
 });
 
 /** An order as it is answered: `OrderView`. */

@@ -87,8 +87,12 @@ function writeCursor({ placedAt, orderId }: OrderSummary, filter: OrderFilter): 
 }
 
 function readCursor(cursor: string, filter: OrderFilter) {
-  const content = cursorContent.safeParse(parseJson(Buffer.from(cursor, 'base64url').toString()));
-  if (!content.success || content.data.filter !== filterText(filter)) throw new CursorInvalid();
+  const text = Buffer.from(cursor, 'base64url').toString();
+  const content = cursorContent.safeParse(parseJson(text));
+  const isOwn = Buffer.from(text).toString('base64url') === cursor;
+  if (!isOwn || !content.success || content.data.filter !== filterText(filter)) {
+    throw new CursorInvalid();
+  }
   const { placedAt, orderId } = content.data;
   return { placedAt, orderId };
 }

@@ -182,10 +182,27 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
     expect(await stock(world)).toEqual({});
   });
 
+  test('is put on hand under a sku that can be ordered and addressed only', async () => {
+    await using world = await createWorld();
+    await using api = await createApi(world);
+    const named = (sku: string) => `/v1/stock/${encodeURIComponent(sku)}`;
+    for (const sku of ['e\u0301', 'a\u0007', 'a\u2066b']) {
+      expect((await api.call('PUT', named(sku), { onHand: 1 })).status).toBe(400);
+      expect((await api.call('POST', `${named(sku)}/adjust`, { delta: 1 })).status).toBe(400);
+      // What an earlier release took can still be read.
+      expect((await api.call('GET', named(sku))).status).toBe(404);
+    }
+    expect((await api.call('PUT', named('\u00e9'), { onHand: 1 })).status).toBe(201);
+    expect(await stock(world)).toEqual({ '\u00e9': [1, 0] });
+  });
+
   test('refuses a cursor that it did not make', async () => {
     await using world = await createWorld();
     await using api = await createApi(world);
-    expect((await api.call('GET', '/v1/stock?cursor=AA')).status).toBe(400);
+    for (const cursor of ['AA', '_w', 'YQ%3D%3D', 'YR']) {
+      expect((await api.call('GET', `/v1/stock?cursor=${cursor}`)).status, cursor).toBe(400);
+    }
+    expect((await api.call('GET', '/v1/stock?cursor=YQ')).status).toBe(200);
     expect((await api.call('GET', '/v1/stock?limit=101')).status).toBe(400);
   });
 });
