@@ -104,14 +104,15 @@ function describeParameters(
     name: place === 'header' ? canonicalHeader(name) : name,
     in: place,
     required: place === 'path' || required,
-    ...descriptionOf(property),
+    description: descriptionOf(property),
     schema: hoist(property, schemas),
   }));
 }
 
-function descriptionOf(schema: unknown) {
-  const has = typeof schema === 'object' && schema !== null && 'description' in schema;
-  return has ? { description: schema.description } : {};
+/** Undefined, so left out of the document, where the schema says nothing. */
+function descriptionOf(schema: unknown): unknown {
+  const isDescribed = typeof schema === 'object' && schema !== null && 'description' in schema;
+  return isDescribed ? schema.description : undefined;
 }
 
 function describeAnswers(route: Route, schemas: Schemas): Record<string, unknown> {
