@@ -1,6 +1,7 @@
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import type { Config } from './config.ts';
+import type { DatabaseClock } from './database/database-clock.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import type { Providers } from './fulfilment/fulfilment-calls.ts';
 import { createFulfilment } from './fulfilment/fulfilment.ts';
@@ -20,6 +21,7 @@ export type FulfilmentParts = Readonly<{
   commit: Pick<GroupCommit<OrderRows>, 'submit'>;
   pool: Pool;
   now: () => Date;
+  clock: DatabaseClock;
   log: Logger;
   events?: SagaRunnerEvents;
   observe?: ObserveSaga;

@@ -6,6 +6,7 @@ import { createHealthCheck } from './app-health.ts';
 import { countAppends, countLoads, relayMetrics, sagaMetrics, watchGauges } from './app-metrics.ts';
 import type { Config } from './config.ts';
 import { createDatabase } from './database/database.ts';
+import { createDatabaseClock, steeredClock } from './database/database-clock.ts';
 import type { Database } from './database/database.ts';
 import { requireReadable } from './event-store/event-schemas.ts';
 import type { Unit } from './event-store/event-store.ts';
@@ -56,15 +57,16 @@ export type App = Readonly<{
   stop(): Promise<void>;
 }>;
 
-/** What a test may take into its own hands: the clock, and the points that a saga passes. */
+/** What a test may take into its own hands: every clock, and the points that a saga passes. */
 export type AppSeams = Readonly<{ now?: () => Date; observe?: ObserveSaga }>;
 
 /** Builds every part by hand and passes each what it needs: nothing else connects parts. */
 export function createApp(
   config: Config,
   log: Logger,
-  { now = () => new Date(), observe = () => {} }: AppSeams = {},
+  { now: steered, observe = () => {} }: AppSeams = {},
 ): App {
+  const now = steered ?? (() => new Date());
   let draining = false;
   const metrics = createMetrics();
   const database = createDatabase(
@@ -73,6 +75,7 @@ export function createApp(
     (error) => log.warn({ err: error }, 'lost an idle database connection'),
   );
   const { pool } = database;
+  const clock = steered ? steeredClock(steered) : createDatabaseClock(pool);
   const { outboxMonitor, relay } = createOutbox(config, pool, metrics, log);
   const keyPruner = createIdempotencyKeyPruner(pool, log);
   const background = [
@@ -86,7 +89,7 @@ export function createApp(
     fulfilment.committed(units);
   });
   const events = sagaMetrics(metrics);
-  const fulfilment = buildFulfilment(config, { commit, pool, now, log, observe, events });
+  const fulfilment = buildFulfilment(config, { commit, pool, now, clock, log, observe, events });
   const outboxIsFull = outboxMonitor.isFull;
   const isDraining = () => draining;
   const parts = { config, database, metrics, relay, commit, fulfilment, isDraining, now, log };

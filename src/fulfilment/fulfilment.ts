@@ -1,5 +1,6 @@
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
+import type { DatabaseClock } from '#src/database/database-clock.ts';
 import type { Unit } from '#src/event-store/event-store.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import type { FollowUp } from '#src/orders/handle-order-command.ts';
@@ -26,6 +27,7 @@ export type FulfilmentDependencies = Readonly<{
   limits: SagaRunnerLimits;
   topic: string;
   now: () => Date;
+  clock: DatabaseClock;
   log: Pick<Logger, 'info' | 'warn' | 'error'>;
   events?: SagaRunnerEvents;
   /** For tests that stop time, or the process, at a point of a run. */
@@ -38,6 +40,8 @@ export type Fulfilment = Readonly<{
   definitions: readonly SagaDefinition<FulfilledOrder>[];
   /** Those that can be carried out here. */
   kinds: readonly FulfilmentKind[];
+  /** All deadlines are on it. */
+  clock: DatabaseClock;
   /** For the command handler. @throws Problem `fulfilment_off` for an order that starts one */
   followUp: FollowUp;
   /** For the group commit: to be told of every unit that was committed. */
@@ -49,12 +53,13 @@ export type Fulfilment = Readonly<{
 }>;
 
 export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilment {
-  const { providers, deadlines, topic } = dependencies;
+  const { providers, deadlines, topic, clock } = dependencies;
   const kinds = providers ? [fulfilmentKind(providers, deadlines, topic)] : [];
   const runner = createSagaRunner({ ...dependencies, kinds });
   return {
     definitions: [fulfilmentDefinition(deadlines)],
     kinds,
+    clock,
     followUp: (orderId, events, { recordedAt, metadata }) => {
       for (const { type, data } of events) {
         if (type === 'CancellationRequested') {

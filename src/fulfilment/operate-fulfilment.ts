@@ -35,7 +35,7 @@ const SHOWN_LENGTH = 12;
 export type FulfilmentAccess = Readonly<{
   commit: Pick<GroupCommit<OrderRows>, 'submit'>;
   inFlight: InFlight;
-  fulfilment: Pick<Fulfilment, 'definitions' | 'kinds'>;
+  fulfilment: Pick<Fulfilment, 'definitions' | 'kinds' | 'clock'>;
   eventStore: EventStore;
   reads: Reads;
   now: () => Date;
@@ -81,7 +81,7 @@ export function operateFulfilment(
       const operated = await operateSaga(
         commit,
         () => kindOf(fulfilment, row),
-        now,
+        { now, clock: fulfilment.clock },
         { sagaId, subjectId: orderId, epoch, metadata },
         {
           key: keyed?.ref,

@@ -1,3 +1,4 @@
+import type { DatabaseClock } from '#src/database/database-clock.ts';
 import type { EventMetadata, Loaded, Verdict } from '#src/event-store/event-store.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
 import { recordedAt } from '#src/event-store/recorded-at.ts';
@@ -10,6 +11,14 @@ import type { SagaKind } from './saga-kind.ts';
 import type { SagaWorkRow } from './saga-work.ts';
 import { SagaStreamDamaged, foldSaga } from './saga.ts';
 import type { Saga } from './saga.ts';
+
+/** The two clocks of a commit. */
+export type SagaClocks = Readonly<{
+  /** This process's own, for what is recorded. */
+  now: () => Date;
+  /** The database's, for what is due. */
+  clock: Pick<DatabaseClock, 'now'>;
+}>;
 
 /** One commit of a saga. */
 export type SagaCommit<Subject> = Readonly<{
@@ -39,20 +48,20 @@ export type SagaCommitted = Advance & Readonly<{ written: boolean }>;
 export function commitSaga<Subject, Rows>(
   commit: Pick<GroupCommit<Rows>, 'submit'>,
   kind: SagaKind<Subject, Rows>,
-  now: () => Date,
+  clocks: SagaClocks,
   task: SagaCommit<Subject>,
 ): Promise<SagaCommitted | null> {
   return commit.submit({
     loads: [task.sagaId, task.subjectId],
     attemptsMax: Infinity,
-    decide: (loaded, refusedBy) => decideCommit(kind, now, task, loaded, refusedBy),
+    decide: (loaded, refusedBy) => decideCommit(kind, clocks, task, loaded, refusedBy),
   });
 }
 
 /** One decision of `commitSaga`, for those who write something of their own with it. */
 export function decideCommit<Subject, Rows>(
   kind: SagaKind<Subject, Rows>,
-  now: () => Date,
+  { now, clock }: SagaClocks,
   task: SagaCommit<Subject>,
   loaded: Loaded,
   refusedBy: Verdict | undefined,
@@ -68,7 +77,14 @@ export function decideCommit<Subject, Rows>(
   const { definition, category } = kind;
   const at = recordedAt(now(), stream.at(-1)?.recordedAt, subjectStream.at(-1)?.recordedAt);
   const subject = kind.foldSubject(subjectStream);
-  const situation = { sagaId, definition, subject, at, ...(refused && { refused }) };
+  const situation = {
+    sagaId,
+    definition,
+    subject,
+    at,
+    now: clock.now().toISOString(),
+    ...(refused && { refused }),
+  };
   const news = task.news(saga, situation, stream.length);
   if (news === null) return { result: null };
 

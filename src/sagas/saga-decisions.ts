@@ -9,8 +9,10 @@ export type Situation<Subject> = Readonly<{
   sagaId: string;
   definition: SagaDefinition<Subject>;
   subject: Subject;
-  /** When what is decided now is recorded. */
+  /** When what is decided now is recorded: never before what was recorded last. */
   at: string;
+  /** What the database's clock says (ISO 8601, UTC): deadlines count on it alone. */
+  now: string;
   /** A local action that the database has just refused. */
   refused?: Readonly<{ step: string; reason: string }>;
 }>;
@@ -49,7 +51,7 @@ export function advance<Subject>(
   const events: RecordedSagaEvent[] = [];
   let state = saga;
   const append = (event: SagaEvent) => {
-    const recorded = { ...event, recordedAt: situation.at };
+    const recorded = { ...timed(event, situation.now), recordedAt: situation.at };
     events.push(recorded);
     state = evolveSaga(state, recorded);
     return state;
@@ -66,12 +68,20 @@ export function advance<Subject>(
   return { events, saga: current, todo: todoOf(current, next, events) };
 }
 
+/** What a deadline or the age of a key counts from keeps the database's time. */
+function timed(event: SagaEvent, at: string): SagaEvent {
+  if (event.type === 'StepRequested') return { ...event, data: { ...event.data, at } };
+  if (event.type === 'StepAttempted') return { ...event, data: { ...event.data, at } };
+  if (event.type === 'StepReopened') return { ...event, data: { ...event.data, at } };
+  return event;
+}
+
 /** The events that tell what became of a call; none if that is known already. */
 export function eventsOfOutcome<Subject>(
   saga: Saga,
   { name: step, deadlineMs }: CallAction,
   outcome: StepOutcome,
-  { definition, at }: Situation<Subject>,
+  { definition, now }: Situation<Subject>,
 ): SagaEvent[] {
   const { state, triedFrom } = actionOf(saga, step);
   if (state !== 'requested') return [];
@@ -94,7 +104,7 @@ export function eventsOfOutcome<Subject>(
     case 'not_applied':
     case 'unknown': {
       const { reason } = outcome;
-      const isLate = Date.parse(at) >= Date.parse(triedFrom ?? at) + deadlineMs;
+      const isLate = Date.parse(now) >= Date.parse(triedFrom ?? now) + deadlineMs;
       const givesUp = isLate || 'hopeless' in outcome;
       return [
         { type: 'StepAttempted', data: { step, outcome: outcome.outcome, reason } },

@@ -5,6 +5,7 @@ import type { RecordedSagaEvent, SagaEvent } from './saga-events.ts';
 
 const step = z.string();
 const reason = z.string();
+const at = z.string().optional();
 const event = <const Type extends string, Data extends z.ZodType>(type: Type, data: Data) =>
   z.object({ type: z.literal(type), data });
 
@@ -13,8 +14,11 @@ const sagaEvent: z.ZodType<SagaEvent> = z.discriminatedUnion('type', [
     'SagaStarted',
     z.object({ definition: z.string(), definitionVersion: z.int(), subjectId: z.string() }),
   ),
-  event('StepRequested', z.object({ step, key: z.string(), request: z.unknown() })),
-  event('StepAttempted', z.object({ step, outcome: z.enum(['not_applied', 'unknown']), reason })),
+  event('StepRequested', z.object({ step, key: z.string(), request: z.unknown(), at })),
+  event(
+    'StepAttempted',
+    z.object({ step, outcome: z.enum(['not_applied', 'unknown']), reason, at }),
+  ),
   event('StepDone', z.object({ step, result: z.unknown() })),
   event('StepRefused', z.object({ step, reason })),
   event('StepCancelled', z.object({ step })),
@@ -33,7 +37,7 @@ const sagaEvent: z.ZodType<SagaEvent> = z.discriminatedUnion('type', [
       reason,
     }),
   ),
-  event('StepReopened', z.object({ step, newKey: z.boolean() })),
+  event('StepReopened', z.object({ step, newKey: z.boolean(), at })),
 ]);
 
 /** Reads stored events of sagas. */

@@ -1,6 +1,8 @@
 /**
  * What has happened to a saga. Stored for ever: a field may be added, never renamed or given another
- * meaning. `step` is the name of an action; `request` and `result` are JSON of its own.
+ * meaning. `step` is the name of an action; `request` and `result` are JSON of its own. `at` is when, on
+ * the database's clock (ISO 8601, UTC), for deadlines: `recordedAt` hangs on the clocks of all who wrote
+ * before. It is absent where an earlier release wrote the event.
  */
 export type SagaEvent =
   | Readonly<{
@@ -10,12 +12,17 @@ export type SagaEvent =
   /** The intent: recorded before the call is made, with all that a repeat of it will say. */
   | Readonly<{
       type: 'StepRequested';
-      data: Readonly<{ step: string; key: string; request: unknown }>;
+      data: Readonly<{ step: string; key: string; request: unknown; at?: string | undefined }>;
     }>
   /** A call that settled nothing. */
   | Readonly<{
       type: 'StepAttempted';
-      data: Readonly<{ step: string; outcome: 'not_applied' | 'unknown'; reason: string }>;
+      data: Readonly<{
+        step: string;
+        outcome: 'not_applied' | 'unknown';
+        reason: string;
+        at?: string | undefined;
+      }>;
     }>
   | Readonly<{ type: 'StepDone'; data: Readonly<{ step: string; result: unknown }> }>
   /** It has not happened under its key, and never will. */
@@ -46,7 +53,10 @@ export type SagaEvent =
       }>;
     }>
   /** Is tried again: under its key, or under a new one where the old can have no effect. */
-  | Readonly<{ type: 'StepReopened'; data: Readonly<{ step: string; newKey: boolean }> }>;
+  | Readonly<{
+      type: 'StepReopened';
+      data: Readonly<{ step: string; newKey: boolean; at?: string | undefined }>;
+    }>;
 
 export type SagaEventType = SagaEvent['type'];
 

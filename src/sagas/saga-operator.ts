@@ -7,7 +7,7 @@ import type {
 } from '#src/event-store/event-store.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
 import { decideCommit } from './saga-commit.ts';
-import type { SagaCommit } from './saga-commit.ts';
+import type { SagaClocks, SagaCommit } from './saga-commit.ts';
 import { openSteps } from './saga-decisions.ts';
 import type { SagaDefinition } from './saga-definition.ts';
 import type { SagaEvent } from './saga-events.ts';
@@ -78,7 +78,7 @@ export type Operated = Readonly<{ answer: StoredAnswer; replayed: boolean }>;
 export async function operateSaga<Subject, Rows>(
   commit: Pick<GroupCommit<Rows>, 'submit'>,
   kindOf: () => SagaKind<Subject, Rows>,
-  now: () => Date,
+  clocks: SagaClocks,
   { sagaId, subjectId, epoch, metadata }: OperatedSaga,
   { decide, answer, key }: Operation<Subject>,
 ): Promise<Operated | null> {
@@ -105,7 +105,7 @@ export async function operateSaga<Subject, Rows>(
     decide: (loaded, refusedBy): Decision<Rows, Operated | null> => {
       const earlier = key && loaded.answer(key);
       if (earlier) return { result: { answer: earlier, replayed: true } };
-      const { unit, result } = decideCommit(kindOf(), now, task, loaded, refusedBy);
+      const { unit, result } = decideCommit(kindOf(), clocks, task, loaded, refusedBy);
       if (!unit || !result) return { result: null };
       const version = loaded.stream(sagaId).length + result.events.length;
       const stored = answer(result.saga, version);

@@ -83,10 +83,10 @@ async function record<Subject, Rows>(
   heldUntil: number,
 ): Promise<SagaCommitted | null> {
   const { dependencies, holder, kind, claim } = run;
-  const { commit, now } = dependencies;
+  const { commit } = dependencies;
   for (let failures = 1; ; failures += 1) {
     try {
-      return await commitSaga(commit, kind, now, {
+      return await commitSaga(commit, kind, dependencies, {
         sagaId: claim.sagaId,
         subjectId: claim.subjectId,
         news: (saga, situation) => {
@@ -116,8 +116,9 @@ function workOf<Subject, Rows>(
     if (todo.kind !== 'wait') return null;
     const { attempts, triedFrom } = actionOf(saga, todo.action.name);
     const backoffMs = fullJitterMs(attempts, dependencies.limits.retry);
-    const deadlineAt = Date.parse(triedFrom ?? saga.lastAt) + todo.action.deadlineMs;
-    const leftMs = Math.max(0, deadlineAt - Date.parse(saga.lastAt));
+    const nowMs = dependencies.clock.now().getTime();
+    const triedFromMs = triedFrom === null ? nowMs : Date.parse(triedFrom);
+    const leftMs = Math.max(0, triedFromMs + todo.action.deadlineMs - nowMs);
     return Math.ceil(Math.min(Math.max(backoffMs, retryAfterMs(report)), leftMs));
   };
   return {
@@ -140,7 +141,7 @@ async function call<Subject, Rows>(
   saga: Saga,
   { action, fresh }: Extract<Todo, { kind: 'call' }>,
 ): Promise<Report | undefined> {
-  const { now, limits, log, events, observe } = dependencies;
+  const { clock, limits, log, events, observe } = dependencies;
   const { sagaId } = claim;
   const { name } = action;
   const { key, request, requestedAt } = actionOf(saga, name);
@@ -153,7 +154,7 @@ async function call<Subject, Rows>(
   const sentAt = (settled && actionOf(saga, settled).requestedAt) ?? requestedAt;
   const options = {
     fresh,
-    mayResend: now().getTime() - Date.parse(sentAt) < limits.resendMsMax,
+    mayResend: clock.now().getTime() - Date.parse(sentAt) < limits.resendMsMax,
     signal: deadline.signal,
     around: async <Result>(what: 'send' | 'look_up' | 'cancel', make: () => Promise<Result>) => {
       await observe?.(`before ${what} ${name}`, sagaId);

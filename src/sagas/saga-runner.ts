@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
+import type { DatabaseClock } from '#src/database/database-clock.ts';
 import { isOutage } from '#src/database/is-outage.ts';
 import type { EventMetadata, StreamAppend } from '#src/event-store/event-store.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
@@ -52,7 +53,10 @@ export type SagaRunnerDependencies<Subject, Rows> = Readonly<{
   pool: Pool;
   /** Every version that may be live; new sagas take the last. */
   kinds: readonly SagaKind<Subject, Rows>[];
+  /** This process's own clock, for what is recorded. */
   now: () => Date;
+  /** For all deadlines. */
+  clock: DatabaseClock;
   limits: SagaRunnerLimits;
   log: Pick<Logger, 'info' | 'warn' | 'error'>;
   events?: SagaRunnerEvents;
@@ -84,7 +88,7 @@ export type SagaRunner = Readonly<{
 export function createSagaRunner<Subject, Rows>(
   dependencies: SagaRunnerDependencies<Subject, Rows>,
 ): SagaRunner {
-  const { pool, kinds, limits, log } = dependencies;
+  const { pool, kinds, clock, limits, log } = dependencies;
   const owner = randomUUID();
   const leaseMs = 2 * limits.callTimeoutMs + limits.leaseMarginMs;
   const definitions = kinds.map(({ definition }) => definition);
@@ -111,6 +115,7 @@ export function createSagaRunner<Subject, Rows>(
       const room = Math.min(limits.concurrency - running.size, CLAIM_MAX);
       hasBacklog = room <= 0;
       if (hasBacklog) return 0;
+      await clock.refresh();
       const heldFrom = performance.now();
       const claims = await claimSagas(pool, { owner, leaseMs, definitions }, room);
       hasBacklog = claims.length === room;
@@ -121,7 +126,7 @@ export function createSagaRunner<Subject, Rows>(
 
   return {
     start: async () => {
-      await requireDefinitions(pool, definitions);
+      await Promise.all([requireDefinitions(pool, definitions), clock.refresh()]);
       if (kinds.length > 0) worker.start();
     },
     begin: (start) => {
@@ -158,6 +163,7 @@ async function runGuarded<Subject, Rows>(
       ({ definition: { name, version } }) => name === definition && version === definitionVersion,
     );
     if (!kind) throw new Error(`${definition} version ${definitionVersion} is not known here`);
+    await dependencies.clock.ready();
     if (epoch > FIRST_EPOCH) await observe?.('after claim', sagaId);
     await runSaga({ dependencies, holder, kind, claim }, heldFrom);
   } catch (err) {

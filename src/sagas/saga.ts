@@ -22,9 +22,9 @@ export type ActionRecord = Readonly<{
   /** Of the last call. */
   outcome: 'ok' | 'refused' | 'not_applied' | 'unknown' | null;
   reason: string | null;
-  /** When its key was first recorded. */
+  /** When its key was first recorded, on the database's clock as far as that is known. */
   requestedAt: string | null;
-  /** Its deadline counts from here: the request, or the reopening. */
+  /** Its deadline counts from here: the request, or the reopening. The same clock. */
   triedFrom: string | null;
   /** When it came to its state, once that is neither pending nor requested. */
   settledAt: string | null;
@@ -97,14 +97,20 @@ export function evolveSaga(saga: Saga | null, event: RecordedSagaEvent): Saga {
   const before = { ...saga, lastAt: at };
   switch (event.type) {
     case 'StepRequested': {
-      const { step, key, request } = event.data;
-      const asked = { key, request, requestedAt: at, triedFrom: at };
+      const { step, key, request, at: askedAt = at } = event.data;
+      const asked = { key, request, requestedAt: askedAt, triedFrom: askedAt };
       return change(before, step, { state: 'requested', ...asked });
     }
     case 'StepAttempted': {
-      const { step, outcome, reason } = event.data;
-      const attempts = actionOf(saga, step).attempts + 1;
-      return change(before, step, { attempts, outcome, reason });
+      const { step, outcome, reason, at: triedAt } = event.data;
+      const { attempts, requestedAt, triedFrom } = actionOf(saga, step);
+      return change(before, step, {
+        attempts: attempts + 1,
+        outcome,
+        reason,
+        requestedAt: earlier(requestedAt, triedAt),
+        triedFrom: earlier(triedFrom, triedAt),
+      });
     }
     case 'StepDone': {
       const { step, result } = event.data;
@@ -166,9 +172,19 @@ function change(saga: Saga, step: string, changes: Partial<ActionRecord>): Saga 
   };
 }
 
-function reopen(saga: Saga, { step, newKey }: Recorded<'StepReopened'>['data'], at: string): Saga {
+function reopen(
+  saga: Saga,
+  { step, newKey, at: reopenedAt }: Recorded<'StepReopened'>['data'],
+  at: string,
+): Saga {
   const { round } = actionOf(saga, step);
+  const triedFrom = reopenedAt ?? at;
   return newKey
     ? { ...saga, actions: { ...saga.actions, [step]: { ...pending, round: round + 1 } } }
-    : change(saga, step, { state: 'requested', attempts: 0, triedFrom: at, settledAt: null });
+    : change(saga, step, { state: 'requested', attempts: 0, triedFrom, settledAt: null });
+}
+
+/** Nothing began after it was tried: where an earlier release says so, a clock was wrong. */
+function earlier(began: string | null, triedAt: string | undefined): string | null {
+  return began !== null && triedAt !== undefined && triedAt < began ? triedAt : began;
 }

@@ -8,7 +8,7 @@ import { actionsOf } from '#src/sagas/saga-definition.ts';
 import type { SagaEvent } from '#src/sagas/saga-events.ts';
 import { SagaNotStuck, StepNotOpen, decideResolve, decideRetry } from '#src/sagas/saga-operator.ts';
 import type { Resolution } from '#src/sagas/saga-operator.ts';
-import { evolveSaga } from '#src/sagas/saga.ts';
+import { actionOf, evolveSaga } from '#src/sagas/saga.ts';
 import type { Saga } from '#src/sagas/saga.ts';
 import { specFor } from '#test/support/spec.ts';
 
@@ -56,13 +56,22 @@ function decide(command: Command, saga: Saga | null): SagaEvent[] {
       cancellation: command.cancellation ?? null,
     },
     at,
+    now: at,
     ...(command.short && { refused: { step: 'reserve', reason: 'out of stock' } }),
   };
   const { events } = advance(saga, newsOf(command, saga!, situation), situation);
   return events.map(({ recordedAt, ...event }) => {
     expect(recordedAt).toBe(at);
-    return event;
+    return untimed(event, at);
   });
+}
+
+/** What counts for a deadline says when it was, and nothing else does; the rest is the story. */
+function untimed(event: SagaEvent, now: string): SagaEvent {
+  const isTimed = ['StepRequested', 'StepAttempted', 'StepReopened'].includes(event.type);
+  expect('at' in event.data ? event.data.at : undefined).toBe(isTimed ? now : undefined);
+  const data = Object.fromEntries(Object.entries(event.data).filter(([name]) => name !== 'at'));
+  return Object.assign({ ...event }, { data });
 }
 
 function newsOf(command: Command, saga: Saga, situation: Situation<FulfilledOrder>): SagaEvent[] {
@@ -538,5 +547,57 @@ describe('an operator', () => {
     given(...again)
       .when({ step: 'refund', outcome: unknown, hoursLater: 1 })
       .emits(tried('refund'), givenUp('refund'), stuck(['refund', 'no answer']));
+  });
+});
+
+describe('a deadline', () => {
+  const later = (hours: number) => new Date(midnight + hours * HOUR_MS).toISOString();
+  const MONTH = 30 * 24;
+  /** Decided at the hour, whatever the last event says it was recorded at. */
+  const decidedAt = (hour: number): Situation<FulfilledOrder> => ({
+    sagaId,
+    definition,
+    subject: { view, cancellation: null },
+    at: later(MONTH),
+    now: later(hour),
+  });
+  const capturing = actionsOf(definition).find(({ name }) => name === 'capture');
+  if (capturing?.kind !== 'call') throw new Error('a capture is a call');
+
+  /** The types of what a failed capture leads to at the hour. */
+  const failedAt = (saga: Saga, hour: number) => {
+    const situation = decidedAt(hour);
+    const { events } = advance(
+      saga,
+      eventsOfOutcome(saga, capturing, unknown, situation),
+      situation,
+    );
+    return events.map(({ type }) => type);
+  };
+  const startedIn = (hours: number): Saga =>
+    evolveSaga(null, { ...started, recordedAt: later(hours) });
+
+  test('counts from when it was asked for, though events were recorded a month ahead', () => {
+    const { saga } = advance(startedIn(MONTH), [], decidedAt(0));
+    expect(saga.lastAt).toBe(later(MONTH));
+    expect(actionOf(saga, 'capture')).toMatchObject({
+      requestedAt: later(0),
+      triedFrom: later(0),
+    });
+    expect(failedAt(saga, 0.24)).toEqual(['StepAttempted']);
+    expect(failedAt(saga, 0.25)).toContain('StepGivenUp');
+  });
+
+  test('of an earlier release that was a month ahead counts from the first try since', () => {
+    const asked = [done('reserve'), captureIntent].reduce(
+      (saga, event) => evolveSaga(saga, { ...event, recordedAt: later(MONTH) }),
+      startedIn(0),
+    );
+    expect(failedAt(asked, 1)).toEqual(['StepAttempted']);
+    const news = eventsOfOutcome(asked, capturing, unknown, decidedAt(1));
+    const { saga } = advance(asked, news, decidedAt(1));
+    expect(actionOf(saga, 'capture').requestedAt).toBe(later(1));
+    expect(failedAt(saga, 1.24)).toEqual(['StepAttempted']);
+    expect(failedAt(saga, 1.25)).toContain('StepGivenUp');
   });
 });

@@ -5,6 +5,7 @@ import pino from 'pino';
 import { v7 as uuidv7 } from 'uuid';
 import { createProviderSimulator } from '#dev/provider-simulator/provider-simulator.ts';
 import { createSimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
+import { createDatabaseClock, steeredClock } from '#src/database/database-clock.ts';
 import { createDatabase } from '#src/database/database.ts';
 import type { Unit } from '#src/event-store/event-store.ts';
 import { createGroupCommit } from '#src/event-store/group-commit.ts';
@@ -60,6 +61,8 @@ export type Changes = Partial<
   Pick<FulfilmentDependencies, 'observe' | 'now' | 'providers' | 'events'>
 > &
   Readonly<{
+    /** In place of the database's clock. */
+    databaseNow?: () => Date;
     /** Before every batch, between its decisions and their way to the database. */
     beforeWrite?: () => void | Promise<void>;
     /** In place of the payment provider. */
@@ -78,6 +81,8 @@ export function createService(
   const callTimeoutMs = changes.limits?.callTimeoutMs ?? CALL_TIMEOUT_MS;
   const connection = { url, timeoutMs: callTimeoutMs, callsMax: 50 };
   const database = createDatabase(databaseUrl, { writersMax: 2, poolMax: 4 }, () => {});
+  const { databaseNow } = changes;
+  const clock = databaseNow ? steeredClock(databaseNow) : createDatabaseClock(database.pool);
   const committed = (units: readonly Unit<OrderRows>[]) => fulfilment.committed(units);
   const store = createPostgresUnitStore(database.writer, appendUnits);
   const write: typeof store.write = async (units) => {
@@ -96,6 +101,7 @@ export function createService(
     },
     topic,
     now,
+    clock,
     log,
     ...changes,
     deadlines: { captureMs: 900_000, shipMs: 86_400_000, undoMs: 86_400_000, ...changes.deadlines },
@@ -162,7 +168,7 @@ export function createService(
     retry: async (orderId: string) => {
       const { sagaId, epoch } = (await readFulfilmentRow(database.reads, orderId))!;
       const saga = { sagaId, subjectId: orderId, epoch, metadata };
-      await operateSaga(commit, () => fulfilment.kinds[0]!, now, saga, {
+      await operateSaga(commit, () => fulfilment.kinds[0]!, { now, clock }, saga, {
         decide: (current, definition) => decideRetry(current, definition, false),
         answer: () => NO_ANSWER,
       });

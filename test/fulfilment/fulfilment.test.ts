@@ -6,8 +6,9 @@ import { actionOf } from '#src/sagas/saga.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
 import { createService, createWorld, ledgerOf, resting, stock } from './fulfilment-service.ts';
-import type { World } from './fulfilment-service.ts';
+import type { Changes, World } from './fulfilment-service.ts';
 
+const MONTH_MS = 30 * 24 * 3_600_000;
 const noMoney = { captures: 0, capturedCents: 0, refundedCents: 0, parcels: 0 };
 const paidBack = { captures: 1, capturedCents: 2500, refundedCents: 2500, parcels: 0 };
 /** More often than the runs of a saga may fail before it is set aside. */
@@ -342,7 +343,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     await using world = await createWorld();
     let now = Date.parse('2026-01-01T00:00:00.000Z');
     await using service = createService(world, {
-      now: () => new Date(now),
+      databaseNow: () => new Date(now),
       deadlines: { shipMs: 48 * 3_600_000 },
     });
     await service.start();
@@ -361,7 +362,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   test('is stuck with a refund whose key is too old, and stays so when it is tried again', async () => {
     await using world = await createWorld();
     let now = Date.parse('2026-01-01T00:00:00.000Z');
-    await using service = createService(world, { now: () => new Date(now) });
+    await using service = createService(world, { databaseNow: () => new Date(now) });
     await service.start();
     await service.setOnHand('book', 10);
     await world.simulator.addFault({ operation: 'ship', fault: 'refuse', times: 1 });
@@ -373,6 +374,56 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     await service.retry(orderId);
     expect(await resting(service, orderId)).toBe('stuck');
     expect(await ledgerOf(world, orderId)).toMatchObject({ refundedCents: 0 });
+  });
+
+  describe('of an order that a replica with its clock a month ahead has written to', () => {
+    const ahead = { now: () => new Date(Date.now() + MONTH_MS) };
+    /** Its payment never succeeds, and who fulfils it has a right clock. */
+    const fulfilled = async (world: World, changes: Changes) => {
+      await using service = createService(world, changes);
+      await service.start();
+      await service.setOnHand('book', 10);
+      await world.simulator.addFault({ operation: 'capture', fault: 'error_before' });
+      const orderId = uuidv7();
+      {
+        await using fast = createService(world, ahead);
+        await fast.place(undefined, { orderId });
+      }
+      await service.handle(orderId, { type: 'FulfilOrder', sagaId: uuidv7() });
+      const state = await resting(service, orderId);
+      const saga = await service.saga(orderId);
+      expect(Date.parse(saga.startedAt)).toBeGreaterThan(Date.now() + MONTH_MS / 2);
+      return { state, capture: actionOf(saga, 'capture'), saga };
+    };
+
+    test('gives its payment up at its deadline', async () => {
+      await using world = await createWorld();
+      const { state, capture } = await fulfilled(world, { deadlines: { captureMs: 1 } });
+      expect(state).toBe('compensated');
+      expect(capture.state).toBe('cancelled');
+    });
+
+    test('sends no key again that is too old', async () => {
+      await using world = await createWorld();
+      const { state, capture } = await fulfilled(world, { limits: { resendMsMax: 1 } });
+      expect(state).toBe('stuck');
+      expect(capture.reason).toBe('not there, and the key is too old to be sent again');
+    });
+
+    test('is not given up early where that replica takes it over', async () => {
+      await using world = await createWorld();
+      await using fast = createService(world, ahead);
+      const right = createService(world, { limits: { stopMsMax: 10 } });
+      await right.setOnHand('book', 10);
+      await world.simulator.addFault({ operation: 'capture', fault: 'hold', times: 1 });
+      const orderId = await right.place();
+      await world.simulator.nextCall({ operation: 'capture', orderId });
+      await right[Symbol.asyncDispose]();
+      await endLeases(world);
+      await fast.start();
+      expect(await resting(fast, orderId)).toBe('completed');
+      expect(await ledgerOf(world, orderId)).toEqual(shippedOnce);
+    });
   });
 
   test('that finds no place for a call waits, and has not tried', async () => {

@@ -146,6 +146,7 @@ async function walk(turns: readonly Turn[], mayRefuseRefunds: boolean) {
       definition,
       subject: { view, cancellation },
       at: new Date(now).toISOString(),
+      now: new Date(now).toISOString(),
       ...(short && { refused: { step: 'reserve', reason: 'out of stock' } }),
     };
     const { events, todo } = advance(foldSaga(log), news(situation), situation);
