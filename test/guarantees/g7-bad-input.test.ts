@@ -10,6 +10,7 @@ import { eventually } from '#test/support/poll.ts';
 import { orderIn, refusalOf } from '#test/support/saga-api.ts';
 import type { SagaApi } from '#test/support/saga-api.ts';
 import { fastClock } from '#test/support/saga-clock.ts';
+import { BY_HAND } from '#test/support/saga-order-fold.ts';
 import { verifySagas } from '#test/support/saga-verify.ts';
 import { createSagaWorld, startReplica, untilAtRest } from '#test/support/saga-world.ts';
 import type { SagaWorld } from '#test/support/saga-world.ts';
@@ -176,13 +177,12 @@ describe.skipIf(skipReason('postgres'))('G7 for bad input from callers', () => {
     expect(sagas).toHaveLength(1);
   });
 
-  test('pay, ship and refund by hand are refused while it runs; cancel is, once a parcel is asked for', async () => {
+  test('ship and refund by hand are refused while it runs; cancel is, once a parcel is asked for', async () => {
     const orderId = await begin({ operation: 'ship', fault: 'hold', times: 1 });
     await world().simulator.nextCall({ operation: 'ship', orderId });
     const before = await api().order(orderId);
     expect(before).toMatchObject({ status: 'paid', fulfilment: 'running' });
     const byHand = [
-      api().command('pay', orderId, { paymentId: 'p-1', amountCents: 2500 }),
       api().command('ship', orderId, { trackingNumber: 'T-1', carrier: 'post' }),
       api().command('refund', orderId, { refundId: 'r-1', amountCents: 2500 }),
     ];
@@ -195,6 +195,32 @@ describe.skipIf(skipReason('postgres'))('G7 for bad input from callers', () => {
     await world().simulator.release({ orderId });
     expect(await resting(orderId)).toBe('completed');
   });
+
+  test.each([
+    ['before its own', 'capture', 'pending', undefined, 'completed'],
+    ['beside its own', 'ship', 'paid', undefined, 'completed'],
+    ['beside its own, and then undoes it', 'capture', 'pending', 'no', 'compensated'],
+  ] as const)(
+    'a payment by hand is recorded %s, is owed, and is given back by hand at the end',
+    async (_, operation, status, reason, end) => {
+      const orderId = await begin({ operation, fault: 'hold', times: 1 });
+      await world().simulator.nextCall({ operation, orderId });
+      expect(await api().order(orderId)).toMatchObject({ status });
+      const payment = { paymentId: `${BY_HAND}-1`, amountCents: 2500 };
+      expect((await api().command('pay', orderId, payment)).status).toBe(200);
+      if (reason) await api().command('cancel', orderId, { reason });
+      await world().simulator.release({ orderId });
+      expect(await resting(orderId)).toBe(end);
+      const money = reason ? [['2500 EUR'], ['2500 EUR'], 0] : [['2500 EUR'], [], 1];
+      expect(Object.values(await reality(orderId))).toEqual(money);
+      expect(await api().order(orderId)).toMatchObject({ capturedCents: 5000, owedCents: 2500 });
+      const late = { paymentId: `${BY_HAND}-2`, amountCents: 7 };
+      expect((await api().command('pay', orderId, late)).status).toBe(200);
+      const refund = { refundId: 'r-1', ...payment };
+      expect((await api().command('refund', orderId, refund)).status).toBe(200);
+      expect(await api().order(orderId)).toMatchObject({ capturedCents: 5007, owedCents: 7 });
+    },
+  );
 
   test('a cancel is taken before that, and says that it is under way', async () => {
     const orderId = await begin({ operation: 'capture', fault: 'hold', times: 1 });

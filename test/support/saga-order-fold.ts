@@ -1,13 +1,19 @@
 import type { StoredEvent } from './order-fold.ts';
 
+/** How the ids of payments begin that a test reports by hand, beside the saga. */
+export const BY_HAND = 'by-hand';
+
 /** Money and state of an order, as its events tell them. */
 export type FoldedOrder = Readonly<{
   status: 'pending' | 'paid' | 'shipped' | 'cancelled';
   version: number;
   currency: string;
   totalCents: number;
+  /** The saga's own money. */
   capturedCents: number;
   refundedCents: number;
+  /** Money that was reported by hand beside it. */
+  byHand: Readonly<{ capturedCents: number; refundedCents: number }>;
   items: ReadonlyArray<Readonly<{ sku: string; quantity: number }>>;
   trackingNumber: string | null;
   started: boolean;
@@ -37,6 +43,7 @@ function placed({ data, version, recorded_at: placedAt }: StoredEvent): FoldedOr
     totalCents: whole(data, 'totalCents'),
     capturedCents: 0,
     refundedCents: 0,
+    byHand: { capturedCents: 0, refundedCents: 0 },
     items: list(data, 'items').map((item) => ({
       sku: text(item, 'sku'),
       quantity: whole(item, 'quantity'),
@@ -58,6 +65,8 @@ function applied(order: FoldedOrder, event: StoredEvent): FoldedOrder {
   const need = (holds: boolean, rule: string) => {
     if (!holds) throw new Error(`${rule}: ${JSON.stringify(event)} on ${JSON.stringify(order)}`);
   };
+  const paymentId = field(data, 'paymentId');
+  if (typeof paymentId === 'string' && paymentId.startsWith(BY_HAND)) return handled(next, event);
   need(order.status !== 'shipped' && order.status !== 'cancelled', 'the end is the last event');
   switch (type) {
     case 'FulfilmentStarted':
@@ -68,9 +77,10 @@ function applied(order: FoldedOrder, event: StoredEvent): FoldedOrder {
       need(!order.shipmentAsked, 'not after the shipment was asked for');
       return { ...next, cancellationAsked: true };
     case 'PaymentCaptured': {
-      need(order.status === 'pending' && order.capturedCents === 0, 'it is paid once');
+      const wasPending = order.status === 'pending' || order.byHand.capturedCents > 0;
+      need(wasPending && order.capturedCents === 0, 'it is paid once');
       const capturedCents = whole(data, 'amountCents');
-      return { ...next, status: 'paid', capturedCents, paidAt: at };
+      return { ...next, status: 'paid', capturedCents, paidAt: order.paidAt ?? at };
     }
     case 'ShipmentRequested':
       need(order.status === 'paid' && !order.shipmentAsked, 'it is asked for once, when paid');
@@ -90,12 +100,32 @@ function applied(order: FoldedOrder, event: StoredEvent): FoldedOrder {
       return { ...next, refundedCents: whole(data, 'amountCents') };
     case 'OrderCancelled':
       need(order.refundedCents === order.capturedCents, 'all was given back before');
-      need(whole(data, 'refundAmountCents') === order.capturedCents, 'what was taken was owed');
+      need(
+        whole(data, 'refundAmountCents') === order.capturedCents + order.byHand.capturedCents,
+        'it tells all that was taken',
+      );
       need(text(data, 'reason').length > 0, 'it says why');
       return { ...next, status: 'cancelled', cancelledAt: at };
     default:
       throw new Error(`no event of a fulfilled order: ${type}`);
   }
+}
+
+/** Taken whenever it comes, and given back by hand once the saga has ended. */
+function handled(order: FoldedOrder, { data, type, recorded_at: at }: StoredEvent): FoldedOrder {
+  const { capturedCents, refundedCents } = order.byHand;
+  const amountCents = whole(data, 'amountCents');
+  if (type === 'PaymentCaptured') {
+    const byHand = { capturedCents: capturedCents + amountCents, refundedCents };
+    const pays = order.status === 'pending' && order.started;
+    return { ...order, byHand, ...(pays && { status: 'paid', paidAt: at }) };
+  }
+  const byHand = { capturedCents, refundedCents: refundedCents + amountCents };
+  if (byHand.refundedCents > capturedCents) throw new Error('more is given back than was taken');
+  if (order.status !== 'shipped' && order.status !== 'cancelled') {
+    throw new Error('nothing is given back by hand while the saga runs');
+  }
+  return { ...order, byHand };
 }
 
 export function field(data: unknown, name: string): unknown {
