@@ -1,13 +1,15 @@
 import { execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { createKafkaClient } from '#src/outbox/kafka-client.ts';
-import { kafkaLibraries } from './kafka-libraries.ts';
-import type { KafkaUnavailable } from './kafka-libraries.ts';
+import { serverEnvironment } from './environment.ts';
+import type { KafkaUnavailable } from './java.ts';
+import { kafkaPrograms } from './kafka-libraries.ts';
+import type { KafkaPrograms } from './kafka-libraries.ts';
 import { keptPort } from './ports.ts';
 import {
   findProcesses,
@@ -22,6 +24,8 @@ const START_MS_MAX = 60_000;
 const REUSE_MS_MAX = 10_000;
 const STOP_MS_MAX = 15_000;
 const POLL_MS = 100;
+const SETTINGS = 'server.properties';
+const LIBRARIES = 'libraries';
 const QUIET = '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn';
 
 export type LocalKafkaOptions = Readonly<{
@@ -46,14 +50,14 @@ export type LocalKafka = Readonly<{
   signal(name: NodeJS.Signals): Promise<void>;
 }>;
 
-type Server = Readonly<{
-  log: (line: string) => void;
-  libraries: string;
-  folder: string;
-  logFile: string;
-  marker: string;
-  broker: string;
-}>;
+type Server = KafkaPrograms &
+  Readonly<{
+    log: (line: string) => void;
+    folder: string;
+    logFile: string;
+    marker: string;
+    broker: string;
+  }>;
 
 /**
  * Starts the broker on the folder, or goes on with one that an earlier process left running there.
@@ -62,14 +66,12 @@ type Server = Readonly<{
 export async function startKafka(
   options: LocalKafkaOptions,
 ): Promise<LocalKafka | KafkaUnavailable> {
-  const libraries = await kafkaLibraries({
-    ...options,
-    cacheFolder: resolve(options.cacheFolder),
-  });
-  if (typeof libraries !== 'string') return libraries;
   const folder = resolve(options.folder);
+  const cacheFolder = resolve(options.cacheFolder);
   await mkdir(folder, { recursive: true });
-  const server = await prepare(folder, libraries, options.log);
+  const programs = await kafkaPrograms({ ...options, folder, cacheFolder });
+  if ('reason' in programs) return programs;
+  const server = await prepare(folder, programs, options.log);
   const signal = (name: NodeJS.Signals) => signalAll(server.marker, name);
   const kafka = {
     broker: server.broker,
@@ -87,27 +89,39 @@ export async function startKafka(
 
 async function prepare(
   folder: string,
-  libraries: string,
+  programs: KafkaPrograms,
   log: (line: string) => void,
 ): Promise<Server> {
   const marker = markerOf(folder);
   const isOurs = async () => (await findProcesses(marker)).length > 0;
   const port = await keptPort(join(folder, 'port'), isOurs);
   const controllerPort = await keptPort(join(folder, 'controller-port'), isOurs);
-  await writeFile(join(folder, 'server.properties'), properties(folder, port, controllerPort));
+  const logFile = join(folder, 'kafka.log');
+  const broker = `127.0.0.1:${port}`;
+  const server = { ...programs, log, folder, logFile, marker, broker };
+  await writeFile(join(folder, SETTINGS), properties(port, controllerPort));
   if (!existsSync(join(folder, 'data', 'meta.properties'))) {
     log('Kafka 4.3.1: creating the data folder...');
-    const cluster = randomBytes(16).toString('base64url');
-    const format = ['format', '--ignore-formatted', `--cluster-id=${cluster}`];
-    const args = [...classPath(libraries), 'kafka.tools.StorageTool', ...format];
-    await promisify(execFile)('java', [...args, '--config', join(folder, 'server.properties')]);
+    await format(server);
   }
-  const logFile = join(folder, 'kafka.log');
-  return { log, libraries, folder, logFile, marker, broker: `127.0.0.1:${port}` };
+  return server;
+}
+
+async function format(server: Server): Promise<void> {
+  const cluster = randomBytes(16).toString('base64url');
+  const options = ['format', '--ignore-formatted', `--cluster-id=${cluster}`, '--config', SETTINGS];
+  const args = [...(await jvmArguments(server)), 'kafka.tools.StorageTool', ...options];
+  await promisify(execFile)(server.java, args, optionsOf(server)).catch((error: unknown) => {
+    const output = error instanceof Error && 'stderr' in error ? String(error.stderr) : '';
+    const [problem = ''] = output.trim().split('\n');
+    throw new Error(
+      `Kafka could not make its data folder in ${server.folder}: ${problem || String(error)}`,
+    );
+  });
 }
 
 /** One node that is broker and controller, with the internal topics small and on one replica. */
-function properties(folder: string, port: number, controllerPort: number): string {
+function properties(port: number, controllerPort: number): string {
   const settings = {
     'node.id': 1,
     'process.roles': 'broker,controller',
@@ -116,7 +130,7 @@ function properties(folder: string, port: number, controllerPort: number): strin
     'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT',
     'controller.listener.names': 'CONTROLLER',
     'controller.quorum.voters': `1@127.0.0.1:${controllerPort}`,
-    'log.dirs': join(folder, 'data'),
+    'log.dirs': 'data',
     'auto.create.topics.enable': false,
     // After a kill the controller refuses the broker until its last session has run out.
     'broker.heartbeat.interval.ms': 400,
@@ -150,10 +164,10 @@ async function startServer(server: Server): Promise<void> {
 
 /** In a process group of its own, so that a Ctrl-C in the terminal does not reach it. */
 async function spawnServer(server: Server) {
-  const jvm = ['-Xmx512m', '-XX:+UseSerialGC', `-Dmarker=${server.marker}`, QUIET];
-  const main = [...classPath(server.libraries), 'kafka.Kafka'];
+  const jvm = ['-Xmx512m', '-XX:+UseSerialGC', QUIET, ...(await jvmArguments(server))];
   const log = await open(server.logFile, 'a');
-  const child = spawn('java', [...jvm, ...main, join(server.folder, 'server.properties')], {
+  const child = spawn(server.java, [...jvm, 'kafka.Kafka', SETTINGS], {
+    ...optionsOf(server),
     detached: true,
     stdio: ['ignore', log.fd, log.fd],
   });
@@ -163,8 +177,19 @@ async function spawnServer(server: Server) {
   return child;
 }
 
-function classPath(libraries: string): string[] {
-  return ['-cp', join(libraries, '*')];
+/**
+ * Java works in the broker's folder and knows all by relative names. A comma in `log.dirs`, a colon in a
+ * class path, or a letter in a file of properties that is not ASCII would mean something else to it.
+ */
+function optionsOf({ folder }: Server) {
+  return { cwd: folder, env: serverEnvironment() };
+}
+
+/** The marker, and a class path by way of a link to the jars. */
+async function jvmArguments({ folder, libraries, marker }: Server): Promise<string[]> {
+  await rm(join(folder, LIBRARIES), { force: true });
+  await symlink(libraries, join(folder, LIBRARIES));
+  return [`-Dmarker=${marker}`, '-cp', join(LIBRARIES, '*')];
 }
 
 async function answersWithin(server: Server, ms: number, hasFailed: () => boolean) {

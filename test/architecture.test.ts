@@ -1,5 +1,6 @@
 import { globSync, readFileSync } from 'node:fs';
 import { posix } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 
 /**
@@ -69,12 +70,12 @@ function folderOf(path: string): string {
   return known[0] ?? folder;
 }
 
-const sources = globSync('**/*.ts', { cwd: new URL('../src/', import.meta.url).pathname }).map(
-  (path) => ({
-    path,
-    text: readFileSync(new URL(`../src/${path}`, import.meta.url), 'utf8'),
-  }),
-);
+const sources = globSync('**/*.ts', {
+  cwd: fileURLToPath(new URL('../src/', import.meta.url)),
+}).map((path) => ({
+  path,
+  text: readFileSync(new URL(`../src/${path}`, import.meta.url), 'utf8'),
+}));
 
 describe('the source tree', () => {
   test('keeps its dependencies pointing down', () => {

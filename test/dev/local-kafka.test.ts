@@ -1,12 +1,31 @@
+import { cp, readdir } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { Partitioners } from 'kafkajs';
-import { describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { folders } from '#dev/folders.ts';
+import { findJava } from '#dev/java.ts';
+import { kafkaPrograms } from '#dev/kafka-libraries.ts';
 import { startKafka } from '#dev/local-kafka.ts';
 import { findProcesses, markerOf } from '#dev/processes.ts';
 import { createKafkaClient } from '#src/outbox/kafka-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { readTopic } from '#test/support/kafka.ts';
 import { createTestFolder } from '#test/support/test-folder.ts';
+
+/** Each of these means something to a shell, to Java or in a file of properties. */
+const UNUSUAL = "Bücher & Co, 50% #1 'x' $HOME =本";
+const HOSTILE = {
+  LC_ALL: 'C',
+  JAVA_TOOL_OPTIONS: '-Xbogus',
+  _JAVA_OPTIONS: '-Xbogus',
+  JDK_JAVA_OPTIONS: '-Xbogus',
+  CLASSPATH: '/nowhere',
+  KAFKA_OPTS: '-Xbogus',
+  KAFKA_HEAP_OPTS: '-Xbogus',
+  LD_LIBRARY_PATH: '/nowhere',
+};
+
+afterEach(() => vi.unstubAllEnvs());
 
 describe.skipIf(skipReason('kafka'))('the local Kafka', () => {
   test('is found again by the next start, and has its messages after a kill -9', async (context) => {
@@ -23,6 +42,32 @@ describe.skipIf(skipReason('kafka'))('the local Kafka', () => {
     await kafka.start();
     const read = await readTopic('t', { brokers: [kafka.broker], until: (all) => all.length > 0 });
     expect(read).toMatchObject([{ partition: 0, offset: 0, value: 'kept' }]);
+  });
+
+  test('works in a folder of any name, whatever the environment says, and writes nowhere else', async (context) => {
+    await using parent = await createTestFolder('kafka-');
+    const checkout = join(parent.path, UNUSUAL);
+    const folder = join(checkout, 'kafka');
+    const cacheFolder = join(checkout, 'cache');
+    const fetched = await kafkaPrograms({ folder, cacheFolder: folders.cache, log: () => {} });
+    if ('reason' in fetched) return context.skip(fetched.reason);
+    await cp(fetched.libraries, join(cacheFolder, basename(fetched.libraries)), {
+      recursive: true,
+    });
+    for (const [name, value] of Object.entries(HOSTILE)) vi.stubEnv(name, value);
+    const kafka = await startKafka({ folder, cacheFolder, log: () => {} });
+    if ('reason' in kafka) throw new Error(kafka.reason);
+    await send(kafka.broker, 'kept');
+    await kafka.stop();
+    expect(await brokerOf(folder)).toBeUndefined();
+    expect(await readdir(join(folder, 'data'))).toContain('t-0');
+    expect(await readdir(parent.path)).toEqual([UNUSUAL]);
+    expect((await readdir(checkout)).toSorted()).toEqual(['cache', 'kafka']);
+  });
+
+  test('is not tried where Java would take the folder for something else', async () => {
+    const java = await findJava(['/checkouts/wow!/.data/kafka']);
+    expect(java).toMatchObject({ reason: expect.stringContaining('move the checkout') });
   });
 });
 

@@ -1,5 +1,6 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { startPostgres } from '#dev/embedded-postgres.ts';
 import { startKafka } from '#dev/local-kafka.ts';
 import { runFolder } from './test-runs.ts';
@@ -7,7 +8,7 @@ import { POSTGRES_SETTINGS } from './test-server.ts';
 import type { TestServer } from './test-server.ts';
 
 /** Kept from run to run. */
-export const KAFKA_CACHE = new URL('../../.data/cache', import.meta.url).pathname;
+export const KAFKA_CACHE = fileURLToPath(new URL('../../.data/cache', import.meta.url));
 const quiet = () => {};
 
 export async function startEmbeddedPostgres(run: string): Promise<TestServer> {

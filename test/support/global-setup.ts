@@ -2,12 +2,12 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { Client } from 'pg';
 import type { TestProject } from 'vitest/node';
-import { kafkaLibraries } from '#dev/kafka-libraries.ts';
+import { kafkaPrograms } from '#dev/kafka-libraries.ts';
 import { migrate } from '#src/database/migrate.ts';
 import { KAFKA_CACHE } from './embedded-servers.ts';
 import type { Infra, InfraMode } from './infra.ts';
 import { serveOnDemand } from './infra-server.ts';
-import { removeRuns, thisRun } from './test-runs.ts';
+import { removeRuns, runFolder, thisRun } from './test-runs.ts';
 import { IMAGES, startTestKafka, startTestPostgres } from './test-server.ts';
 import type { ServerSource } from './test-server.ts';
 import { TEMPLATE_DATABASE, urlOfDatabase } from './template-database.ts';
@@ -42,8 +42,12 @@ async function whatIsMissing(mode: InfraMode): Promise<Infra['missing']> {
   if (mode === 'none') return { postgres: 'TEST_INFRA=none', kafka: 'TEST_INFRA=none' };
   if (mode === 'docker' && !(await dockerAnswers())) throw new Error('docker does not answer');
   if (mode === 'docker') return {};
-  const libraries = await kafkaLibraries({ cacheFolder: KAFKA_CACHE, log: console.log });
-  return typeof libraries === 'string' ? {} : { kafka: libraries.reason };
+  const kafka = await kafkaPrograms({
+    folder: runFolder(thisRun),
+    cacheFolder: KAFKA_CACHE,
+    log: console.log,
+  });
+  return 'reason' in kafka ? { kafka: kafka.reason } : {};
 }
 
 function dockerAnswers(): Promise<boolean> {

@@ -2,12 +2,13 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { afterEach } from 'vitest';
 import { freePort } from '#dev/ports.ts';
 import { createOrderApi } from './order-api.ts';
 import type { OrderApi } from './order-api.ts';
 
-const MAIN = new URL('../../src/main.ts', import.meta.url).pathname;
+const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const READY_MS_MAX = 120_000;
 const POLL_MS = 20;
 const SHOWN_LINES_MAX = 30;
