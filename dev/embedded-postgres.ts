@@ -4,6 +4,7 @@ import { mkdir, open, readFile, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client, escapeIdentifier } from 'pg';
+import { serverEnvironment } from './environment.ts';
 import { keptPort } from './ports.ts';
 import { postgresBinaries, postgresUser } from './postgres-binaries.ts';
 import type { PostgresUser } from './postgres-binaries.ts';
@@ -137,7 +138,13 @@ async function spawnServer(server: Server) {
       dataFolderFor(server.user, server.data),
       ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
     ],
-    { ...server.user, cwd: server.data, detached: true, stdio: ['ignore', log.fd, log.fd] },
+    {
+      ...server.user,
+      cwd: server.data,
+      env: serverEnvironment(),
+      detached: true,
+      stdio: ['ignore', log.fd, log.fd],
+    },
   );
   child.on('error', () => {}); // what could not start does not answer, which is told then
   child.unref();
@@ -197,5 +204,7 @@ async function createDatabase(server: Server, database: string): Promise<void> {
 }
 
 function urlOf(server: Server, database: string): string {
-  return `postgres://postgres:${server.password}@127.0.0.1:${server.port}/${database}`;
+  // Without TLS in so many words: PGSSLMODE would be asked else.
+  const { password, port } = server;
+  return `postgres://postgres:${password}@127.0.0.1:${port}/${database}?sslmode=disable`;
 }

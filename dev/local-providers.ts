@@ -1,6 +1,7 @@
 import { fork } from 'node:child_process';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { serverEnvironment } from './environment.ts';
 import { folders } from './folders.ts';
 
 const started = z.object({ url: z.string() });
@@ -19,6 +20,7 @@ export async function startProviders(): Promise<LocalProviders> {
   const folder = join(folders.root, 'dev', 'provider-simulator');
   const ledger = join(folders.data, 'provider-ledger.jsonl');
   const child = fork(join(folder, 'main.ts'), ['--port', '0', '--ledger', ledger], {
+    env: serverEnvironment(),
     detached: true, // Ctrl-C must not reach it while the service still needs it
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   });

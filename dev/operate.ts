@@ -1,22 +1,17 @@
-import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { removePostgresVariables } from './environment.ts';
 import { folders } from './folders.ts';
 
 /*
  * An operator's command of the service, on the Postgres of `npm start` unless DATABASE_URL names another:
- * npm run outbox -- status, npm run projections -- verify.
+ * npm run outbox -- status, npm run projections -- verify. It runs in this process, so that whatever ends
+ * this ends the command.
  */
-const args = process.argv.slice(2);
-const { DATABASE_URL = await localUrl() } = process.env;
-const child = spawn(process.execPath, [join(folders.root, 'src', 'main.ts'), ...args], {
-  env: { ...process.env, DATABASE_URL },
-  stdio: 'inherit',
-});
-child.on('exit', (code) => {
-  process.exitCode = code ?? 1;
-});
-
-async function localUrl(): Promise<string> {
-  return readFile(join(folders.data, 'database-url'), 'utf8').catch(() => '');
+if (!process.env['DATABASE_URL']) {
+  removePostgresVariables();
+  process.env['DATABASE_URL'] = await readFile(join(folders.data, 'database-url'), 'utf8').catch(
+    () => '',
+  );
 }
+await import('#src/main.ts');

@@ -10,11 +10,11 @@ const FROM = 20_000;
 const TO = 32_000;
 const ATTEMPTS_MAX = 100;
 
-/** A port of 127.0.0.1 that nothing listens on. */
-export async function freePort(): Promise<number> {
+/** A port that nothing listens on. */
+export async function freePort(host = '127.0.0.1'): Promise<number> {
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
     const port = randomInt(FROM, TO);
-    if (await isFree('127.0.0.1', port)) return port;
+    if (await isFree(host, port)) return port;
   }
   throw new Error(`no free port between ${FROM} and ${TO}`);
 }
@@ -31,7 +31,10 @@ export async function keptPort(file: string, isOurs: () => Promise<boolean>): Pr
   return port;
 }
 
-/** Whether a server could listen there now. */
+/**
+ * Whether a server could listen there now.
+ * @throws the error of the system if it is not for another listener: no such address, no permission
+ */
 export function isFree(host: string, port: number): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const server = createServer();

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { chown, mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { serverEnvironment } from './environment.ts';
 import type { PostgresUser } from './postgres-binaries.ts';
 
 const INITDB = [
@@ -31,7 +32,7 @@ export async function createCluster(
   await mkdir(unfinished, { mode: 0o700 });
   if (user) await chown(unfinished, user.uid, user.gid);
   const data = ['-D', dataFolderFor(user, unfinished)];
-  const options = { ...user, cwd: unfinished };
+  const options = { ...user, cwd: unfinished, env: serverEnvironment() };
   await promisify(execFile)(join(binaries, 'initdb'), [...INITDB, ...data], options);
   // Not as a file for initdb: its user may not be able to read any outside of the data folder.
   const single = spawn(join(binaries, 'postgres'), ['--single', ...data, 'postgres'], {

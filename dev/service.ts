@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { Agent, get } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { folders } from './folders.ts';
@@ -8,6 +9,7 @@ const MAIN = join(folders.root, 'src', 'main.ts');
 /** The service's own limit is 10 s. */
 const STOP_MS_MAX = 15_000;
 const READY_MS_MAX = 60_000;
+const READY_ANSWER_MS_MAX = 2_000;
 const POLL_MS = 100;
 const marker = markerOf(MAIN);
 
@@ -60,10 +62,14 @@ export async function untilReady(url: string, service: Service): Promise<boolean
   return false;
 }
 
-async function isReady(url: string): Promise<boolean> {
-  try {
-    return (await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(2_000) })).ok;
-  } catch {
-    return false;
-  }
+/** Not by `fetch`, which may be told by the environment to go through a proxy. */
+function isReady(url: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const signal = AbortSignal.timeout(READY_ANSWER_MS_MAX);
+    const request = get(`${url}/readyz`, { agent: new Agent(), signal }, (response) => {
+      response.resume();
+      resolve(response.statusCode === 200);
+    });
+    request.on('error', () => resolve(false));
+  });
 }

@@ -1,6 +1,8 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { localUrl, withoutBrackets } from './addresses.ts';
 import { startPostgres } from './embedded-postgres.ts';
+import { removePostgresVariables, serviceEnvironment } from './environment.ts';
 import { folders } from './folders.ts';
 import { startKafka } from './local-kafka.ts';
 import { startProviders } from './local-providers.ts';
@@ -10,12 +12,21 @@ import { isServiceRunning, startService, stopService, untilReady } from './servi
 import type { Service } from './service.ts';
 import { welcome } from './welcome.ts';
 
+/**
+ * npm start. The environment may hold the settings of the service (npm run config). HOST and PORT say where
+ * it listens; DATABASE_URL, KAFKA_BROKERS, PAYMENT_URL and SHIPPING_URL name servers that are there already,
+ * and are then not brought up. Nothing else of it reaches the servers that are.
+ */
+
 /** A server that the service needs. */
 type Server = Readonly<{ stop(): Promise<void> }>;
 type Brokers = Readonly<{ brokers: string; withoutKafka: string | undefined }>;
 
 const { DATABASE_URL, KAFKA_BROKERS, PAYMENT_URL, SHIPPING_URL } = process.env;
-const { HOST = '127.0.0.1', PORT = '3000' } = process.env;
+const host = withoutBrackets(process.env['HOST'] || '127.0.0.1');
+const { PORT } = process.env;
+/** Of the service alone, if it works on a Postgres that is not brought up here. */
+const postgresVariables = removePostgresVariables();
 /** One Ctrl-C comes twice: from the terminal, and from npm, which passes its own on. */
 const SAME_SIGNAL_MS = 1_000;
 const pidFile = join(folders.data, 'start.pid');
@@ -28,6 +39,8 @@ let stopAskedAt = 0;
 let bringingUp: Promise<unknown> = Promise.resolve();
 let service: Service | undefined;
 
+// Its terminal, or the reader of its pipe, may go: what runs must be stopped in order all the same.
+for (const output of [process.stdout, process.stderr]) output.on('error', () => {});
 await refuseSecondStart();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, onSignal);
@@ -37,7 +50,7 @@ try {
 } catch (error) {
   // What is half started when a signal comes may fail of it, and needs no words.
   if (!stopping.signal.aborted) {
-    console.error(`\n${error instanceof Error ? error.message : String(error)}`);
+    console.error(`\n${messageOf(error)}`);
     await end(1);
   }
 }
@@ -48,10 +61,17 @@ async function start(): Promise<void> {
   bringingUp = Promise.allSettled(all);
   const [database, { brokers, withoutKafka }, providers] = await Promise.all(all);
   if (stopping.signal.aborted) return;
-  const env = { ...process.env, DATABASE_URL: database, KAFKA_BROKERS: brokers, ...providers };
-  service = startService({ ...env, HOST, PORT: String(port) });
+  service = startService({
+    ...serviceEnvironment(),
+    ...(DATABASE_URL ? postgresVariables : {}),
+    DATABASE_URL: database,
+    KAFKA_BROKERS: brokers,
+    ...providers,
+    HOST: host,
+    PORT: String(port),
+  });
   void service.ended.then(endAfterService);
-  const url = `http://${HOST === '0.0.0.0' ? '127.0.0.1' : HOST}:${port}`;
+  const url = localUrl(host, port);
   if (await untilReady(url, service)) {
     const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
     const shown = DATABASE_URL ? withoutPassword(DATABASE_URL) : database;
@@ -71,7 +91,10 @@ async function start(): Promise<void> {
 }
 
 async function bringUpPostgres(): Promise<string> {
-  if (DATABASE_URL) return DATABASE_URL;
+  if (DATABASE_URL) {
+    console.log(`Postgres: that of DATABASE_URL, ${withoutPassword(DATABASE_URL)}`);
+    return DATABASE_URL;
+  }
   const { postgres: folder } = folders;
   const postgres = await startPostgres({ folder, database: 'orders', log: console.log });
   servers.push(postgres);
@@ -81,13 +104,16 @@ async function bringUpPostgres(): Promise<string> {
 }
 
 async function bringUpKafka(): Promise<Brokers> {
-  if (KAFKA_BROKERS) return { brokers: KAFKA_BROKERS, withoutKafka: undefined };
+  if (KAFKA_BROKERS) {
+    console.log(`Kafka: that of KAFKA_BROKERS, ${KAFKA_BROKERS}`);
+    return { brokers: KAFKA_BROKERS, withoutKafka: undefined };
+  }
   const kafka = await startKafka({
     folder: folders.kafka,
     cacheFolder: folders.cache,
     log: console.log,
     signal: stopping.signal,
-  });
+  }).catch((error: unknown) => ({ reason: messageOf(error) }));
   if ('reason' in kafka) return { brokers: '', withoutKafka: kafka.reason };
   servers.push(kafka);
   console.log(`Kafka 4.3.1: ready at ${kafka.broker}.`);
@@ -109,12 +135,21 @@ async function servicePort(): Promise<number> {
     console.log('Ending the service that an earlier start left running...');
     await stopService();
   }
-  const port = Number(PORT);
-  if (port === 0) return freePort();
-  if (!Number.isInteger(port) || port > 65_535) throw new Error(`PORT=${PORT} is not a port.`);
-  if (await isFree(HOST, port)) return port;
+  const port = Number(PORT || '3000');
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) {
+    throw new Error(`PORT=${PORT} is not a port.`);
+  }
+  try {
+    if (port === 0) return await freePort(host);
+    if (await isFree(host, port)) return port;
+  } catch (error) {
+    throw new Error(
+      `The service cannot listen on HOST=${host}, PORT=${port}: ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
   throw new Error(
-    `Port ${port} of ${HOST} is in use by another program. Choose another: PORT=3001 npm start`,
+    `Port ${port} of ${host} is in use by another program. Choose another: PORT=3001 npm start`,
   );
 }
 
@@ -150,7 +185,7 @@ async function end(code: number): Promise<never> {
   if (service || servers.length > 0) console.log('\nStopping; once more Ctrl-C ends it at once...');
   await service?.stop();
   await bringingUp;
-  await Promise.all(servers.map((server) => server.stop()));
+  await Promise.allSettled(servers.map((server) => server.stop()));
   await rm(pidFile, { force: true });
   process.exit(code);
 }
@@ -160,6 +195,10 @@ async function endAtOnce(): Promise<never> {
   await service?.kill();
   await Promise.all([folders.postgres, folders.kafka].map((folder) => killAll(markerOf(folder))));
   process.exit(130); // and the simulator ends with this process
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 function withoutPassword(url: string): string {

@@ -20,8 +20,8 @@ const ORDER = {
 export function welcome(running: Running): string {
   const { seconds, url, database, brokers, withoutKafka, providers } = running;
   const next = withoutKafka
-    ? `Events wait in the outbox until there is a broker: install java and mvn and start again,
-or set KAFKA_BROKERS, or run the whole with docker compose up.`
+    ? `Events wait in the outbox until there is a broker. Mend what is said of Kafka above (it takes
+Java 17 and Maven) and start again, or set KAFKA_BROKERS, or use docker compose up -d --build.`
     : `See its event in Kafka:
 
   npm run tail`;

@@ -1,8 +1,9 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { cp, readFile, symlink } from 'node:fs/promises';
+import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
@@ -20,11 +21,37 @@ const ORDER = {
 };
 /** Nothing listens there: the service does without Kafka, and the test is quicker. */
 const NO_BROKER = '127.0.0.1:9';
+/** Spaces, quotes, what a shell, a URL or Java would take for something else, and what is not ASCII. */
+const UNUSUAL = "Bücher & Co, 50% #1 'x' 本";
+/** About other servers than those that are brought up here, and other programs. */
+const HOSTILE = {
+  LC_ALL: 'C',
+  PGSSLMODE: 'require',
+  PGSSLNEGOTIATION: 'direct',
+  PGHOST: 'elsewhere.invalid',
+  PGPORT: '1',
+  PGUSER: 'somebody',
+  PGPASSWORD: 'wrong',
+  PGDATABASE: 'nowhere',
+  PGOPTIONS: '-c search_path=elsewhere',
+  PGAPPNAME: 'x'.repeat(100),
+  PGCLIENTENCODING: 'LATIN9',
+  PGDATESTYLE: 'SQL, DMY',
+  PGTZ: 'Mars',
+  PGDATA: '/nowhere',
+  PGSERVICE: 'nowhere',
+  LD_LIBRARY_PATH: '/nowhere',
+  NODE_USE_ENV_PROXY: '1',
+  http_proxy: 'http://127.0.0.1:9',
+};
+const hasIPv6 = Object.values(networkInterfaces())
+  .flat()
+  .some((at) => at?.address === '::1');
 
 describe.skipIf(skipReason('postgres'))('npm start', () => {
   test('survives a kill -9 of itself, and ends everything when it is stopped', async () => {
     await using checkout = await createCheckout();
-    const first = await checkout.start();
+    const first = await checkout.start(HOSTILE);
     expect(first.output()).toContain(`curl -si ${checkout.url}/v1/orders`);
     const created = await fetch(`${checkout.url}/v1/orders`, {
       method: 'POST',
@@ -32,12 +59,21 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
       body: JSON.stringify(ORDER),
     });
     expect(created.status).toBe(201);
+    expect(await checkout.operate(['outbox', 'status'], HOSTILE)).toMatchObject({
+      code: 0,
+      output: expect.stringContaining('topic order.events'),
+    });
     const postmaster = await checkout.postmaster();
 
     await first.end('SIGKILL');
     expect(await checkout.running()).not.toEqual([]);
-    const second = await checkout.start();
-    const found = await fetch(`${checkout.url}${created.headers.get('location')}`);
+    // One that cannot be brought up is left out.
+    await writeFile(join(checkout.path, '.data', 'kafka'), 'not a folder');
+    const second = await checkout.start({ KAFKA_BROKERS: '', HOST: hasIPv6 ? '::' : '' });
+    const url = hasIPv6 ? `http://[::1]:${checkout.port}` : checkout.url;
+    expect(second.output()).toContain(`curl -si ${url}/v1/orders`);
+    expect(second.output()).toMatch(/Kafka +none: EEXIST/);
+    const found = await fetch(`${url}${created.headers.get('location')}`);
     expect(found.status).toBe(200);
     expect(await checkout.postmaster()).toBe(postmaster);
 
@@ -85,7 +121,8 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
 /** A checkout of its own, since what runs is found again by its folder. */
 async function createCheckout() {
   const folder = await createTestFolder('checkout-');
-  const { path } = folder;
+  const path = join(folder.path, UNUSUAL);
+  await mkdir(path);
   for (const name of ['dev', 'src', 'migrations', 'package.json']) {
     await cp(join(folders.root, name), join(path, name), { recursive: true });
   }
@@ -101,11 +138,22 @@ async function createCheckout() {
       }),
     );
   return {
+    path,
     port,
     url: `http://127.0.0.1:${port}`,
     spawn: spawnStart,
-    start: async () => {
-      const started = spawnStart();
+    /** Runs an operator's command. */
+    operate: async (args: readonly string[], env: NodeJS.ProcessEnv) => {
+      const operator = startProcess(
+        spawn(process.execPath, ['dev/operate.ts', ...args], {
+          cwd: path,
+          env: { ...process.env, ...env },
+        }),
+      );
+      return { code: await operator.closed, output: operator.output() };
+    },
+    start: async (env: NodeJS.ProcessEnv = {}) => {
+      const started = spawnStart(env);
       await started.says('Ctrl-C ends it all');
       return started;
     },
@@ -133,8 +181,13 @@ function startProcess(child: ChildProcess) {
   const ended = new Promise<number | null>((resolve) => {
     child.on('exit', (code) => resolve(code));
   });
+  const closed = new Promise<number | null>((resolve) => {
+    child.on('close', (code) => resolve(code));
+  });
   return {
     ended,
+    /** With all its output. */
+    closed,
     output: () => output,
     /** Until its output holds the text; fails if it ends before. */
     says: async (text: string) => {
