@@ -5,11 +5,18 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const NODE_MIN = 24;
 const PROGRESS_EVERY_MS = 3_000;
+const PARENT_LOOK_EVERY_MS = 200;
+/** Written out, because the environment and the .npmrc of a user may say otherwise. */
+const NPM_CI =
+  // Node itself and Postgres are optional packages.
+  'ci --include=dev --include=optional --bin-links --install-strategy=hoisted --no-global ' +
+  '--location=project --no-dry-run --no-package-lock-only --package-lock --no-engine-strict ' +
+  '--loglevel=error --no-progress';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const lock = readFileSync(join(root, 'package-lock.json'), 'utf8');
 /** Written last, so that an install that was cut off is done again. */
@@ -19,6 +26,11 @@ const installedNode = join(root, 'node_modules', '.bin', 'node');
 const stamp = [createHash('sha256').update(lock).digest('hex'), process.platform, process.arch];
 const isInstalled = existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp.join(' ');
 
+if (root.includes(delimiter)) {
+  fail(
+    `Programs in ${root} cannot be found, because of the "${delimiter}" in it: move the checkout.`,
+  );
+}
 if (!isInstalled) {
   await install();
   writeFileSync(stampFile, stamp.join(' '));
@@ -55,17 +67,28 @@ async function install() {
 /** Answers what went wrong, if anything did. */
 function npmCi() {
   const { npm_execpath: npm, npm_node_execpath: node = process.execPath } = process.env;
-  // With dev and optional whatever NODE_ENV says: Node itself and Postgres are optional packages.
-  const args = ['ci', '--include=dev', '--include=optional', '--loglevel=error', '--no-progress'];
+  const args = NPM_CI.split(' ');
   const child = npm
     ? spawn(node, [npm, ...args], { cwd: root, stdio: 'inherit' })
     : spawn('npm', args, { cwd: root, stdio: 'inherit' });
+  endWithParent(child);
   return new Promise((resolve) => {
     child.on('error', (error) => resolve(`npm did not start (${error.message})`));
     child.on('exit', (code, signal) => {
       resolve(code === 0 ? undefined : `npm ci ended with ${code ?? signal}`);
     });
   });
+}
+
+/** The shell of npm's scripts dies of a signal and passes it to nobody: that it is gone is all one hears. */
+function endWithParent(child) {
+  const parent = process.ppid;
+  const look = setInterval(() => {
+    if (process.ppid === parent) return;
+    child.kill('SIGTERM');
+    process.exit(1);
+  }, PARENT_LOOK_EVERY_MS);
+  look.unref();
 }
 
 /** Folders that npm will make on this machine, and a few that only other platforms need. */
