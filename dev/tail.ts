@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { KafkaMessage } from 'kafkajs';
 import { createKafkaClient } from '#src/outbox/kafka-client.ts';
+import { printable } from '#src/printable.ts';
 import { folders } from './folders.ts';
 
 const USAGE = `npm run tail                     every event, from the first one on
@@ -71,12 +72,13 @@ async function follow(): Promise<void> {
   });
 }
 
-/** Partition and offset, key, type, version in the stream, value. */
+/** Partition and offset, key, type, version in the stream, value: all of it may be a caller's text. */
 function lineOf(partition: number, { offset, key, headers, value }: KafkaMessage): string {
   const place = `${partition}/${offset}`.padEnd(7);
   const type = String(headers?.['ce_type'] ?? '-').padEnd(16);
   const sequence = String(headers?.['ce_sequence'] ?? '-');
-  return `${place} ${key?.toString() ?? '-'}  ${type} ${sequence}  ${value?.toString() ?? '(none)'}`;
+  const id = key?.toString() ?? '-';
+  return printable(`${place} ${id}  ${type} ${sequence}  ${value?.toString() ?? '(none)'}`);
 }
 
 function leave(): never {
