@@ -12,7 +12,7 @@ const MONTH_MS = 30 * 24 * 3_600_000;
 const noMoney = { captures: 0, capturedCents: 0, refundedCents: 0, parcels: 0 };
 const paidBack = { captures: 1, capturedCents: 2500, refundedCents: 2500, parcels: 0 };
 /** More often than the runs of a saga may fail before it is set aside. */
-const NO_PLACE = 25;
+const FAILED_RUNS = 25;
 const shippedOnce = { captures: 1, capturedCents: 2500, refundedCents: 0, parcels: 1 };
 
 /** Fulfils one order of two books out of ten, with the faults given. */
@@ -435,7 +435,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
         ...payments,
         capture: async (request, signal) => {
           tries.made += 1;
-          if (tries.made <= NO_PLACE) throw new CallNotMade();
+          if (tries.made <= FAILED_RUNS) throw new CallNotMade();
           return payments.capture(request, signal);
         },
       }),
@@ -444,8 +444,42 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     await service.setOnHand('book', 10);
     const orderId = await service.place();
     expect(await resting(service, orderId)).toBe('completed');
-    expect(tries.made).toBe(NO_PLACE + 1);
+    expect(tries.made).toBe(FAILED_RUNS + 1);
     expect(actionOf(await service.saga(orderId), 'capture').attempts).toBe(1);
+  });
+
+  test('does not wait for an operator because nobody heard what became of its commits', async () => {
+    await using world = await createWorld();
+    const { query } = world.database;
+    await query(
+      `create sequence unheard;
+       create function cut() returns trigger security definer language plpgsql as $$
+       begin
+         if new.type = 'OrderShipped' then
+           perform nextval('unheard'), pg_terminate_backend(pg_backend_pid());
+         end if;
+         return new;
+       end $$;
+       create trigger cut before insert on events for each row execute function cut();`,
+    );
+    await using service = createService(world);
+    await service.start();
+    await service.setOnHand('book', 10);
+    const orderId = await service.place();
+    const standing = async () => {
+      const [row] = await query<{ unheard: number; state: string; failures: number }>(
+        'select last_value as unheard, state, failures from unheard, saga_work',
+      );
+      return row!;
+    };
+    await eventually(async () => {
+      const { unheard, state } = await standing();
+      return unheard > FAILED_RUNS || state === 'stuck';
+    });
+    expect(await standing()).toMatchObject({ state: 'running', failures: 0 });
+    await query('drop trigger cut on events');
+    expect(await resting(service, orderId)).toBe('completed');
+    expect(await ledgerOf(world, orderId)).toEqual(shippedOnce);
   });
 
   test('is not called for by whoever came to it too late for the lease, and lost it', async () => {
