@@ -57,18 +57,23 @@ export type App = Readonly<{
   stop(): Promise<void>;
 }>;
 
-/** What a test may take into its own hands: every clock, and the points that a saga passes. */
-export type AppSeams = Readonly<{ now?: () => Date; observe?: ObserveSaga }>;
+/** What a test may take into its own hands, every clock and the points that a saga passes; and the log's losses. */
+export type AppSeams = Readonly<{
+  now?: () => Date;
+  observe?: ObserveSaga;
+  logLinesLost?: () => number;
+}>;
 
 /** Builds every part by hand and passes each what it needs: nothing else connects parts. */
 export function createApp(
   config: Config,
   log: Logger,
-  { now: steered, observe = () => {} }: AppSeams = {},
+  { now: steered, observe = () => {}, logLinesLost = () => 0 }: AppSeams = {},
 ): App {
   const now = steered ?? (() => new Date());
   let draining = false;
   const metrics = createMetrics();
+  metrics.watchTotal('orders_log_lines_lost_total', logLinesLost);
   const database = createDatabase(
     config.DATABASE_URL,
     { writersMax: COMMIT_SLOTS, poolMax: config.DATABASE_POOL_MAX },

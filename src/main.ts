@@ -1,24 +1,32 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool } from 'pg';
-import { pino } from 'pino';
 import type { Logger } from 'pino';
-import pretty from 'pino-pretty';
 import { createApp } from './app.ts';
 import type { App } from './app.ts';
 import { ConfigInvalid, describeConfig, readConfig } from './config.ts';
 import type { Config } from './config.ts';
-import { SessionRefused } from './database/check-session.ts';
 import { createOperatorPool } from './database/database.ts';
-import { isOutage, mayPass } from './database/is-outage.ts';
+import { mayPass } from './database/is-outage.ts';
 import { migrate } from './database/migrate.ts';
+import type { LogSink } from './log-sink.ts';
+import { createLog } from './log.ts';
+import type { ServiceLog } from './log.ts';
 import { ordersSummaryProjection } from './orders/orders-summary.ts';
 import { runOutboxCommand } from './outbox/outbox-commands.ts';
 import { runProjectionCommand } from './projections/projection-commands.ts';
+import { isFault, reasonOf } from './reason-of.ts';
 
 const MIGRATE_ATTEMPTS_MAX = 30;
 const MIGRATE_RETRY_MS = 1_000;
+/** Of the attempts, how many are not worth a line each. */
+const ATTEMPTS_PER_LINE = 10;
 /** A stop that takes longer, SHUTDOWN_DELAY_MS apart, is cut short: what is left is settled by leases. */
 const STOP_MS_MAX = 9_500;
+/**
+ * A terminal, npm and a process group may each pass on the same signal. One that comes later than this
+ * is meant: stop at once.
+ */
+const SAME_SIGNAL_MS_MAX = 2_000;
 
 const [command = 'serve', ...args] = process.argv.slice(2);
 switch (command) {
@@ -39,15 +47,15 @@ switch (command) {
     process.exitCode = 2;
 }
 
-/** Runs an operator's command on the database; the process ends with its exit code. */
+/** Runs an operator's command on the database; the process ends with its exit code, 1 if it failed. */
 async function operate(run: (pool: Pool) => Promise<number>): Promise<void> {
   const pool = createOperatorPool(configOrExit().DATABASE_URL);
+  pool.on('error', () => {}); // what it is lost in the middle of fails, and says so
+  process.stdout.on('error', () => {}); // who reads it may have left, as `head` does: the work goes on
   try {
     process.exitCode = await run(pool);
   } catch (error) {
-    if (!isOutage(error)) throw error;
-    const isRefused = error instanceof SessionRefused;
-    print(isRefused ? error.message : 'Postgres does not answer at DATABASE_URL; is it running?');
+    print(`${command} failed: ${reasonOf(error)}`);
     process.exitCode = 1;
   } finally {
     await pool.end();
@@ -65,20 +73,21 @@ function configOrExit(): Config {
 }
 
 async function serve(config: Config): Promise<void> {
-  const log = createLog(config);
+  const { log, sink }: ServiceLog = createLog(config.LOG_LEVEL);
   process.on('uncaughtException', (error) => {
     log.fatal({ err: error }, 'a fault of the service itself');
-    process.exit(1);
+    void exit(1, sink);
   });
-  const app = createApp(config, log);
-  stopOnSignal(app, config, log);
+  const app = createApp(config, log, { logLinesLost: sink.lost });
+  stopOnSignal(app, config, log, sink);
   try {
     const applied = await migrateWhenReachable(config, log);
     if (applied.length > 0) log.info({ migrations: applied }, 'schema brought up to date');
     log.info({ address: await app.start() }, 'ready');
   } catch (error) {
-    log.fatal({ err: error }, 'cannot start');
-    process.exit(1);
+    log.fatal(isFault(error) ? { err: error } : { reason: reasonOf(error) }, 'cannot start');
+    log.debug({ err: error }, 'where it could not');
+    await exit(1, sink);
   }
 }
 
@@ -89,48 +98,39 @@ async function migrateWhenReachable(config: Config, log: Logger): Promise<string
       return await migrate(config.DATABASE_URL, log);
     } catch (error) {
       if (!mayPass(error) || attempt === MIGRATE_ATTEMPTS_MAX) throw error;
-      if (attempt === 1) log.warn({ err: error }, 'waiting for Postgres');
+      if (attempt % ATTEMPTS_PER_LINE === 1) {
+        const reason = reasonOf(error);
+        log.warn({ attempt, of: MIGRATE_ATTEMPTS_MAX, reason }, 'waiting for Postgres');
+      }
       await delay(MIGRATE_RETRY_MS);
     }
   }
 }
 
-function stopOnSignal(app: App, config: Config, log: Logger): void {
-  let stopping = false;
+function stopOnSignal(app: App, config: Config, log: Logger, sink: LogSink): void {
+  let stoppingSince: number | undefined;
   const stop = async (signal: string) => {
-    if (stopping) process.exit(1);
-    stopping = true;
+    if (stoppingSince !== undefined) {
+      if (performance.now() - stoppingSince < SAME_SIGNAL_MS_MAX) return;
+      log.warn({ signal }, 'told again: stopping at once');
+      return exit(1, sink);
+    }
+    stoppingSince = performance.now();
     log.info({ signal }, 'stopping');
     setTimeout(() => {
       log.error('did not stop in time');
-      process.exit(1);
+      void exit(1, sink);
     }, STOP_MS_MAX + config.SHUTDOWN_DELAY_MS).unref();
     await app.stop();
     log.info('stopped');
-    process.exit(0);
+    return exit(0, sink);
   };
   for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => void stop(signal));
 }
 
-/** JSON lines; on a terminal, lines for people. */
-function createLog(config: Config): Logger {
-  const options = { level: config.LOG_LEVEL, base: null, serializers: { err: describeError } };
-  if (!process.stdout.isTTY) return pino(options);
-  return pino(options, pretty({ ignore: 'pid,hostname', translateTime: 'HH:MM:ss.l', sync: true }));
-}
-
-/** What an error of Postgres says beside this, its `detail` above all, may quote what a caller sent. */
-function describeError(error: unknown): unknown {
-  if (!(error instanceof Error)) return error;
-  const { name, message, stack, cause } = error;
-  return {
-    name,
-    message,
-    ...('code' in error && { code: error.code }),
-    ...('constraint' in error && { constraint: error.constraint }),
-    stack,
-    ...(cause !== undefined && { cause: describeError(cause) }),
-  };
+async function exit(code: number, sink: LogSink): Promise<void> {
+  await sink.flushed();
+  process.exit(code);
 }
 
 function print(text: string): void {

@@ -4,7 +4,8 @@ import { SessionRefused } from './check-session.ts';
 /** SQLSTATE classes that speak of the server, not of the statement: connection, resources, shutdown. */
 const OUTAGE_CLASSES = new Set(['08', '25', '40', '53', '55', '57', '58']);
 /** What pg says, without a code, of a connection that it lost or could not get in time. */
-const LOST_CONNECTION = /connection terminated|timeout exceeded|read timeout|not queryable/i;
+const LOST_CONNECTION =
+  /connection terminated|timeout (exceeded|expired)|read timeout|not queryable/i;
 
 /**
  * Whether an error of a read means that Postgres is away, too slow, or not to be used as it is, so that

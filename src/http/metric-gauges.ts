@@ -1,4 +1,4 @@
-import { Gauge } from 'prom-client';
+import { Counter, Gauge } from 'prom-client';
 import type { Registry } from 'prom-client';
 
 /** A scrape never waits longer for one gauge; it then says NaN. */
@@ -26,6 +26,12 @@ const labelledGauges = {
   orders_db_pool_waiting: [['pool'], 'Callers that wait for a connection.'],
 } as const;
 
+/** What somebody else counts from the start of the process on. */
+const totals = {
+  orders_log_lines_lost_total: 'Log lines that could not be written: disk full, or nobody reads.',
+} as const;
+
+export type TotalName = keyof typeof totals;
 export type GaugeName = keyof typeof gauges;
 export type LabelledGaugeName = keyof typeof labelledGauges;
 
@@ -43,6 +49,19 @@ export function watch(
     help: gauges[name],
     registers: [registry],
     collect: async () => gauge.set(await readInTime(read, Number.NaN)),
+  });
+}
+
+/** Tells at each scrape what was counted so far. */
+export function watchTotal(registry: Registry, name: TotalName, read: () => number): void {
+  const counter: Counter = new Counter({
+    name,
+    help: totals[name],
+    registers: [registry],
+    collect: () => {
+      counter.reset();
+      counter.inc(read());
+    },
   });
 }
 

@@ -2,8 +2,8 @@ import { performance } from 'node:perf_hooks';
 
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
 
-import { watch, watchEach } from './metric-gauges.ts';
-import type { GaugeName, LabelledGaugeName, Readings } from './metric-gauges.ts';
+import { watch, watchEach, watchTotal } from './metric-gauges.ts';
+import type { GaugeName, LabelledGaugeName, Readings, TotalName } from './metric-gauges.ts';
 
 const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
 const UNITS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
@@ -37,6 +37,8 @@ export type Metrics = Readonly<{
   watch(name: GaugeName, read: () => number | Promise<number>): void;
   /** The same for a gauge with labels: a value for each of theirs; none when it fails. */
   watchEach(name: LabelledGaugeName, read: () => Readings | Promise<Readings>): void;
+  /** A counter that somebody else keeps. To be called once. */
+  watchTotal(name: TotalName, read: () => number): void;
   contentType: string;
   /** Everything, in the Prometheus text format. */
   text(): Promise<string>;
@@ -55,6 +57,7 @@ export function createMetrics(): Metrics {
     observeSagaStep: createSagaObserver(registry),
     watch: (name, read) => watch(registry, name, read),
     watchEach: (name, read) => watchEach(registry, name, read),
+    watchTotal: (name, read) => watchTotal(registry, name, read),
     contentType: registry.contentType,
     text: () => registry.metrics(),
   };

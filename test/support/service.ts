@@ -21,6 +21,8 @@ export type ServiceOptions = Readonly<{
   env?: Readonly<Record<string, string>>;
   /** Of another release; this one if unset. */
   main?: string;
+  /** A descriptor to write its log to; else it can be had from `log`. */
+  stdout?: number;
   /** Told of each line as it is written. */
   onLine?: (line: string) => void;
 }>;
@@ -39,6 +41,8 @@ export type TestService = AsyncDisposable &
     terminate(): Promise<Exit>;
     /** SIGSTOP, SIGCONT and the like. */
     signal(name: NodeJS.Signals): void;
+    /** Answers when the process is gone by itself. */
+    ended(): Promise<Exit>;
     /** After `kill` or `terminate`: on the same port. Answers when it is ready. */
     restart(): Promise<void>;
     /** Every line that it wrote since its first start. */
@@ -73,6 +77,7 @@ export async function startService(options: ServiceOptions): Promise<TestService
     kill: () => running.kill(),
     terminate: () => running.terminate(),
     signal: (name) => void running.child.kill(name),
+    ended: () => running.ended,
     restart: async () => {
       running = run(options, port, lines);
       await untilReady(api, running, lines);
@@ -96,7 +101,7 @@ type Running = Readonly<{
 }>;
 
 function run(
-  { databaseUrl, brokers = [], env, main = MAIN, onLine }: ServiceOptions,
+  { databaseUrl, brokers = [], env, main = MAIN, stdout, onLine }: ServiceOptions,
   port: number,
   lines: string[],
 ) {
@@ -110,9 +115,10 @@ function run(
       LOG_LEVEL: 'warn',
       ...env,
     },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', stdout ?? 'pipe', 'pipe'],
   });
   for (const output of [child.stdout, child.stderr]) {
+    if (!output) continue;
     createInterface(output).on('line', (line) => {
       lines.push(line);
       onLine?.(line);
