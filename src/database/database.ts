@@ -7,10 +7,10 @@ import type { Reads } from './reads.ts';
 import { createCurrentServer, createSessionPool } from './session-pool.ts';
 import {
   BACKGROUND_SETTINGS,
+  INDEX_ONLY_SETTINGS,
   MIGRATION_SETTINGS,
   OPERATOR_SETTINGS,
   startupOptions,
-  WRITER_SETTINGS,
 } from './session-settings.ts';
 import type { SessionSettings } from './session-settings.ts';
 
@@ -62,9 +62,9 @@ export function createDatabase(
   };
   // What is always needed stays open, so that nobody else can take the last connections of the server.
   const { writersMax, poolMax } = limits;
-  const writer = open(WRITER_SETTINGS, { min: writersMax, max: writersMax });
+  const writer = open(INDEX_ONLY_SETTINGS, { min: writersMax, max: writersMax });
   const pool = open(BACKGROUND_SETTINGS, { min: 1, max: Math.max(2, Math.ceil(poolMax / 2)) });
-  const reads = open(BACKGROUND_SETTINGS, { min: 1, max: Math.max(2, Math.floor(poolMax / 2)) });
+  const reads = open(INDEX_ONLY_SETTINGS, { min: 1, max: Math.max(2, Math.floor(poolMax / 2)) });
   return {
     writer,
     pool,

@@ -38,8 +38,7 @@ const KEEPALIVE_SETTINGS = {
   tcp_user_timeout: '10s',
 } as const satisfies SessionSettings;
 
-/** For relay, leases, sagas and whatever else works in the background. */
-export const BACKGROUND_SETTINGS = {
+const SERVICE_SETTINGS = {
   ...COMMON_SETTINGS,
   role: SERVICE_ROLE,
   statement_timeout: '5s',
@@ -48,11 +47,22 @@ export const BACKGROUND_SETTINGS = {
 } as const satisfies SessionSettings;
 
 /**
- * For the write path. Its prepared statements live as long as their session and may be planned while the
- * tables are empty, so the planner is offered index scans and nested loops only.
+ * For relay, leases, sagas and whatever else works in the background. A plan is made for each execution:
+ * one that was made while a table was small is not kept.
  */
-export const WRITER_SETTINGS = {
-  ...BACKGROUND_SETTINGS,
+export const BACKGROUND_SETTINGS = {
+  ...SERVICE_SETTINGS,
+  plan_cache_mode: 'force_custom_plan',
+} as const satisfies SessionSettings;
+
+/**
+ * For the write path and for what callers read, where every statement is answered by an index. Prepared
+ * statements live as long as their session and may be planned while the tables are empty, so the planner is
+ * offered index scans and nested loops only.
+ */
+export const INDEX_ONLY_SETTINGS = {
+  ...SERVICE_SETTINGS,
+  plan_cache_mode: 'auto',
   enable_indexscan: 'on',
   enable_nestloop: 'on',
   enable_seqscan: 'off',

@@ -1,5 +1,6 @@
 import type { Pool } from 'pg';
 import { z } from 'zod';
+import { withFreshStatements } from '#src/database/stale-statements.ts';
 import type { EventStore, StoredEvent } from './event-store.ts';
 
 const metadataSchema = z.object({
@@ -46,7 +47,7 @@ export function toStoredEvent(row: EventRow): StoredEvent {
 export function createPostgresEventStore(pool: Pool): EventStore {
   return {
     async readStream(streamId, { category, version, instant } = {}) {
-      const { rows } = await pool.query<EventRow>({
+      const query = {
         name: 'read_stream',
         text: `select ${EVENT_COLUMNS} from events where stream_id = $1
                and ($2::int is null or version <= $2)
@@ -54,7 +55,8 @@ export function createPostgresEventStore(pool: Pool): EventStore {
                and ($4::text is null or $4 = (select category from streams where stream_id = $1))
                order by version`,
         values: [streamId, version ?? null, instant ?? null, category ?? null],
-      });
+      };
+      const { rows } = await withFreshStatements(pool, () => pool.query<EventRow>(query));
       return rows.map(toStoredEvent);
     },
   };

@@ -1,11 +1,12 @@
 import type { Pool, PoolClient } from 'pg';
+import { withFreshStatements } from '#src/database/stale-statements.ts';
 import { withClient } from '#src/database/with-client.ts';
 import { createAnnounceEvents } from './event-schemas.ts';
 import { WriteFailed } from './event-store.ts';
 import type { KeyRef, StoredAnswer, StoredEvent, Unit, UnitStore, Verdict } from './event-store.ts';
 import { EVENT_COLUMNS, toStoredEvent } from './postgres-event-store.ts';
 import type { EventRow } from './postgres-event-store.ts';
-import { isStaleStatement, spoilsConnection, writeFailureOf } from './write-failure.ts';
+import { spoilsConnection, writeFailureOf } from './write-failure.ts';
 
 /**
  * The SQL function that writes a batch, and how to make the arguments that only its owner knows. It is
@@ -82,32 +83,27 @@ function callOf(name: string, count: number): string {
   return `select unit, verdict from ${name}(${parameters.join(', ')})`;
 }
 
-/**
- * Tries again while connections hold statements of an earlier schema: each of them is closed, and a new
- * one has none.
- * @throws WriteFailed, which tells what is known of what was asked
- */
+/** @throws WriteFailed, which tells what is known of what was asked */
 async function withWriter<Result>(
   pool: Pool,
   use: (client: PoolClient) => Promise<Result>,
 ): Promise<Result> {
-  for (let staleMax = pool.options.max; ; staleMax -= 1) {
-    let isConnected = false;
-    try {
-      return await withClient(
-        pool,
-        (client) => {
-          isConnected = true;
-          return use(client);
-        },
-        spoilsConnection,
-      );
-    } catch (error) {
-      if (isStaleStatement(error) && staleMax > 0) continue;
-      if (error instanceof WriteFailed) throw error;
-      throw new WriteFailed(isConnected ? writeFailureOf(error) : 'not_applied', error);
-    }
-  }
+  let isConnected = false;
+  const ask = () => {
+    isConnected = false;
+    return withClient(
+      pool,
+      (client) => {
+        isConnected = true;
+        return use(client);
+      },
+      spoilsConnection,
+    );
+  };
+  return withFreshStatements(pool, ask).catch((error: unknown) => {
+    if (error instanceof WriteFailed) throw error;
+    throw new WriteFailed(isConnected ? writeFailureOf(error) : 'not_applied', error);
+  });
 }
 
 type LoadedStream = Readonly<{ category: string; events: StoredEvent[] }>;

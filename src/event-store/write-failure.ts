@@ -1,11 +1,6 @@
 import { DatabaseError } from 'pg';
+import { STALE_STATEMENTS } from '#src/database/stale-statements.ts';
 import type { WriteFailure } from './event-store.ts';
-
-/**
- * The statements that were prepared on this connection are not what they were: a column got another type
- * ("cached plan must not change result type"), or they are not there any more, or twice. Nothing was run.
- */
-const STALE_STATEMENTS = ['0A000', '26000', '42P05'];
 
 /**
  * SQLSTATEs (whole, or a class of two) after which the transaction has surely been rolled back and the
@@ -38,11 +33,6 @@ export function writeFailureOf(error: unknown): WriteFailure {
 export function spoilsConnection(error: unknown): boolean {
   const failure = writeFailureOf(error);
   return failure === 'unknown' || failure === 'not_applied';
-}
-
-/** Whether a new connection would do what this one could not: nothing was run. */
-export function isStaleStatement(error: unknown): boolean {
-  return error instanceof DatabaseError && STALE_STATEMENTS.includes(error.code ?? '');
 }
 
 function isOneOf(codes: ReadonlySet<string>, code: string): boolean {

@@ -1,6 +1,8 @@
 import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
 import { createDatabase } from '#src/database/database.ts';
+import type { EventStore } from '#src/event-store/event-store.ts';
+import { createPostgresEventStore } from '#src/event-store/postgres-event-store.ts';
 import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
 import { appendToOrder, appendUnits } from '#src/orders/order-units.ts';
 import { createTestDatabase } from '#test/support/database.ts';
@@ -27,6 +29,11 @@ describe.skipIf(skipReason('postgres'))('the write path that began on empty tabl
     expect(await tuplesReadPerOrder(database, 'writer')).toBeLessThan(TUPLES_PER_ORDER_MAX);
   });
 
+  test('reads no more for a caller when there are many', async () => {
+    await using database = await createTestDatabase();
+    expect(await tuplesReadPerOrder(database, 'reads')).toBeLessThan(TUPLES_PER_ORDER_MAX);
+  });
+
   test('would load more and more if the planner had its way', async () => {
     await using database = await createTestDatabase();
     expect(await tuplesReadPerOrder(database, 'pool')).toBeGreaterThan(TUPLES_PER_ORDER_MAX);
@@ -43,20 +50,31 @@ describe.skipIf(skipReason('postgres'))('the write path that began on empty tabl
   });
 });
 
-/** With `loader`, each batch is loaded again from one of the service's pools; written it is from any. */
+/**
+ * With `loader`, each batch is loaded again from one of the service's pools, or read as for callers; written
+ * it is from any.
+ */
 async function tuplesReadPerOrder(
   database: TestDatabase,
-  loader?: 'writer' | 'pool',
+  loader?: 'writer' | 'pool' | 'reads',
 ): Promise<number> {
   const service = createDatabase(database.url, { writersMax: 1, poolMax: 2 }, () => {});
   const store = createPostgresUnitStore(service.pool, appendUnits);
-  const loads = loader && createPostgresUnitStore(service[loader], appendUnits);
+  const loads =
+    loader && loader !== 'reads' && createPostgresUnitStore(service[loader], appendUnits);
+  const { readStream } = createPostgresEventStore(service.reads.pool);
+  if (loader === 'reads') {
+    await store.write([placeOrder().unit]);
+    await database.query('analyze events');
+    await readMany(readStream);
+  }
   for (let batch = 0; batch < BATCHES; batch += 1) {
     const orders = Array.from({ length: BATCH }, placeOrder);
     await store.write(orders.map(({ unit }) => unit));
     const ids = orders.map(({ orderId }) => orderId);
     const keys = orders.map(({ unit }) => unit.answer.ref);
-    const loaded = await loads?.load(ids, keys);
+    if (loader === 'reads') for (const id of ids) expect(await readStream(id)).toHaveLength(1);
+    const loaded = loads ? await loads.load(ids, keys) : undefined;
     expect(loaded?.stream(ids[0]!).length ?? 1).toBe(1);
     expect(loaded?.answer(keys[0]!) ?? { status: 201 }).toMatchObject({ status: 201 });
   }
@@ -67,6 +85,11 @@ async function tuplesReadPerOrder(
        + (select sum(idx_tup_read) from pg_stat_user_indexes) as tuples from pg_stat_user_tables`,
   );
   return Number(row!.tuples) / (BATCHES * BATCH);
+}
+
+/** Of a table of one row. A prepared statement has its plan for good after five executions. */
+async function readMany(readStream: EventStore['readStream']): Promise<void> {
+  for (let read = 0; read < 10; read += 1) expect(await readStream(uuidv7())).toEqual([]);
 }
 
 async function hasNoSession(database: TestDatabase): Promise<boolean> {

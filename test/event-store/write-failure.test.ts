@@ -15,6 +15,8 @@ describe('what an error says about its transaction', () => {
     ['53100', 'not_applied', 'the disk is full'],
     ['57014', 'not_applied', 'the statement took too long'],
     ['25006', 'not_applied', 'the server takes no writes'],
+    ['0A000', 'not_applied', 'a prepared statement has another result type by now'],
+    ['26000', 'not_applied', 'a prepared statement is not there any more'],
     ['40P01', 'contended', 'a deadlock'],
     ['55P03', 'contended', 'a lock took too long'],
     ['23514', 'refused', 'a check failed'],
