@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { KafkaMessage } from 'kafkajs';
+import { readKafkaConfig } from '#src/config.ts';
 import { createKafkaClient } from '#src/outbox/kafka-client.ts';
 import { printable } from '#src/printable.ts';
 import { folders } from './folders.ts';
@@ -11,9 +12,9 @@ const USAGE = `npm run tail                     every event, from the first one 
 npm run tail -- --new            only those that arrive from now on
 npm run tail -- --order <id>     those of one order`;
 
-const { KAFKA_BROKERS, KAFKA_TOPIC: topic = 'order.events' } = process.env;
 const options = readOptions();
-const brokers = KAFKA_BROKERS ? KAFKA_BROKERS.split(',') : await localBrokers();
+const { KAFKA_BROKERS, KAFKA_TOPIC: topic } = readSettings();
+const brokers = KAFKA_BROKERS.length > 0 ? KAFKA_BROKERS : await localBrokers();
 if (brokers.length === 0) {
   giveUp('There is no broker to read from: run npm start first, or set KAFKA_BROKERS=host:port.');
 }
@@ -32,6 +33,14 @@ function readOptions() {
     return values;
   } catch (error) {
     return giveUp(`${error instanceof Error ? error.message : String(error)}\n\n${USAGE}`);
+  }
+}
+
+function readSettings() {
+  try {
+    return readKafkaConfig(process.env);
+  } catch (error) {
+    return giveUp(error instanceof Error ? error.message : String(error));
   }
 }
 

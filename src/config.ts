@@ -1,3 +1,4 @@
+import { accessSync, constants } from 'node:fs';
 import { z } from 'zod';
 
 const PORT_MAX = 65_535;
@@ -30,6 +31,24 @@ const URL_PARAMETERS: readonly string[] = [
   'sslcert',
   'sslkey',
 ];
+const URL_FILES: ReadonlySet<string> = new Set(['sslrootcert', 'sslcert', 'sslkey']);
+const namesHost = (url: string) => {
+  const parsed = URL.parse(url);
+  return parsed === null || parsed.hostname !== '' || Boolean(parsed.searchParams.get('host'));
+};
+/** The files that the URL names and that this process cannot read. */
+const unreadableFiles = (url: string) =>
+  [...(URL.parse(url)?.searchParams ?? [])].filter(
+    ([name, path]) => URL_FILES.has(name) && !isReadable(path),
+  );
+const isReadable = (path: string) => {
+  try {
+    accessSync(path, constants.R_OK);
+    return true;
+  } catch {
+    return false;
+  }
+};
 const parametersOf = (url: string) => [...(URL.parse(url)?.searchParams.keys() ?? [])];
 /** What RFC 6750 lets a bearer token be made of. */
 const apiKey = z
@@ -55,6 +74,12 @@ const settings = {
     .url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' })
     .refine((url) => parametersOf(url).every((name) => URL_PARAMETERS.includes(name)), {
       error: `may hold ${URL_PARAMETERS.join(', ')} in its query, nothing else`,
+    })
+    .refine(namesHost, 'must name a host: postgres://user:password@host:port/database')
+    .superRefine((url, context) => {
+      for (const [name, path] of unreadableFiles(url)) {
+        context.addIssue(`names a file that cannot be read: ${name}=${path}`);
+      }
     })
     .describe('Postgres to keep orders in, as postgres://user:password@host:port/database.'),
   DATABASE_POOL_MAX: count(2, 100)
@@ -137,6 +162,11 @@ const schema = z
 /** The environment variables that the service reads. */
 export const settingNames: readonly string[] = Object.keys(settings);
 
+const kafkaSchema = z.object({
+  KAFKA_BROKERS: settings.KAFKA_BROKERS,
+  KAFKA_TOPIC: settings.KAFKA_TOPIC,
+});
+
 /** The settings of one process, checked. */
 export type Config = Readonly<z.infer<typeof schema>>;
 
@@ -151,15 +181,26 @@ export class ConfigInvalid extends Error {
   }
 }
 
+type Environment = Readonly<Record<string, string | undefined>>;
+
 /**
  * Reads settings from environment variables. An empty variable counts as unset.
  * @throws ConfigInvalid with all that is wrong at once
  */
-export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
+export function readConfig(env: Environment): Config {
+  return read(schema, env);
+}
+
+/** The same for what only reads the topic. @throws ConfigInvalid */
+export function readKafkaConfig(env: Environment): z.infer<typeof kafkaSchema> {
+  return read(kafkaSchema, env);
+}
+
+function read<Settings>(from: z.ZodType<Settings>, env: Environment): Settings {
   const given = Object.fromEntries(
     Object.keys(settings).flatMap((name) => (env[name] ? [[name, env[name]]] : [])),
   );
-  const result = schema.safeParse(given);
+  const result = from.safeParse(given);
   if (result.success) return result.data;
   throw new ConfigInvalid(
     result.error.issues.map(({ path, message }) => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { ConfigInvalid, describeConfig, readConfig } from '#src/config.ts';
+import { ConfigInvalid, describeConfig, readConfig, readKafkaConfig } from '#src/config.ts';
 
 const DATABASE_URL = 'postgres://user:password@host:5432/database';
 
@@ -7,7 +7,7 @@ describe('the URL of the database', () => {
   test.each([
     DATABASE_URL,
     'postgresql://host/database',
-    `${DATABASE_URL}?sslmode=verify-full&sslrootcert=/etc/ca.pem`,
+    `${DATABASE_URL}?sslmode=verify-full&sslrootcert=${import.meta.filename}`,
     'postgres:///database?host=/run/postgresql',
   ])('may say where it is and how to trust it: %s', (url) => {
     expect(readConfig({ DATABASE_URL: url }).DATABASE_URL).toBe(url);
@@ -24,6 +24,21 @@ describe('the URL of the database', () => {
   ])('may not set the sessions, which the service sets itself: ?%s', (query) => {
     expect(problemsOf({ DATABASE_URL: `${DATABASE_URL}?${query}` })).toEqual([
       expect.stringMatching(/^DATABASE_URL: may hold host, port, ssl.* in its query, nothing else/),
+    ]);
+  });
+
+  test.each(['postgres:secret', 'postgres:///database', 'postgresql:user@host/database'])(
+    'names a host, not %s',
+    (url) => {
+      expect(problemsOf({ DATABASE_URL: url })).toEqual([
+        expect.stringMatching(/^DATABASE_URL: must name a host/),
+      ]);
+    },
+  );
+
+  test.each(['sslrootcert', 'sslcert', 'sslkey'])('names a %s that can be read', (name) => {
+    expect(problemsOf({ DATABASE_URL: `${DATABASE_URL}?${name}=/nowhere/ca.pem` })).toEqual([
+      `DATABASE_URL: names a file that cannot be read: ${name}=/nowhere/ca.pem`,
     ]);
   });
 
@@ -55,6 +70,14 @@ describe('the brokers', () => {
     expect(readConfig({ DATABASE_URL, KAFKA_BROKERS }).KAFKA_BROKERS).toEqual(
       KAFKA_BROKERS.split(','),
     );
+  });
+
+  test.each(['a:1, b:2', 'a:1,b:2,', ' a:1 ,, b:2 '])('may be spaced: %j', (KAFKA_BROKERS) => {
+    expect(readConfig({ DATABASE_URL, KAFKA_BROKERS }).KAFKA_BROKERS).toEqual(['a:1', 'b:2']);
+    expect(readKafkaConfig({ KAFKA_BROKERS })).toEqual({
+      KAFKA_BROKERS: ['a:1', 'b:2'],
+      KAFKA_TOPIC: 'order.events',
+    });
   });
 
   test.each(['kafka', 'kafka:0', 'kafka:65536', 'kafka:99999', '::1:9092', 'a:1,b'])(

@@ -1,6 +1,7 @@
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import type { ISocketFactoryArgs } from 'kafkajs';
+import { toHost } from './broker-address.ts';
 
 const KEEP_ALIVE_DELAY_MS = 10_000;
 
@@ -15,7 +16,7 @@ export function createCuttableSockets() {
   return {
     open: ({ host, port, onConnect }: ISocketFactoryArgs): Socket => {
       if (isCut) throw new Error('the connection was cut');
-      const socket = connect({ host, port, noDelay: true }, onConnect);
+      const socket = connect({ host: toHost(host), port, noDelay: true }, onConnect);
       socket.setKeepAlive(true, KEEP_ALIVE_DELAY_MS);
       sockets.add(socket);
       socket.once('close', () => sockets.delete(socket));

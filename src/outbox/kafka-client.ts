@@ -2,6 +2,7 @@ import { Kafka, logLevel } from 'kafkajs';
 import RequestQueue from 'kafkajs/src/network/requestQueue/index.js';
 import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
 import type { Logger } from 'pino';
+import { toKafkaAddress } from './broker-address.ts';
 import { createCuttableSockets } from './cuttable-sockets.ts';
 
 const CONNECTION_TIMEOUT_MS = 3_000;
@@ -23,7 +24,7 @@ export function createKafkaClient(
   const sockets = createCuttableSockets();
   const kafka = new Kafka({
     clientId: 'order-service',
-    brokers: [...brokers],
+    brokers: brokers.map(toKafkaAddress),
     connectionTimeout: CONNECTION_TIMEOUT_MS,
     requestTimeout: requestTimeoutMs,
     retry: RETRY,

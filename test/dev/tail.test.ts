@@ -21,7 +21,11 @@ describe.skipIf(skipReason('kafka'))('npm run tail', () => {
       process.execPath,
       [join(folders.root, 'dev/tail.ts'), '--order', 'order-1'],
       {
-        env: { ...process.env, KAFKA_BROKERS: topic.brokers.join(','), KAFKA_TOPIC: topic.name },
+        env: {
+          ...process.env,
+          KAFKA_BROKERS: ` ${topic.brokers.join(', ')} ,`,
+          KAFKA_TOPIC: topic.name,
+        },
         stdio: ['ignore', 'pipe', 'inherit'],
       },
     );

@@ -1,7 +1,11 @@
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
 import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
 import { describe, expect, test } from 'vitest';
 // Mends kafkajs as it is loaded.
-import '#src/outbox/kafka-client.ts';
+import { createKafkaClient } from '#src/outbox/kafka-client.ts';
+import { skipReason } from '#test/support/infra.ts';
+import { createTestTopic } from '#test/support/kafka.ts';
 
 /**
  * What a Kafka 4.3 of two brokers, one of them killed, says of all its topics, in version 6: partition 1
@@ -45,5 +49,26 @@ describe('what kafkajs hears of topics', () => {
     await expect(parse({ topicMetadata: [unknownTopic] })).rejects.toMatchObject({
       type: 'UNKNOWN_TOPIC_OR_PARTITION',
     });
+  });
+});
+
+describe.skipIf(skipReason('kafka'))('a broker', () => {
+  test('may be named by an IPv6 address', async () => {
+    await using topic = await createTestTopic();
+    const [host = '', port = ''] = topic.brokers[0]?.split(':') ?? [];
+    const server = createServer((socket) => {
+      const upstream = connect(Number(port), host);
+      for (const each of [socket, upstream]) each.on('error', () => {});
+      socket.pipe(upstream).pipe(socket);
+    }).listen(0, '::1');
+    await once(server, 'listening');
+    const address = server.address();
+    const listening = typeof address === 'object' ? address?.port : undefined;
+    const { kafka, cut } = createKafkaClient([`[::1]:${listening}`], { debug: () => {} });
+    const admin = kafka.admin();
+    await admin.connect();
+    expect(await admin.listTopics()).toContain(topic.name);
+    cut();
+    server.close();
   });
 });
