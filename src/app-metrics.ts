@@ -71,11 +71,14 @@ export function watchGauges(metrics: Metrics, watched: Watched): void {
   const { commit, relay, sagas, database } = watched;
   const { pool } = database;
   metrics.watch('orders_command_queue_length', commit.waiting);
-  metrics.watchEach('orders_saga_instances', () => countLiveSagas(pool, sagas));
-  metrics.watch('orders_saga_oldest_nonterminal_age_seconds', () => oldestLiveAgeSeconds(pool));
+  const inTurn = createTurns();
   metrics.watch('orders_db_oldest_transaction_age_seconds', () =>
-    oldestTransactionAgeSeconds(pool),
+    inTurn(() => oldestTransactionAgeSeconds(pool)),
   );
+  metrics.watch('orders_saga_oldest_nonterminal_age_seconds', () =>
+    inTurn(() => oldestLiveAgeSeconds(pool)),
+  );
+  metrics.watchEach('orders_saga_instances', () => inTurn(() => countLiveSagas(pool, sagas)));
   metrics.watchEach('orders_lease_held', () => {
     const { mode } = relay.status();
     return { [RELAY_LEASE]: mode === 'leading' || mode === 'stopped' ? 1 : 0 };
@@ -83,6 +86,16 @@ export function watchGauges(metrics: Metrics, watched: Watched): void {
   watchOutbox(metrics, watched);
   metrics.watch('orders_db_sessions_given_up', database.givenUpSessions);
   watchPools(metrics, database);
+}
+
+/** Runs what it is given one after the other: a scrape takes one connection from the relay and the sagas. */
+function createTurns() {
+  let previous: Promise<unknown> = Promise.resolve();
+  return <T>(ask: () => Promise<T>): Promise<T> => {
+    const asked = previous.then(ask, ask);
+    previous = asked;
+    return asked;
+  };
 }
 
 function watchOutbox(metrics: Metrics, { outbox, topic }: Pick<Watched, 'outbox' | 'topic'>): void {

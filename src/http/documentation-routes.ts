@@ -4,10 +4,11 @@ import { z } from 'zod';
 
 import { buildAsyncApi } from './asyncapi.ts';
 import type { ChannelSpec } from './asyncapi.ts';
+import { bodyETag } from './entity-tags.ts';
 import { documentationPage, eventsPage, problemsPage, startScript } from './documentation-pages.ts';
 import { allProblemKinds, buildOpenApi } from './openapi.ts';
 import { route } from './route.ts';
-import type { AnswerHeaders, Route } from './route.ts';
+import type { AnswerHeaders, ReadyAnswer, Route } from './route.ts';
 
 const HTML = 'text/html; charset=utf-8';
 const SCRIPT = 'text/javascript; charset=utf-8';
@@ -36,22 +37,22 @@ const PAGE_HEADERS: AnswerHeaders = {
  */
 export function documentationRoutes(routes: readonly Route[], channel: ChannelSpec): Route[] {
   const openApi: Route = openApiRoute(() => document);
-  const asyncApi = asyncApiRoute(JSON.stringify(buildAsyncApi(channel)));
+  const asyncApi = asyncApiRoute(ready(JSON.stringify(buildAsyncApi(channel))));
   const described = [...routes, openApi, asyncApi];
-  const document = JSON.stringify(buildOpenApi(described));
+  const document = ready(JSON.stringify(buildOpenApi(described)));
   return [
     openApi,
     asyncApi,
     page('/docs', 'docs', documentationPage()),
     page('/docs/events', 'docsEvents', eventsPage(channel)),
     page('/docs/problems', 'docsProblems', problemsPage(allProblemKinds(described))),
-    file('start.js', 'docsStart', SCRIPT, async () => startScript()),
-    file('swagger-ui-bundle.js', 'docsScript', SCRIPT, fromPackage('swagger-ui-bundle.js')),
-    file('swagger-ui.css', 'docsStyle', STYLE, fromPackage('swagger-ui.css')),
+    page('/docs/start.js', 'docsStart', startScript(), SCRIPT),
+    file('swagger-ui-bundle.js', 'docsScript', SCRIPT),
+    file('swagger-ui.css', 'docsStyle', STYLE),
   ];
 }
 
-function openApiRoute(document: () => string): Route {
+function openApiRoute(document: () => ReadyAnswer): Route {
   return route({
     method: 'GET',
     path: '/openapi.json',
@@ -59,11 +60,11 @@ function openApiRoute(document: () => string): Route {
     tag: 'Documentation',
     summary: 'This document',
     answers: { 200: { description: 'OpenAPI 3.1.', schema: z.looseObject({}) } },
-    handle: async () => ({ status: 200, text: document() }),
+    handle: async () => document(),
   });
 }
 
-function asyncApiRoute(document: string): Route {
+function asyncApiRoute(document: ReadyAnswer): Route {
   return route({
     method: 'GET',
     path: '/asyncapi.json',
@@ -71,28 +72,36 @@ function asyncApiRoute(document: string): Route {
     tag: 'Documentation',
     summary: 'What the service publishes to Kafka',
     answers: { 200: { description: 'AsyncAPI 3.0.', schema: z.looseObject({}) } },
-    handle: async () => ({ status: 200, text: document }),
+    handle: async () => document,
   });
 }
 
-function page(path: string, operationId: string, html: string): Route {
-  return hiddenRoute(path, operationId, HTML, async () => html);
+function page(path: string, operationId: string, text: string, contentType = HTML): Route {
+  const answer = ready(text, contentType);
+  return hiddenRoute(path, operationId, contentType, async () => answer);
 }
 
-function file(
-  name: string,
-  operationId: string,
-  contentType: string,
-  content: () => Promise<string | Buffer>,
-): Route {
-  return hiddenRoute(`/docs/${name}`, operationId, contentType, content);
+/** Reads a file of Swagger UI when it is first asked for, and keeps it with its tag. */
+function file(name: string, operationId: string, contentType: string): Route {
+  let read: Promise<ReadyAnswer> | undefined;
+  return hiddenRoute(
+    `/docs/${name}`,
+    operationId,
+    contentType,
+    () => (read ??= readFromPackage(name, contentType)),
+  );
+}
+
+async function readFromPackage(name: string, contentType: string): Promise<ReadyAnswer> {
+  const url = new URL(import.meta.resolve(`swagger-ui-dist/${name}`));
+  return ready(await readFile(url), contentType);
 }
 
 function hiddenRoute(
   path: string,
   operationId: string,
   contentType: string,
-  content: () => Promise<string | Buffer>,
+  handle: () => Promise<ReadyAnswer>,
 ): Route {
   return route({
     method: 'GET',
@@ -103,17 +112,13 @@ function hiddenRoute(
     quiet: true,
     hidden: true,
     answers: { 200: { description: 'A page, or what it needs.', schema: z.string(), contentType } },
-    handle: async () => ({
-      status: 200,
-      text: await content(),
-      contentType,
-      headers: PAGE_HEADERS,
-    }),
+    handle,
   });
 }
 
-/** Reads a file of Swagger UI when it is first asked for, and keeps it. */
-function fromPackage(name: string): () => Promise<Buffer> {
-  let read: Promise<Buffer> | undefined;
-  return () => (read ??= readFile(new URL(import.meta.resolve(`swagger-ui-dist/${name}`))));
+/** An answer that stays the same: its bytes and its tag are made once. A page has the headers of one. */
+function ready(content: string | Buffer, contentType?: string): ReadyAnswer {
+  const text = Buffer.from(content);
+  const headers = { ...(contentType !== undefined && PAGE_HEADERS), etag: bodyETag(text) };
+  return { status: 200, text, ...(contentType !== undefined && { contentType }), headers };
 }

@@ -1,12 +1,14 @@
 import { z } from 'zod';
 
+import { bodyETag } from './entity-tags.ts';
+import { keepForAMoment } from './keep-for-a-moment.ts';
 import type { Metrics } from './metrics.ts';
 import { route } from './route.ts';
 import type { Route } from './route.ts';
 
 const CHECK_TIMEOUT_MS = 2_000;
-/** Probes of many balancers cost one check a second. */
-const CHECK_KEPT_MS = 1_000;
+/** Probes of many balancers cost one check a second, and scrapes of many collectors one reading. */
+const KEPT_MS = 1_000;
 
 /** What the service found about itself. `details` are shown as they are: nothing secret in them. */
 export type Health = Readonly<{ ready: boolean; details: Readonly<Record<string, unknown>> }>;
@@ -24,7 +26,10 @@ const readiness = z
 
 /** GET /livez, /readyz and /metrics. */
 export function healthRoutes({ check, isDraining, metrics }: HealthDependencies): Route[] {
-  const latest = keepForAMoment(() => inTime(check));
+  // One check at a time, also while one hangs for longer than anybody waits for it.
+  const checkAlone = keepForAMoment(async () => check(), 0);
+  const latest = keepForAMoment(() => inTime(checkAlone), KEPT_MS);
+  const exposition = keepForAMoment(() => expose(metrics), KEPT_MS);
   return [
     route({
       method: 'GET',
@@ -64,6 +69,7 @@ export function healthRoutes({ check, isDraining, metrics }: HealthDependencies)
       operationId: 'metrics',
       tag: 'Health',
       summary: 'Metrics for Prometheus',
+      description: 'Read at most once a second, whoever asks.',
       quiet: true,
       answers: {
         200: {
@@ -72,11 +78,7 @@ export function healthRoutes({ check, isDraining, metrics }: HealthDependencies)
           contentType: 'text/plain',
         },
       },
-      handle: async () => ({
-        status: 200,
-        text: await metrics.text(),
-        contentType: metrics.contentType,
-      }),
+      handle: exposition,
     }),
   ];
 }
@@ -99,13 +101,8 @@ function unready(reason: string): Health {
   return { ready: false, details: { reason } };
 }
 
-function keepForAMoment(ask: () => Promise<Health>): () => Promise<Health> {
-  let kept: Readonly<{ until: number; answer: Promise<Health> }> | undefined;
-  return () => {
-    const now = performance.now();
-    if (kept === undefined || now >= kept.until) {
-      kept = { until: now + CHECK_KEPT_MS, answer: ask() };
-    }
-    return kept.answer;
-  };
+async function expose({ contentType, text }: Pick<Metrics, 'contentType' | 'text'>) {
+  const exposition = Buffer.from(await text());
+  const headers = { etag: bodyETag(exposition) };
+  return { status: 200 as const, text: exposition, contentType, headers };
 }

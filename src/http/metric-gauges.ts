@@ -1,7 +1,9 @@
 import { Counter, Gauge } from 'prom-client';
 import type { Registry } from 'prom-client';
 
-/** A scrape never waits longer for one gauge; it then says NaN. */
+import { keepForAMoment } from './keep-for-a-moment.ts';
+
+/** A scrape never waits longer for one gauge; it then says NaN, and does not ask again meanwhile. */
 const READ_TIMEOUT_MS = 1_000;
 
 /** What can be read at any time, and what it means. */
@@ -44,11 +46,12 @@ export function watch(
   name: GaugeName,
   read: () => number | Promise<number>,
 ): void {
+  const latest = keepForAMoment(async () => read(), 0);
   const gauge: Gauge = new Gauge({
     name,
     help: gauges[name],
     registers: [registry],
-    collect: async () => gauge.set(await readInTime(read, Number.NaN)),
+    collect: async () => gauge.set(await readInTime(latest, Number.NaN)),
   });
 }
 
@@ -72,13 +75,14 @@ export function watchEach(
   read: () => Readings | Promise<Readings>,
 ): void {
   const [labelNames, help] = labelledGauges[name];
+  const latest = keepForAMoment(async () => read(), 0);
   const gauge: Gauge = new Gauge({
     name,
     help,
     labelNames: [...labelNames],
     registers: [registry],
     collect: async () => {
-      const readings = await readInTime(read, {});
+      const readings = await readInTime(latest, {});
       gauge.reset();
       for (const [labels, value] of flatten(readings)) gauge.labels(...labels).set(value);
     },
@@ -91,7 +95,7 @@ function flatten(readings: Readings, outer: readonly string[] = []): [string[], 
   );
 }
 
-async function readInTime<T>(read: () => T | Promise<T>, otherwise: T): Promise<T> {
+async function readInTime<T>(read: () => Promise<T>, otherwise: T): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<T>((resolve) => {
     timer = setTimeout(resolve, READ_TIMEOUT_MS, otherwise);

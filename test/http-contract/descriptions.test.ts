@@ -140,7 +140,12 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
     const order = await api.placeOrder();
     await api.ship(await api.pay(order));
     await api.send('cancel', order.orderId, { reason: 'late' });
-    const { text, headers } = await api.request('GET', '/metrics');
+    // What was read a moment ago is told again.
+    const { text, headers } = await eventually(async () => {
+      const latest = await api.request('GET', '/metrics');
+      expect(latest.text).toContain('command="CancelOrder"');
+      return latest;
+    });
     expect(headers['content-type']).toMatch(/^text\/plain/);
     for (const name of [
       'http_server_request_duration_seconds_count',

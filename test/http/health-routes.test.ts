@@ -88,6 +88,27 @@ describe('/readyz', () => {
 });
 
 describe('/metrics', () => {
+  test('is read once for many that ask together, and for a moment after', async () => {
+    const metrics = createMetrics();
+    const text = vi.fn<() => Promise<string>>(() => metrics.text());
+    await using server = serverWith({ metrics: { contentType: metrics.contentType, text } });
+    const ask = () => server.app.inject('/metrics');
+    const answers = await Promise.all(Array.from({ length: 50 }, ask));
+    answers.push(await ask());
+    expect(new Set(answers.map(({ body }) => body)).size).toBe(1);
+    expect(text).toHaveBeenCalledTimes(1);
+  });
+
+  test('has what fails read again at once', async () => {
+    const metrics = createMetrics();
+    const text = vi
+      .fn<() => Promise<string>>(() => metrics.text())
+      .mockRejectedValueOnce(new Error('away'));
+    await using server = serverWith({ metrics: { contentType: metrics.contentType, text } });
+    expect((await server.app.inject('/metrics')).statusCode).toBe(500);
+    expect((await server.app.inject('/metrics')).statusCode).toBe(200);
+  });
+
   test('is the Prometheus text', async () => {
     await using server = serverWith({});
     const answer = await server.app.inject('/metrics');

@@ -77,6 +77,18 @@ describe('the metrics', () => {
     expect(text).toContain('nodejs_eventloop_lag_seconds');
   });
 
+  test('do not ask again for a gauge that still hangs', async () => {
+    const metrics = createMetrics();
+    let asked = 0;
+    metrics.watch('orders_db_oldest_transaction_age_seconds', () => {
+      asked += 1;
+      return new Promise(() => undefined);
+    });
+    await metrics.text();
+    expect(await metrics.text()).toMatch(/^orders_db_oldest_transaction_age_seconds nan$/im);
+    expect(asked).toBe(1);
+  });
+
   test('tell of the process', async () => {
     const text = await createMetrics().text();
     expect(text).toMatch(/^process_resident_memory_bytes \d+$/m);

@@ -7,7 +7,7 @@ import { createMetrics } from '#src/http/metrics.ts';
 import { allProblemKinds, buildOpenApi } from '#src/http/openapi.ts';
 import { problemKinds } from '#src/http/problem-kinds.ts';
 import { route } from '#src/http/route.ts';
-import type { Route } from '#src/http/route.ts';
+import type { Answer, Route } from '#src/http/route.ts';
 import { sampleChannel, sampleRoutes, sampleServer, THING_ID, thingBusy } from './sample-server.ts';
 
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
@@ -322,6 +322,30 @@ describe('the pages', () => {
       }
     },
   );
+
+  test('and documents are made once, with their tags, not for every request', async () => {
+    const made = new Map<string, Answer[]>();
+    const routes = allRoutes()
+      .filter(({ tag }) => tag === 'Documentation')
+      .map((route): Route => {
+        const answers: Answer[] = [];
+        made.set(route.path, answers);
+        const answer: Route['answer'] = async (request) => {
+          const given = await route.answer(request);
+          answers.push(given);
+          return given;
+        };
+        return Object.assign({}, route, { answer });
+      });
+    await using server = sampleServer({ routes });
+    expect(made.size).toBeGreaterThan(5);
+    for (const [path, answers] of made) {
+      const { headers } = await server.app.inject(path);
+      await server.app.inject(path);
+      expect(answers[1]).toBe(answers[0]);
+      expect(answers[0]?.headers?.['etag']).toBe(headers['etag']);
+    }
+  });
 
   test('has styles that load nothing from elsewhere', async () => {
     await using server = sampleServer({ routes: allRoutes() });
