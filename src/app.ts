@@ -158,7 +158,13 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
     routes,
     orderMessageChannel(config.KAFKA_TOPIC, newTopic(config)),
   );
-  return createServer({ log, metrics, isDraining, routes: [...routes, ...documentation] });
+  return createServer({
+    log,
+    metrics,
+    isDraining,
+    routes: [...routes, ...documentation],
+    limits: { connectionsMax: config.CONNECTIONS_MAX, heldBytesMax: config.REQUEST_BYTES_MAX },
+  });
 }
 
 function createCommit(

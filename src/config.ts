@@ -66,6 +66,14 @@ const onOff = z.enum(['on', 'off']).transform((value) => value === 'on');
 const settings = {
   HOST: z.string().min(1).default('127.0.0.1').describe('Address to listen on.'),
   PORT: count(0, PORT_MAX).default(3000).describe('Port to listen on; 0 takes any free one.'),
+  CONNECTIONS_MAX: count(10, 100_000)
+    .default(4000)
+    .describe(
+      'Connections of callers at once; past it an idle one is closed, or the new one gets 503.',
+    ),
+  REQUEST_BYTES_MAX: count(1_048_576, 17_179_869_184)
+    .default(33_554_432)
+    .describe('Bytes of request bodies held at once; past it requests are refused with 503.'),
   LOG_LEVEL: z
     .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
     .default('info')

@@ -1,11 +1,11 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
-import { discardBody } from './connections.ts';
+import { discardBody, isBodyComing, isUnasked } from './discard.ts';
 import { bodyETag, entityTags, ifNoneMatchHits } from './entity-tags.ts';
-import { problemKinds } from './problem-kinds.ts';
 import { PROBLEM_MEDIA_TYPE, problemBody, problemHeaders } from './problem.ts';
 import type { Problem } from './problem.ts';
+import { commonHeaders } from './response-headers.ts';
 import type { Answer } from './route.ts';
 import { bodyCutShort, internalProblem, toProblem } from './server-errors.ts';
 
@@ -13,31 +13,53 @@ const READS = new Set(['GET', 'HEAD']);
 const JSON_MEDIA_TYPE = 'application/json; charset=utf-8';
 
 export type AnswerSender = Readonly<{
-  /** Sets status and headers; returns the payload, if there is one. */
+  /** Sets status and headers; resolves to the payload, if there is one, once it may be sent. */
   prepare(
     answer: Answer,
     request: FastifyRequest,
     reply: FastifyReply,
-  ): string | Buffer | undefined;
+  ): Promise<string | Buffer | undefined>;
   /** Answers a failure; what is not a Problem is logged here, once, with its stack. */
   sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): void;
 }>;
 
 /** Makes what every answer goes through. While `isLeaving`, callers are asked to reconnect. */
-export function createAnswerSender(log: Logger, isLeaving: () => boolean): AnswerSender {
-  const sendProblem = (problem: Problem, request: FastifyRequest, reply: FastifyReply) => {
-    // Fastify asks to close after any body it refused; one that has arrived whole needs no closing.
-    if (request.raw.complete) reply.removeHeader('connection');
+export function createAnswerSender(
+  log: Logger,
+  bodyBytesMax: number,
+  isLeaving: () => boolean,
+): AnswerSender {
+  const mustDiscard = ({ raw }: FastifyRequest) =>
+    isBodyComing(raw) && !isUnasked(raw, bodyBytesMax);
+  /** A body that goes on and on, or was never asked for, leaves no place to begin the next request. */
+  const isLast = (request: FastifyRequest, reply: FastifyReply) =>
+    isLeaving() || isBodyComing(request.raw) || reply.raw.hasHeader('connection');
+  const sendProblem = async (problem: Problem, request: FastifyRequest, reply: FastifyReply) => {
+    if (mustDiscard(request)) await discardBody(request.raw);
+    if (isLast(request, reply)) reply.header('connection', 'close');
+    // Fastify asks to close after any body that it refused.
+    else reply.removeHeader('connection');
     reply
       .code(problem.status)
-      .headers(commonHeaders(request, PROBLEM_MEDIA_TYPE, isLeaving()))
+      .headers(commonHeaders(request.id, PROBLEM_MEDIA_TYPE, cacheControl(request)))
       .headers(problemHeaders(problem))
       .send(problemBody(problem, request.id));
   };
+  const problemOf = (error: unknown, { id, raw }: FastifyRequest) => {
+    const problem = toProblem(error);
+    if (problem !== undefined) return problem;
+    if (raw.destroyed && !raw.complete) return bodyCutShort();
+    log.error({ err: error, requestId: id }, 'request failed');
+    return internalProblem();
+  };
   return {
-    prepare(answer, request, reply) {
+    async prepare(answer, request, reply) {
+      if (mustDiscard(request)) await discardBody(request.raw);
       const contentType = answer.contentType ?? JSON_MEDIA_TYPE;
-      reply.code(answer.status).headers(commonHeaders(request, contentType, isLeaving()));
+      if (isLast(request, reply)) reply.header('connection', 'close');
+      reply
+        .code(answer.status)
+        .headers(commonHeaders(request.id, contentType, cacheControl(request)));
       if (answer.headers !== undefined) reply.headers(answer.headers);
       const payload = payloadOf(answer);
       if (payload !== undefined && !isKnown(answer, payload, request, reply)) return payload;
@@ -45,17 +67,7 @@ export function createAnswerSender(log: Logger, isLeaving: () => boolean): Answe
       return undefined;
     },
     sendError(error, request, reply) {
-      const problem = toProblem(error);
-      if (problem === undefined && request.raw.destroyed && !request.raw.complete) {
-        sendProblem(bodyCutShort(), request, reply);
-      } else if (problem === undefined) {
-        log.error({ err: error, requestId: request.id }, 'request failed');
-        sendProblem(internalProblem(), request, reply);
-      } else if (problem.kind === problemKinds.bodyTooLarge && !expectsContinue(request)) {
-        discardBody(request.raw, () => sendProblem(problem, request, reply));
-      } else {
-        sendProblem(problem, request, reply);
-      }
+      void sendProblem(problemOf(error, request), request, reply);
     },
   };
 }
@@ -80,24 +92,6 @@ function isKnown(
   return true;
 }
 
-/** The caller told the length and holds the body back until it is asked: nothing to discard. */
-function expectsContinue(request: FastifyRequest): boolean {
-  const { expect, 'content-length': length } = request.headers;
-  return expect !== undefined && length !== undefined;
-}
-
-/** An API answer is for its caller only, is not a page, and says which request it answers. */
-function commonHeaders(
-  { id, method }: FastifyRequest,
-  contentType: string,
-  isLeaving: boolean,
-): Record<string, string> {
-  const headers = {
-    'content-type': contentType,
-    'cache-control': READS.has(method) ? 'private, no-cache' : 'no-store',
-    'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
-    'x-content-type-options': 'nosniff',
-    'x-request-id': id,
-  };
-  return isLeaving ? { ...headers, connection: 'close' } : headers;
+function cacheControl({ method }: FastifyRequest): string {
+  return READS.has(method) ? 'private, no-cache' : 'no-store';
 }

@@ -2,76 +2,166 @@ import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 
-import { problemKinds } from './problem-kinds.ts';
-import { PROBLEM_MEDIA_TYPE, Problem, problemBody } from './problem.ts';
+import { fail, isOverdue, isSilent, openConnection, receive, refuse } from './connection.ts';
+import type {
+  Connection,
+  ConnectionEvents,
+  ConnectionFault,
+  ConnectionTimes,
+  Handle,
+} from './connection.ts';
+import { isUnasked } from './discard.ts';
+import { connectRefused, overloaded } from './server-errors.ts';
 
-const DISCARD_BYTES_MAX = 16 * 1024 * 1024;
-const DISCARD_TIME_MS_MAX = 5_000;
+/** What peers may hold of one process, all together and on each connection. */
+export type ConnectionLimits = ConnectionTimes &
+  Readonly<{
+    /** Past it the connection that has been idle longest is closed, or else the new one hears 503. */
+    connectionsMax: number;
+    /** Requests of one connection that are not answered yet; after them the connection is closed. */
+    pipelinedMax: number;
+    bodyBytesMax: number;
+    /** Bodies of all requests that are not answered yet, together. */
+    heldBytesMax: number;
+    /** How long a closing server waits for requests under way before it cuts their connections. */
+    closeTimeoutMs: number;
+  }>;
 
-/**
- * Reads the rest of a body that nobody wants, within bounds: closing a socket with unread data
- * resets it, and the caller would never see the answer.
- */
-export function discardBody(request: IncomingMessage, then: () => void): void {
-  let bytesLeft = DISCARD_BYTES_MAX;
-  const finish = () => {
-    clearTimeout(timer);
-    request.off('data', count).off('end', finish).off('close', finish);
-    then();
-  };
-  const count = (chunk: Buffer) => {
-    bytesLeft -= chunk.length;
-    if (bytesLeft < 0) finish();
-  };
-  const timer = setTimeout(finish, DISCARD_TIME_MS_MAX);
-  request.on('data', count).on('end', finish).on('close', finish).resume();
-}
+/** All connections of one server. Whatever a peer does or leaves undone, each of them ends. */
+export type Connections = Readonly<{
+  /** Hands the requests of `server` to `handle`, on each connection one after the other. */
+  serve(server: Server, handle: Handle): void;
+  /** To be called for the server's `clientError` event. */
+  clientError(error: Error, socket: Socket): void;
+  /** The id of a request that is being handled; a new one for a request that came without a socket. */
+  idOf(request: IncomingMessage): string;
+  /**
+   * Counts bytes of a body as held until its request has been answered.
+   * @returns false, and counts nothing, when all requests together would hold too much
+   */
+  hold(request: IncomingMessage, bytes: number): boolean;
+  /** The server closes: silent connections end now, and what is left after `closeTimeoutMs`. */
+  startClosing(): void;
+  stop(): void;
+}>;
 
-/**
- * Answers `Expect: 100-continue`: a body that is announced as too large is never asked for. Such a
- * request goes on to `handle`, which refuses it; Node then closes the connection.
- */
-export function answerExpectations(
-  server: Server,
-  bodyBytesMax: number,
-  handle: (request: IncomingMessage, response: ServerResponse) => void,
-): void {
-  server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
-    const problem = new Problem(problemKinds.expectationFailed, {
-      detail:
-        'Only `Expect: 100-continue` is understood here. Send the request without the header.',
-    });
-    const body = problemBody(problem, randomUUID());
-    response.writeHead(problem.status, {
-      'content-type': PROBLEM_MEDIA_TYPE,
-      'content-length': Buffer.byteLength(body),
-      connection: 'close',
-    });
-    response.end(body);
-  });
-  server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
-    const isTooLarge = Number(request.headers['content-length']) > bodyBytesMax;
-    if (!isTooLarge) response.writeContinue();
-    handle(request, response);
-  });
-}
+const SWEEP_MS = 500;
+/** Connections past the limit that can hear 503 at one time; more are closed without a word. */
+const REFUSED_MAX = 256;
 
-/** Ends what would keep a closing server waiting, and whatever is left after `timeoutMs`. */
-export type ConnectionCloser = Readonly<{ start(): void; stop(): void }>;
+/** Makes the keeper of a server's connections; `refused` hears of requests that reached no route. */
+export function createConnections(
+  limits: ConnectionLimits,
+  refused: (fault: ConnectionFault) => void,
+): Connections {
+  const book = createBook(limits, refused);
+  let cut: NodeJS.Timeout | undefined;
+  const sweeper = setInterval(() => {
+    const nowMs = performance.now();
+    for (const connection of book.all()) {
+      if (isOverdue(connection, nowMs)) connection.socket.destroy();
+    }
+  }, SWEEP_MS).unref();
 
-/** Node counts a connection that never sent a byte as busy, so those are remembered here. */
-export function createConnectionCloser(server: Server, timeoutMs: number): ConnectionCloser {
-  const sockets = new Set<Socket>();
-  let timer: NodeJS.Timeout | undefined;
-  server.on('connection', (socket: Socket) => {
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
-  });
   return {
-    start: () => {
-      for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
-      timer = setTimeout(() => server.closeAllConnections(), timeoutMs);
+    serve(server, handle) {
+      server.maxConnections = limits.connectionsMax + REFUSED_MAX;
+      server.on('connection', (socket) => book.accept(socket));
+      server.on('request', book.receiver(handle));
+      server.on('checkExpectation', book.receiver(handle));
+      const askForBody = (request: IncomingMessage, response: ServerResponse) => {
+        if (!isUnasked(request, limits.bodyBytesMax)) response.writeContinue();
+        handle(request, response);
+      };
+      server.on('checkContinue', book.receiver(askForBody));
+      server.on('connect', ({ socket }: IncomingMessage) => {
+        const connection = book.find(socket);
+        // Node has taken its own listeners away.
+        socket.on('error', () => socket.destroy());
+        if (connection === undefined || connection.exchanges.length > 0) socket.destroy();
+        else refuse(connection, connectRefused(), 'CONNECT');
+      });
     },
-    stop: () => clearTimeout(timer),
+    clientError(error, socket) {
+      const connection = book.find(socket);
+      if (connection === undefined) socket.destroy();
+      else fail(connection, error);
+    },
+    idOf: (request) => book.exchangeOf(request)?.id ?? randomUUID(),
+    hold: (request, bytes) => book.hold(request, bytes),
+    startClosing() {
+      book.close();
+      for (const connection of book.all()) {
+        if (isSilent(connection)) connection.socket.destroy();
+      }
+      cut = setTimeout(() => {
+        for (const { socket } of book.all()) socket.destroy();
+      }, limits.closeTimeoutMs);
+    },
+    stop() {
+      clearTimeout(cut);
+      clearInterval(sweeper);
+    },
+  };
+}
+
+/** Which connections there are, which of them are idle, and how much they hold together. */
+function createBook(limits: ConnectionLimits, refused: (fault: ConnectionFault) => void) {
+  const all = new Map<Socket, Connection>();
+  /** The one that has been idle for longest first. */
+  const idle = new Set<Connection>();
+  let heldBytes = 0;
+  let isClosing = false;
+  const events: ConnectionEvents = {
+    refused,
+    idle: (connection) => void idle.add(connection),
+    busy: (connection) => void idle.delete(connection),
+    released: (bytes) => {
+      heldBytes -= bytes;
+    },
+    isClosing: () => isClosing,
+  };
+  const forget = (connection: Connection) => {
+    all.delete(connection.socket);
+    idle.delete(connection);
+  };
+  const exchangeOf = (request: IncomingMessage) => {
+    const current = all.get(request.socket)?.exchanges[0];
+    return current?.request === request ? current : undefined;
+  };
+  return {
+    all: () => all.values(),
+    find: (socket: Socket) => all.get(socket),
+    exchangeOf,
+    accept(socket: Socket) {
+      const isFull = all.size >= limits.connectionsMax;
+      const [longestIdle] = idle;
+      const connection = openConnection(socket, limits, events);
+      all.set(socket, connection);
+      idle.add(connection);
+      socket.once('close', () => forget(connection));
+      if (!isFull) return;
+      if (longestIdle === undefined) {
+        refuse(connection, overloaded('There are too many connections.'), 'CONNECTIONS_MAX');
+      } else {
+        forget(longestIdle);
+        longestIdle.socket.destroy();
+      }
+    },
+    receiver: (handle: Handle) => (request: IncomingMessage, response: ServerResponse) => {
+      const connection = all.get(request.socket);
+      if (connection !== undefined) receive(connection, request, response, handle);
+    },
+    hold(request: IncomingMessage, bytes: number) {
+      const exchange = exchangeOf(request);
+      if (exchange === undefined) return true;
+      if (heldBytes + bytes > limits.heldBytesMax) return false;
+      heldBytes += bytes;
+      exchange.heldBytes += bytes;
+      return true;
+    },
+    close() {
+      isClosing = true;
+    },
   };
 }

@@ -121,6 +121,20 @@ export const problemKinds = {
     title: 'Header fields too large',
     advice: 'Send fewer or shorter headers.',
   },
+  notImplemented: {
+    code: 'not_implemented',
+    status: 501,
+    title: 'Not implemented',
+    advice:
+      'The server does not do this: it is no proxy (CONNECT), and knows no transfer coding but ' +
+      'chunked. Send the request without.',
+  },
+  overloaded: {
+    code: 'overloaded',
+    status: 503,
+    title: 'Too much at once',
+    advice: 'Nothing was written. Repeat the request after Retry-After seconds.',
+  },
   internal: {
     code: 'internal',
     status: 500,

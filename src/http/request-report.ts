@@ -1,6 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
+import type { ConnectionFault } from './connection.ts';
 import { pathOf } from './request-parts.ts';
 import { fastifyPath } from './route.ts';
 import type { Route } from './route.ts';
@@ -9,6 +10,12 @@ const PATH_LENGTH_MAX = 200;
 
 /** Of a request whose answer nobody waited for, as nginx counts it; it is never sent. */
 const LEFT_STATUS = 499;
+
+/** The method of a request that has none that could be read, as OpenTelemetry calls it. */
+const OTHER_METHOD = '_OTHER';
+/** Anybody can send rubbish as fast as the network goes: so many lines of it in each second. */
+const FAULT_LINES_MAX = 10;
+const FAULT_LINES_WINDOW_MS = 1_000;
 
 /** Where the time of a request is counted. `route` is empty when nothing matched. */
 export type RequestMetrics = Readonly<{
@@ -48,5 +55,36 @@ export function createRequestReport(
       else log.info(fields, 'request');
       metrics?.observeRequest(request.method, route?.path ?? '', status, durationMs / 1000);
     });
+  };
+}
+
+/**
+ * Counts each request that reached no route, and logs ten a second at most; the next line says how many
+ * had none (`unlogged`). `reason` is what the parser or the server found.
+ */
+export function createFaultReport(
+  log: Logger,
+  metrics: RequestMetrics | undefined,
+): (fault: ConnectionFault) => void {
+  let windowEndsAtMs = 0;
+  let lines = 0;
+  let unlogged = 0;
+  return ({ requestId, problem: { status, code }, reason }) => {
+    metrics?.observeRequest(OTHER_METHOD, '', status, 0);
+    const nowMs = performance.now();
+    if (nowMs >= windowEndsAtMs) {
+      windowEndsAtMs = nowMs + FAULT_LINES_WINDOW_MS;
+      lines = 0;
+    }
+    if (lines === FAULT_LINES_MAX) {
+      unlogged += 1;
+      return;
+    }
+    lines += 1;
+    log.info(
+      { requestId, status, code, reason, ...(unlogged > 0 && { unlogged }) },
+      'request refused before it was read',
+    );
+    unlogged = 0;
   };
 }

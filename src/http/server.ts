@@ -1,5 +1,5 @@
-import { randomUUID } from 'node:crypto';
-import { METHODS } from 'node:http';
+import { METHODS, createServer as createHttpServer } from 'node:http';
+import type { Server } from 'node:http';
 
 import fastify from 'fastify';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
@@ -8,39 +8,39 @@ import type { Logger } from 'pino';
 import { acceptJsonOnly } from './accept-json.ts';
 import { createAnswerSender } from './answer-sender.ts';
 import type { AnswerSender } from './answer-sender.ts';
-import { answerExpectations, createConnectionCloser } from './connections.ts';
-import { summarise } from './field-errors.ts';
-import { headerFaults } from './header-faults.ts';
+import { createConnections } from './connections.ts';
+import type { ConnectionLimits, Connections } from './connections.ts';
+import { findHeaderFault } from './header-faults.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { Problem } from './problem.ts';
 import { pathOf } from './request-parts.ts';
-import { createRequestReport } from './request-report.ts';
+import { createFaultReport, createRequestReport } from './request-report.ts';
 import type { RequestMetrics, RequestReport } from './request-report.ts';
 import { fastifyPath } from './route.ts';
 import type { Route } from './route.ts';
-import { BODY_BYTES_MAX, answerClientError } from './server-errors.ts';
+import { BODY_BYTES_MAX } from './server-errors.ts';
 
-/** What a caller may take of the server's time and memory. */
-export type ServerLimits = Readonly<{
-  bodyBytesMax: number;
-  /** For the headers to arrive. */
-  headersTimeoutMs: number;
-  /** For a whole request to arrive. */
-  requestTimeoutMs: number;
-  /** For a connection between requests; longer than that of a load balancer in front (60 s). */
-  keepAliveTimeoutMs: number;
-  /** For a connection on which nothing moves. */
-  connectionTimeoutMs: number;
-  /** How long `close()` waits for requests under way before it cuts their connections. */
-  closeTimeoutMs: number;
-}>;
+/** What callers may take of the server's time and memory. */
+export type ServerLimits = ConnectionLimits &
+  Readonly<{
+    /** For a whole request to arrive. */
+    requestTimeoutMs: number;
+    /** For a connection on which nothing moves. */
+    connectionTimeoutMs: number;
+  }>;
 
 const LIMITS: ServerLimits = {
+  connectionsMax: 4_000,
+  pipelinedMax: 32,
   bodyBytesMax: BODY_BYTES_MAX,
+  heldBytesMax: 32 * 1024 * 1024,
   headersTimeoutMs: 10_000,
   requestTimeoutMs: 30_000,
+  // Longer than that of a load balancer in front (60 s).
   keepAliveTimeoutMs: 72_000,
   connectionTimeoutMs: 90_000,
+  responseTimeoutMs: 60_000,
+  lingerTimeoutMs: 2_000,
   closeTimeoutMs: 5_000,
 };
 
@@ -65,57 +65,46 @@ export function createServer(options: ServerOptions): FastifyInstance {
   const { log, metrics, routes, isDraining = () => false } = options;
   const limits = { ...LIMITS, ...options.limits };
   let closing = false;
-  const sender = createAnswerSender(log, () => closing || isDraining());
+  const sender = createAnswerSender(log, limits.bodyBytesMax, () => closing || isDraining());
   const report = createRequestReport(log, metrics, routes);
-  const app = createFastify(limits, report, sender);
+  const connections = createConnections(limits, createFaultReport(log, metrics));
+  const app = createFastify(limits, connections, report, sender);
 
-  acceptJsonOnly(app);
+  acceptJsonOnly(app, limits.bodyBytesMax, connections.hold);
   app.addHook('onRequest', (request, reply, done) => {
     report(request, reply);
-    const errors = headerFaults(request.raw);
-    if (errors.length === 0) done();
-    else done(new Problem(problemKinds.invalidRequest, summarise(errors)));
+    // Before its body is read: where nothing answers, none is wanted.
+    done(findHeaderFault(request.raw) ?? (request.is404 ? noRoute(app, request) : undefined));
   });
   app.setErrorHandler(sender.sendError);
-  app.setNotFoundHandler((request, reply) => {
-    sender.sendError(noRoute(app, request), request, reply);
-  });
   for (const route of routes) serve(app, route, sender);
 
-  const closer = createConnectionCloser(app.server, limits.closeTimeoutMs);
   app.addHook('preClose', (done) => {
     closing = true;
-    closer.start();
+    connections.startClosing();
     done();
   });
   app.addHook('onClose', (_, done) => {
-    closer.stop();
+    connections.stop();
     done();
   });
-  answerExpectations(app.server, limits.bodyBytesMax, (request, response) =>
-    app.routing(request, response),
-  );
   return app;
 }
 
 /** Fastify's own logger stays off: routes answer by value, and the report tells of each request. */
 function createFastify(
   limits: ServerLimits,
+  connections: Connections,
   report: RequestReport,
   { sendError }: AnswerSender,
 ): FastifyInstance {
   return fastify({
-    genReqId: () => randomUUID(),
+    genReqId: (request) => connections.idOf(request),
     requestIdHeader: false,
-    bodyLimit: limits.bodyBytesMax,
-    requestTimeout: limits.requestTimeoutMs,
-    keepAliveTimeout: limits.keepAliveTimeoutMs,
-    connectionTimeout: limits.connectionTimeoutMs,
-    http: {
-      headersTimeout: limits.headersTimeoutMs,
-      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
-      // Node would answer a missing Host itself, without a body.
-      requireHostHeader: false,
+    serverFactory: (handle) => {
+      const server = createNodeServer(limits);
+      connections.serve(server, handle);
+      return server;
     },
     routerOptions: { maxParamLength: PATH_PARAMETER_LENGTH_MAX },
     return503OnClosing: false,
@@ -124,8 +113,21 @@ function createFastify(
       report(request, reply);
       sendError(error, request, reply);
     },
-    clientErrorHandler: answerClientError,
+    clientErrorHandler: (error, socket) => connections.clientError(error, socket),
   });
+}
+
+function createNodeServer(limits: ServerLimits): Server {
+  const server = createHttpServer({
+    headersTimeout: limits.headersTimeoutMs,
+    requestTimeout: limits.requestTimeoutMs,
+    keepAliveTimeout: limits.keepAliveTimeoutMs,
+    connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+    // Node would answer a missing Host itself, without a body.
+    requireHostHeader: false,
+  });
+  server.setTimeout(limits.connectionTimeoutMs);
+  return server;
 }
 
 function serve(app: FastifyInstance, route: Route, sender: AnswerSender): void {

@@ -153,12 +153,7 @@ export const orderProblemKinds = {
     advice:
       'This installation has no providers (PAYMENT_URL, SHIPPING_URL): pay and ship by hand instead.',
   },
-  overloaded: {
-    code: 'overloaded',
-    status: 503,
-    title: 'Too many commands at once',
-    advice: 'Nothing was written. Try again after Retry-After seconds.',
-  },
+  overloaded: problemKinds.overloaded,
   outboxFull: {
     code: 'outbox_full',
     status: 503,

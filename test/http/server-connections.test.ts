@@ -73,7 +73,7 @@ describe('a body above the limit', () => {
   test.each([
     ['/v1/things', JSON_TYPE, 413],
     ['/v1/things', 'content-type: text/plain', 415],
-    ['/nope', JSON_TYPE, 413],
+    ['/nope', JSON_TYPE, 404],
     ['/v1/things/%zz', JSON_TYPE, 400],
   ])(
     'that is announced to %s as %s is never asked for',
