@@ -1,12 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
+import { createClocks, refuseWhileClockIsOff, withClock } from './app-clock.ts';
 import { buildFulfilment } from './app-fulfilment.ts';
 import { createHealthCheck } from './app-health.ts';
 import { countAppends, countLoads, relayMetrics, sagaMetrics, watchGauges } from './app-metrics.ts';
 import type { Config } from './config.ts';
 import { createDatabase } from './database/database.ts';
-import { createDatabaseClock, steeredClock } from './database/database-clock.ts';
+import type { ClockWatch } from './database/clock-watch.ts';
 import type { Database } from './database/database.ts';
 import { requireReadable } from './event-store/event-schemas.ts';
 import type { Unit } from './event-store/event-store.ts';
@@ -70,7 +71,6 @@ export function createApp(
   log: Logger,
   { now: steered, observe = () => {}, logLinesLost = () => 0 }: AppSeams = {},
 ): App {
-  const now = steered ?? (() => new Date());
   let draining = false;
   const metrics = createMetrics();
   metrics.watchTotal('orders_log_lines_lost_total', logLinesLost);
@@ -80,25 +80,27 @@ export function createApp(
     (error) => log.warn({ err: error }, 'lost an idle database connection'),
   );
   const { pool } = database;
-  const clock = steered ? steeredClock(steered) : createDatabaseClock(pool);
+  const { now, clock, clockWatch, clockWorker } = createClocks(steered, pool, metrics, log);
   const { outboxMonitor, relay } = createOutbox(config, pool, metrics, log);
   const keyPruner = createIdempotencyKeyPruner(pool, log);
   const background = [
     relay,
     outboxMonitor,
     keyPruner,
+    clockWorker,
     ...createVerifier(config, pool, metrics, log),
   ];
-  const commit = createCommit(config, { database, metrics, log }, (units) => {
+  const groupCommit = createCommit(config, { database, metrics, log }, (units) => {
     relay.wake();
     fulfilment.committed(units);
   });
+  const commit = refuseWhileClockIsOff(groupCommit, clockWatch);
   const events = sagaMetrics(metrics);
   const fulfilment = buildFulfilment(config, { commit, pool, now, clock, log, observe, events });
   const outboxIsFull = outboxMonitor.isFull;
   const isDraining = () => draining;
   const parts = { config, database, metrics, relay, commit, fulfilment, isDraining, now, log };
-  const server = createHttp({ ...parts, outboxIsFull });
+  const server = createHttp({ ...parts, clockWatch, outboxIsFull });
   const sagas = fulfilment.definitions.map(({ name }) => name);
   const topic = config.KAFKA_TOPIC;
   watchGauges(metrics, { commit, relay, outbox: outboxMonitor, topic, sagas, database });
@@ -109,6 +111,7 @@ export function createApp(
       await outboxMonitor.refresh().catch((err: unknown) => {
         log.warn({ err }, 'could not look into the outbox, will look again');
       });
+      await clockWatch.refresh();
       await fulfilment.start();
       for (const part of background) part.start();
       return server.listen({ host: config.HOST, port: config.PORT });
@@ -134,11 +137,13 @@ type HttpParts = Readonly<{
   outboxIsFull: () => boolean;
   isDraining: () => boolean;
   now: () => Date;
+  clockWatch: ClockWatch;
   log: Logger;
 }>;
 
 /** The server with every route that it has. */
 function createHttp({ config, database, metrics, relay, isDraining, log, ...parts }: HttpParts) {
+  const health = createHealthCheck(database, relay);
   const { reads } = database;
   const { followUp } = parts.fulfilment;
   const handle = createOrderCommandHandler({ ...parts, topic: config.KAFKA_TOPIC, followUp });
@@ -152,7 +157,7 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
     ...orderQueryRoutes({ eventStore, reads, fulfilmentStates }),
     ...fulfilmentRoutes({ ...parts, run, inFlight, eventStore, reads }),
     ...inventoryRoutes({ reads, writes: reads.pool, inFlight }),
-    ...healthRoutes({ check: createHealthCheck(database, relay), isDraining, metrics }),
+    ...healthRoutes({ check: () => withClock(health, parts.clockWatch), isDraining, metrics }),
   ];
   const documentation = documentationRoutes(
     routes,

@@ -14,6 +14,14 @@ export class StoreUnavailable extends Error {
   }
 }
 
+/** The clock of this process is wrong, so it records nothing. Nothing was written. */
+export class ClockOff extends StoreUnavailable {
+  constructor() {
+    super('the clock of this process is far off that of the database');
+    this.name = 'ClockOff';
+  }
+}
+
 /** The database did not answer: the command may have been written, now or a little later. */
 export class CommandUncertain extends Error {
   constructor(cause: unknown) {

@@ -12,6 +12,7 @@ const gauges = {
   orders_saga_oldest_nonterminal_age_seconds: 'Age of the oldest saga that has not ended.',
   orders_db_sessions_given_up:
     'Sessions that nobody waits for any more, while Postgres is still at work on them.',
+  orders_clock_offset_seconds: 'How far the clock is ahead of that of the database.',
   orders_db_oldest_transaction_age_seconds: 'Age of the oldest transaction in the database.',
 } as const;
 

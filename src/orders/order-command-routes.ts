@@ -149,11 +149,17 @@ export function orderAnswered(description: string, ...more: readonly DescribedHe
   return { description, schema: orderAnswer, headers } satisfies AnswerSpec;
 }
 
-const { versionConflict, overloaded, outboxFull, databaseUnavailable, outcomeUnknown } =
+const { versionConflict, overloaded, outboxFull, clockOff, databaseUnavailable, outcomeUnknown } =
   orderProblemKinds;
 
 /** What anything that is written with an order can fail with. */
-const writeProblems = [overloaded, outboxFull, databaseUnavailable, outcomeUnknown] as const;
+const writeProblems = [
+  overloaded,
+  outboxFull,
+  clockOff,
+  databaseUnavailable,
+  outcomeUnknown,
+] as const;
 
 /** What a command on an order can fail with: the refusals named, and what any of them can. */
 export function commandProblems(...codes: readonly RejectionCode[]) {

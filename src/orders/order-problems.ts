@@ -1,5 +1,6 @@
 import { isOutage } from '#src/database/is-outage.ts';
 import {
+  ClockOff,
   CommandOverloaded,
   CommandUncertain,
   StoreUnavailable,
@@ -162,6 +163,14 @@ export const orderProblemKinds = {
       'Events wait for Kafka up to OUTBOX_MAX_ROWS. Nothing was written. Try again after ' +
       'Retry-After seconds; an operator should look at the relay.',
   },
+  clockOff: {
+    code: 'clock_off',
+    status: 503,
+    title: 'Clock off',
+    advice:
+      'The clock of this replica is more than 30 s off that of the database, so it records nothing. ' +
+      'Nothing was written. Try again after Retry-After seconds; an operator should mend the clock.',
+  },
   databaseUnavailable: {
     code: 'database_unavailable',
     status: 503,
@@ -221,6 +230,7 @@ export function toOrderProblem(error: unknown, { ifMatch, orderId }: Circumstanc
   if (error instanceof CommandUncertain) {
     return orderProblem(kinds.outcomeUnknown, { extra, cause: error });
   }
+  if (error instanceof ClockOff) return orderProblem(kinds.clockOff);
   if (error instanceof StoreUnavailable || isOutage(error)) {
     return orderProblem(kinds.databaseUnavailable, { cause: error });
   }

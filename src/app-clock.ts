@@ -1,0 +1,70 @@
+import type { Pool } from 'pg';
+import type { Logger } from 'pino';
+import { createClockWatch } from './database/clock-watch.ts';
+import type { ClockWatch } from './database/clock-watch.ts';
+import { createDatabaseClock, steeredClock } from './database/database-clock.ts';
+import type { GroupCommit } from './event-store/group-commit.ts';
+import { ClockOff } from './event-store/group-commit-errors.ts';
+import type { Health } from './http/health-routes.ts';
+import type { Metrics } from './http/metrics.ts';
+import { createWorker } from './workers/worker.ts';
+
+const EVERY_MS = 5_000;
+const BACKOFF = { baseMs: 1_000, maxMs: EVERY_MS };
+
+/** The clock of this process and that of the database, or a steered one for both; compared again and again. */
+export function createClocks(
+  steered: (() => Date) | undefined,
+  pool: Pool,
+  metrics: Metrics,
+  log: Logger,
+) {
+  const now = steered ?? (() => new Date());
+  const clock = steered ? steeredClock(steered) : createDatabaseClock(pool);
+  const clockWatch = createClockWatch(clock, now, log);
+  metrics.watch('orders_clock_offset_seconds', () => clockWatch.offsetMs() / 1000);
+  const clockWorker = createWorker({
+    name: 'clock watch',
+    tick: async () => {
+      await clockWatch.refresh();
+      return 0;
+    },
+    idleMs: EVERY_MS,
+    errorBackoff: BACKOFF,
+    log,
+  });
+  return { now, clock, clockWatch, clockWorker };
+}
+
+/**
+ * Writes nothing while the clock is off: an event would be recorded at a wrong time for ever. What writes
+ * nothing goes on, replays and refusals.
+ */
+export function refuseWhileClockIsOff<Rows>(
+  commit: GroupCommit<Rows>,
+  watch: Pick<ClockWatch, 'isOff'>,
+): GroupCommit<Rows> {
+  return {
+    ...commit,
+    submit: (work) =>
+      commit.submit({
+        ...work,
+        decide: (loaded, refusedBy) => {
+          const decision = work.decide(loaded, refusedBy);
+          if (decision.unit && watch.isOff()) throw new ClockOff();
+          return decision;
+        },
+      }),
+  };
+}
+
+/** Not ready while the clock is off: another replica can take the commands. */
+export async function withClock(
+  check: () => Promise<Health>,
+  watch: Pick<ClockWatch, 'isOff' | 'offsetMs'>,
+): Promise<Health> {
+  const health = await check();
+  if (!watch.isOff()) return health;
+  const seconds = Math.round(watch.offsetMs() / 1000);
+  return { ready: false, details: { ...health.details, clock: `${seconds} s off the database's` } };
+}
