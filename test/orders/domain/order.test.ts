@@ -131,6 +131,24 @@ describe('paying an order', () => {
     given(a.placed, a.paid, a.shipped).when(a.pay).emitsNothing();
   });
 
+  test('beside its saga leaves room for what the saga may still capture', () => {
+    const { MAX_SAFE_INTEGER: max } = Number;
+    const running = [a.placed, a.fulfilmentStarted];
+    const fits = payment('hand', max - a.totalCents);
+    given(...running)
+      .when(fits.command)
+      .emits(fits.event);
+    const both = fold(...running, fits.event, a.paid);
+    expect(both.capturedCents).toBe(max);
+    given(...running)
+      .when(payment('hand', max - a.totalCents + 1).command)
+      .rejects('payment_amount_mismatch');
+    const late = payment('hand', max - 2 * a.totalCents);
+    given(...running, a.paid, a.shipped, late.event)
+      .when(payment('more', a.totalCents).command)
+      .emits(payment('more', a.totalCents).event);
+  });
+
   test('beside its saga is recorded once, whoever tells of it first', () => {
     const capture = { type: 'RecordPayment', paymentId: 'pay-1', amountCents: 2500 } as const;
     given(a.placed, a.fulfilmentStarted).when(a.pay).emits(a.paid);
