@@ -121,8 +121,8 @@ function watchOutbox(metrics: Metrics, { outbox, topic }: Pick<Watched, 'outbox'
   );
 }
 
-function watchPools(metrics: Metrics, { writer, pool, reads }: Database): void {
-  const pools = { writer, background: pool, reads: reads.pool };
+function watchPools(metrics: Metrics, { writer, pool, writes, reads }: Database): void {
+  const pools = { writer, background: pool, writes, reads: reads.pool };
   for (const [name, of] of Object.entries(pools)) {
     watchPoolTimeouts(of, () => metrics.countPoolTimeout(name));
   }

@@ -156,7 +156,7 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
     ...orderCommandRoutes(run),
     ...orderQueryRoutes({ eventStore, reads, fulfilmentStates }),
     ...fulfilmentRoutes({ ...parts, run, inFlight, eventStore, reads }),
-    ...inventoryRoutes({ reads, writes: reads.pool, inFlight }),
+    ...inventoryRoutes({ reads, writes: database.writes, inFlight }),
     ...healthRoutes({ check: () => withClock(health, parts.clockWatch), isDraining, metrics }),
   ];
   const documentation = documentationRoutes(

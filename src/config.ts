@@ -92,7 +92,9 @@ const settings = {
     .describe('Postgres to keep orders in, as postgres://user:password@host:port/database.'),
   DATABASE_POOL_MAX: count(2, 100)
     .default(10)
-    .describe('Connections for reads and background work; the write path has two more.'),
+    .describe(
+      'Connections for reads and background work; the write path has two more, the stock too.',
+    ),
   KAFKA_BROKERS: z
     .string()
     .default('')

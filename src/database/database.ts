@@ -16,6 +16,8 @@ import type { SessionSettings } from './session-settings.ts';
 
 /** Client-side limit on one statement; longer than the server's, so that the server's answer wins. */
 const QUERY_TIMEOUT_MS = 6_000;
+/** Beside what is set: they are few, and each waits for a lock for a second at most. */
+const WRITES_MAX = 2;
 
 /** bigint columns hold positions, money and counts: all below 2^53, so numbers lose nothing. */
 types.setTypeParser(types.builtins.INT8, (text) => {
@@ -30,6 +32,8 @@ export type Database = Readonly<{
   writer: Pool;
   /** For work in the background: relay, leases, sagas. */
   pool: Pool;
+  /** For rows that callers change one by one, and that somebody else may hold locked. */
+  writes: Pool;
   /** For what callers ask to see. */
   reads: Reads;
   /** Sessions that were given up while the server is still at work on them; each keeps its place. */
@@ -65,14 +69,16 @@ export function createDatabase(
   const writer = open(INDEX_ONLY_SETTINGS, { min: writersMax, max: writersMax });
   const pool = open(BACKGROUND_SETTINGS, { min: 1, max: Math.max(2, Math.ceil(poolMax / 2)) });
   const reads = open(INDEX_ONLY_SETTINGS, { min: 1, max: Math.max(2, Math.floor(poolMax / 2)) });
+  const writes = open(BACKGROUND_SETTINGS, { min: 0, max: WRITES_MAX });
   return {
     writer,
     pool,
+    writes,
     reads: createReads(knex({ client: 'pg' }), reads),
     givenUpSessions: givenUp.count,
     close: async () => {
       givenUp.close();
-      await Promise.all([writer, pool, reads].map((each) => each.end()));
+      await Promise.all([writer, pool, writes, reads].map((each) => each.end()));
     },
   };
 }

@@ -1,6 +1,9 @@
 import type { Pool } from 'pg';
 import { z } from 'zod';
 import type { Reads } from '#src/database/reads.ts';
+import { createTurns } from '#src/database/turns.ts';
+import type { TakeTurns } from '#src/database/turns.ts';
+import { StoreUnavailable } from '#src/event-store/group-commit-errors.ts';
 import { commandHeaders, guardedHeaders } from '#src/http/command-headers.ts';
 import type { EntityTags } from '#src/http/entity-tags.ts';
 import { cursorText, instant, queryInteger, safeText, skuText } from '#src/http/fields.ts';
@@ -65,15 +68,26 @@ function stockAnswered(description: string, ...more: readonly DescribedHeader[])
   return { description, schema: stockLevel, headers, example } satisfies AnswerSpec;
 }
 
+/** How long a change waits for earlier ones of the same sku. */
+const TURN_WAIT_MS_MAX = 2_000;
+
 /** What the stock routes work with. */
 export type InventoryAccess = Readonly<{ reads: Reads; writes: Pool; inFlight: InFlight }>;
 
 /** What is in stock, and how it gets there. */
 export function inventoryRoutes(access: InventoryAccess): Route[] {
-  return [putRoute(access), adjustRoute(access), getRoute(access), listRoute(access)];
+  const takeTurns = createTurns(
+    TURN_WAIT_MS_MAX,
+    () => new StoreUnavailable('earlier changes of the same sku took too long'),
+  );
+  const changing = { ...access, takeTurns };
+  return [putRoute(changing), adjustRoute(changing), getRoute(access), listRoute(access)];
 }
 
-function putRoute(access: InventoryAccess): Route {
+/** Changes of one sku take turns: a row that somebody keeps locked takes one connection, not all. */
+type ChangeAccess = InventoryAccess & Readonly<{ takeTurns: TakeTurns }>;
+
+function putRoute(access: ChangeAccess): Route {
   return route({
     method: 'PUT',
     path: '/v1/stock/{sku}',
@@ -97,7 +111,7 @@ function putRoute(access: InventoryAccess): Route {
   });
 }
 
-function adjustRoute(access: InventoryAccess): Route {
+function adjustRoute(access: ChangeAccess): Route {
   return route({
     method: 'POST',
     path: '/v1/stock/{sku}/adjust',
@@ -127,13 +141,15 @@ type ChangeRequest = Readonly<{
 
 /** @throws Problem */
 async function change(
-  { writes, inFlight }: InventoryAccess,
+  { writes, inFlight, takeTurns }: ChangeAccess,
   wanted: StockChange,
   { headers, keyed }: ChangeRequest,
 ): Promise<ReadyAnswer> {
   const ifMatch = headers['if-match'];
   const guards = { ifMatch, ifNoneMatch: headers['if-none-match'], keyed };
-  const outcome = await inFlight.run(keyed, () => asking(changeStock(writes, wanted, guards)));
+  const outcome = await inFlight.run(keyed, () =>
+    asking(takeTurns(wanted.sku, () => changeStock(writes, wanted, guards))),
+  );
   if ('refusal' in outcome) throw refused(outcome, ifMatch);
   const { status, stock, replayed } = outcome;
   return {
