@@ -4,8 +4,9 @@ import { z } from 'zod';
 
 /** One member of a list, which may be empty (RFC 9110, 5.6.1), with the comma behind it. */
 const LIST_MEMBER = /[ \t]*(?:(W\/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*)?(?:,|$)/y;
-/** The same for JSON Schema: `*`, or a list that names a tag. */
-const LIST_PATTERN = String.raw`^[ \t]*(\*|,?([ \t]*,)*[ \t]*(W/)?"[!#-~\u0080-\u00ff]*"[ \t]*(,[ \t]*((W/)?"[!#-~\u0080-\u00ff]*"[ \t]*)?)*)$`;
+const TAG_PATTERN = String.raw`(W/)?"[!#-~\u0080-\u00ff]*"`;
+/** The same for JSON Schema: `*`, or a list that names a tag. HTTP takes the white space around it away. */
+const LIST_PATTERN = String.raw`^(\*|(,[ \t]*)*${TAG_PATTERN}([ \t]*,([ \t]*${TAG_PATTERN})?)*)$`;
 
 /** What If-Match or If-None-Match said. Tags keep their quotes: `"v7"`. */
 export type EntityTags = Readonly<{

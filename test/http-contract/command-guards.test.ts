@@ -143,7 +143,8 @@ describe.skipIf(skipReason('postgres'))('a guard of a command', () => {
     const ready = await scenarios['resolveFulfilment']!();
     expect(refusalOf(await send(ready))).toBe('428 precondition_required');
     const seen = await etagOf(ready);
-    await world.simulator.addFault({ operation: 'refund', fault: 'refuse' });
+    const orderId = ready.path.split('/')[3]!;
+    await world.simulator.addFault({ operation: 'refund', orderId, fault: 'refuse', times: 1 });
     await replica.api.request('POST', ready.path.replace('resolve', 'retry'));
     const isStuckAgain = async () => {
       const { text, headers } = await replica.api.request('GET', ready.resource!);

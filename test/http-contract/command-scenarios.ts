@@ -41,9 +41,10 @@ export function commandScenarios(
   };
   const stuck = async () => {
     const items = [{ ...TWO_BOOKS[0]!, sku: await stocked() }];
-    await simulator.addFault({ operation: 'ship', fault: 'refuse' });
-    await simulator.addFault({ operation: 'refund', fault: 'refuse' });
-    const orderId = await api.placed(items);
+    const orderId = await api.placed(items, 'manual');
+    await simulator.addFault({ operation: 'ship', orderId, fault: 'refuse', times: 1 });
+    await simulator.addFault({ operation: 'refund', orderId, fault: 'refuse', times: 1 });
+    accepted(await api.command('fulfil', orderId));
     await eventually(async () => (await api.fulfilment(orderId)).state === 'stuck');
     return orderId;
   };
