@@ -4,6 +4,7 @@ import { Client, DatabaseError } from 'pg';
 import type { Logger } from 'pino';
 import { checkSession } from './check-session.ts';
 import { migrationConnection } from './database.ts';
+import { ensureGrants } from './grants.ts';
 import { sqlMigrations } from './migration-files.ts';
 import { MIGRATION_SETTINGS } from './session-settings.ts';
 
@@ -32,7 +33,8 @@ type Log = Pick<Logger, 'warn'>;
 
 /**
  * Brings the database to this version's schema and returns the files that were applied. What a newer
- * release has applied is let be: it was made so that this one goes on running.
+ * release has applied is let be: it was made so that this one goes on running. The role of the service
+ * and its rights are made again where they are missing.
  * Replicas that start together take turns: the first applies, the others find nothing to do.
  * The turn ends with its connection, so a process killed in mid-migration leaves nothing behind.
  * A file that has to wait for a table lets go at once and is tried again, for ten minutes at most:
@@ -60,7 +62,10 @@ export async function migrate(databaseUrl: string, log?: Log): Promise<string[]>
     await db.migrate.forceFreeMigrationsLock(options);
     const newer = await appliedByNewer(db);
     if (newer.length > 0) log?.warn({ migrations: newer }, 'the schema is that of a newer release');
-    return await applyAll(db, log);
+    const applied = await applyAll(db, log);
+    const grants = await ensureGrants(turn);
+    if (grants.length > 0) log?.warn({ grants }, 'rights of the service were missing, now granted');
+    return applied;
   } finally {
     await db.destroy();
     await turn.end();

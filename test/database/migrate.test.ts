@@ -1,6 +1,7 @@
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest';
 import { createDatabase } from '#src/database/database.ts';
+import { TABLE_GRANTS } from '#src/database/grants.ts';
 import { MIGRATION_LOCK, migrate } from '#src/database/migrate.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -32,6 +33,42 @@ describe.skipIf(skipReason('postgres'))('migrating as an owner who is no superus
     expect(await roleOfTheService(url)).toBe('orders_app');
   });
 
+  test('makes the role and its rights again where a restore into another cluster has lost them', async () => {
+    const url = await ownedDatabase('restored', 'createrole in role orders_app');
+    await migrate(url);
+    const before = await rightsIn(url);
+    await query(url, 'revoke all on schema public from public');
+    await query(
+      urlOfDatabase(server.address, 'restored'),
+      `revoke all on all tables in schema public from orders_app;
+       revoke all on all functions in schema public from orders_app;
+       revoke all on all sequences in schema public from orders_app;
+       revoke all on schema public from orders_app;
+       grant execute on function oldest_transaction_age_seconds() to public`,
+    );
+    for (const name of ['maker', 'user']) {
+      await query(urlOfDatabase(server.address, name), 'drop owned by orders_app');
+    }
+    await query(
+      urlOfDatabase(server.address, 'restored'),
+      'drop owned by orders_app; drop role orders_app',
+    );
+    const warn = vi.fn<() => void>();
+    await migrate(url, { warn });
+    expect(warn).toHaveBeenCalledExactlyOnceWith(
+      { grants: expect.arrayContaining([expect.stringContaining('on events to orders_app')]) },
+      expect.stringContaining('rights'),
+    );
+    expect(await rightsIn(url)).toEqual(before);
+    await using service = await startService({ databaseUrl: url });
+    await service.api.pay(await service.api.placeOrder());
+    expect((await service.api.list()).data).toHaveLength(1);
+    const change = query(url, `set role orders_app; update events set data = '{}'`);
+    await expect(change).rejects.toMatchObject({ code: '42501' });
+    await migrate(url, { warn });
+    expect(warn).toHaveBeenCalledTimes(1);
+  });
+
   /** Of a database of the same name; on a managed server nobody is superuser. */
   async function ownedDatabase(owner: string, options: string): Promise<string> {
     await query(server.address, `create role "${owner}" login password 'secret' ${options}`);
@@ -42,6 +79,20 @@ describe.skipIf(skipReason('postgres'))('migrating as an owner who is no superus
 });
 
 describe.skipIf(skipReason('postgres'))('migrating', () => {
+  test('gives the service the rights that the code lists, to every table, and no others', async () => {
+    await using database = await createTestDatabase();
+    const rows = await database.query<{ name: string; privileges: string[] }>(
+      `select c.relname as name, array_agg(lower(privilege_type)) filter (
+         where grantee = 'orders_app'::regrole) as privileges
+       from pg_class c left join lateral aclexplode(relacl) on true
+       where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
+         and c.relname not like 'migrations%' group by 1`,
+    );
+    const rights = rows.map(({ name, privileges }) => [name, privileges?.toSorted()]);
+    const listed = Object.entries(TABLE_GRANTS).map(([name, all]) => [name, all.toSorted()]);
+    expect(Object.fromEntries(rights)).toEqual(Object.fromEntries(listed));
+  });
+
   test('leaves a database alone that a newer release has brought further', async () => {
     await using database = await createTestDatabase();
     await database.query(`insert into migrations (name, batch) values ('0999_newer.sql', 2)`);
@@ -83,6 +134,25 @@ async function roleOfTheService(url: string): Promise<string | undefined> {
     return rows[0]?.role;
   } finally {
     await database.close();
+  }
+}
+
+/** Every right of the service's role in a database. */
+async function rightsIn(url: string): Promise<unknown> {
+  const client = new Client({ connectionString: url });
+  await client.connect();
+  try {
+    const { rows } = await client.query(
+      `select relname as name, privilege_type as privilege from pg_class c
+       cross join lateral aclexplode(relacl) where grantee = 'orders_app'::regrole
+       union all
+       select proname, privilege_type from pg_proc cross join lateral aclexplode(proacl)
+       where proname = 'oldest_transaction_age_seconds'
+         and grantee in ('orders_app'::regrole, 0) order by 1, 2`,
+    );
+    return rows;
+  } finally {
+    await client.end();
   }
 }
 

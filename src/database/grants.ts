@@ -1,0 +1,86 @@
+import type { ClientBase } from 'pg';
+
+const ROLE = 'orders_app';
+
+/**
+ * All that the role of the service may do, and nothing else: what it may not do to `events` is promise G8.
+ * A migration that adds a table adds its line here.
+ */
+export const TABLE_GRANTS: Readonly<Record<string, readonly string[]>> = {
+  streams: ['select', 'insert', 'update', 'delete'],
+  events: ['select', 'insert'],
+  event_schemas: ['select', 'insert'],
+  orders_summary: ['select', 'insert', 'update'],
+  idempotency_keys: ['select', 'insert', 'delete'],
+  outbox_events: ['select', 'insert', 'delete'],
+  leases: ['select', 'insert', 'update'],
+  outbox_parked: ['select', 'insert', 'delete'],
+  outbox_topics: ['select', 'insert', 'update'],
+  outbox_audit: ['select', 'insert'],
+  saga_work: ['select', 'insert', 'update'],
+  stock: ['select', 'insert', 'update'],
+  reservations: ['select', 'insert', 'delete'],
+};
+const SEQUENCE = 'outbox_events_id_seq';
+/** Runs as the owner, so nobody else may call it. */
+const OWNERS_FUNCTION = 'oldest_transaction_age_seconds()';
+
+/**
+ * Makes the role of the service and gives it its rights, where a restore into another cluster has lost
+ * them. To be called by the owner, one process at a time. Where nothing is missing, it changes nothing.
+ * @returns what was missing, as it was granted
+ */
+export async function ensureGrants(owner: ClientBase): Promise<string[]> {
+  await owner.query(ENSURE_ROLE);
+  const wanted = Object.entries(TABLE_GRANTS).flatMap(([table, privileges]) =>
+    privileges.map((privilege) => ({ table, privilege })),
+  );
+  const { rows } = await owner.query<{ statement: string }>(MISSING, [
+    ROLE,
+    JSON.stringify(wanted),
+    SEQUENCE,
+    OWNERS_FUNCTION,
+  ]);
+  const statements = rows.map(({ statement }) => statement);
+  for (const statement of statements) await owner.query(statement);
+  return statements;
+}
+
+/** Who makes a role is a member of it, and since Postgres 16 may yet not act as it, unless a superuser. */
+const ENSURE_ROLE = `
+  do $$
+  begin
+    if not exists (select from pg_roles where rolname = '${ROLE}') then
+      create role ${ROLE} nologin;
+    end if;
+  exception
+    when duplicate_object or unique_violation then null;
+  end $$;
+  do $$
+  begin
+    set local role ${ROLE};
+    reset role;
+  exception
+    when insufficient_privilege then execute format('grant ${ROLE} to %I', current_user);
+  end $$`;
+
+const MISSING = `
+  select format('grant %s on %I to %I', string_agg(privilege, ', '), "table", $1::text) as statement
+  from json_to_recordset($2) as wanted ("table" text, privilege text)
+  where not has_table_privilege($1, "table", privilege)
+  group by "table"
+  union all
+  select format('grant select on sequence %I to %I', $3::text, $1)
+  where not has_sequence_privilege($1, $3, 'select')
+  union all
+  select format('revoke execute on function %s from public', $4::text)
+  where has_function_privilege('public', $4, 'execute')
+  union all
+  select format('grant execute on function %s to %I', $4, $1)
+  where not has_function_privilege($1, $4, 'execute') or has_function_privilege('public', $4, 'execute')
+  union all
+  select format('grant usage on schema %I to %I', current_schema, $1)
+  where not has_schema_privilege($1, current_schema, 'usage')
+  union all
+  select format('grant connect on database %I to %I', current_database(), $1)
+  where not has_database_privilege($1, current_database(), 'connect')`;
