@@ -11,7 +11,7 @@ export type RelayMetrics = Readonly<{
 }>;
 
 /** What became of a batch. What is neither acknowledged nor parked is to be sent again. */
-export type SendResult = Readonly<{ ackedIds: readonly number[]; failure?: string }>;
+export type SendResult = Readonly<{ acked: readonly OutboxRow[]; failure?: string }>;
 
 export type BatchSenderOptions = Readonly<{
   topic: string;
@@ -37,11 +37,12 @@ export function createBatchSender(options: BatchSenderOptions): BatchSender {
   const { topic, lease, epoch, sendTimeoutMs, store, publisher, maySend, metrics, log } = options;
 
   const park = async (row: OutboxRow, reason: string, parked: Set<string>): Promise<SendResult> => {
-    const isParked = await store.park({ outboxId: row.id, reason, lease, epoch });
-    if (!isParked) return { ackedIds: [], failure: `${reason}, and it could not be parked` };
+    const { id: outboxId, ce_id: messageId } = row;
+    const isParked = await store.park({ outboxId, messageId, reason, lease, epoch });
+    if (!isParked) return { acked: [], failure: `${reason}, and it could not be parked` };
     parked.add(row.message_key);
     log.error({ key: row.message_key, outboxId: row.id, reason }, 'message refused, key parked');
-    return { ackedIds: [] };
+    return { acked: [] };
   };
 
   const sendHalves = async (
@@ -54,7 +55,7 @@ export function createBatchSender(options: BatchSenderOptions): BatchSender {
     if (first.failure !== undefined) return first;
     const rest = rows.slice(middle).filter(({ message_key }) => !parked.has(message_key));
     const second = await send(partition, rest, parked);
-    return { ...second, ackedIds: [...first.ackedIds, ...second.ackedIds] };
+    return { ...second, acked: [...first.acked, ...second.acked] };
   };
 
   const send = async (
@@ -63,8 +64,8 @@ export function createBatchSender(options: BatchSenderOptions): BatchSender {
     parked: Set<string>,
   ): Promise<SendResult> => {
     const [first] = rows;
-    if (first === undefined) return { ackedIds: [] };
-    if (!maySend()) return { ackedIds: [], failure: 'the lease is about to end' };
+    if (first === undefined) return { acked: [] };
+    if (!maySend()) return { acked: [], failure: 'the lease is about to end' };
     const messages = rows.map(messageFrom);
     const outcome = await publisher.publish({
       topic,
@@ -74,10 +75,10 @@ export function createBatchSender(options: BatchSenderOptions): BatchSender {
     });
     if (outcome.kind === 'acked') {
       metrics.published(rows.length);
-      return { ackedIds: rows.map(({ id }) => id) };
+      return { acked: rows };
     }
     metrics.publishFailed(outcome.kind);
-    if (outcome.kind === 'unknown') return { ackedIds: [], failure: outcome.reason };
+    if (outcome.kind === 'unknown') return { acked: [], failure: outcome.reason };
     return rows.length === 1
       ? park(first, outcome.reason, parked)
       : sendHalves(partition, rows, parked);
@@ -87,7 +88,7 @@ export function createBatchSender(options: BatchSenderOptions): BatchSender {
     try {
       return await send(partition, rows, new Set());
     } catch (error) {
-      return { ackedIds: [], failure: error instanceof Error ? error.message : String(error) };
+      return { acked: [], failure: error instanceof Error ? error.message : String(error) };
     }
   };
 }

@@ -1,10 +1,20 @@
 import type { Pool } from 'pg';
 
-/** Knows an id below which no row of the outbox is left, nor can ever appear. */
+/** Ids that one statement of a check steps over at first, and the time that makes a step a slow one. */
+const STEP_IDS = 10_000;
+const SLOW_STEP_MS = 20;
+
+/** Where reads of the outbox may start. It saves time; nothing may depend on its being right. */
 export type OutboxFloor = Readonly<{
+  /** As far as is known, no row is below it. */
   lowestId(): number;
   /** Raises it, when every transaction has ended that was inserting at the call before or earlier. */
   advance(): Promise<void>;
+  /**
+   * Looks whether there are rows below it all the same, and lowers it to the first of them.
+   * @returns whether there were any
+   */
+  check(): Promise<boolean>;
 }>;
 
 /** An id, and the transactions that may have drawn it or a lower one and not committed yet. */
@@ -20,6 +30,11 @@ const PREPARED = 'prepared';
  * A transaction that inserts holds the table's lock for that from before it draws an id until what it
  * committed is visible. So a mark notes the last id and then who holds the lock, and once none of them
  * does any more, every id up to the mark is visible or never will be.
+ *
+ * All this holds while ids only grow, and the sequence may go back: by `setval`, by a switch-over to a
+ * database that got the rows without it, by a crash before ids that were drawn were on disk. So the floor
+ * is checked against the rows themselves, again and again. Until the check a row below it is late, and so
+ * are later versions of its key (`outbox_waiting`), but none is lost or overtaken.
  */
 export function createOutboxFloor(pool: Pool): OutboxFloor {
   let lowestId = 0;
@@ -33,9 +48,17 @@ export function createOutboxFloor(pool: Pool): OutboxFloor {
       const writers = await writersNow(pool);
       if (before !== undefined) {
         if (writers.has(PREPARED) || !writers.isDisjointFrom(before.writers)) return;
-        lowestId = await lowestIdLeft(pool, lowestId, before.lastId);
+        const lowest = await lowestIdWithin(pool, lowestId, before.lastId);
+        lowestId = Math.max(lowestId, lowest ?? before.lastId);
       }
       mark = { lastId, writers };
+    },
+    check: async () => {
+      const lowest = await lowestIdBelow(pool, lowestId);
+      if (lowest === undefined) return false;
+      lowestId = lowest;
+      mark = undefined;
+      return true;
     },
   };
 }
@@ -59,10 +82,32 @@ async function writersNow(pool: Pool): Promise<ReadonlySet<string>> {
   return new Set(rows.map(({ writer }) => writer));
 }
 
-async function lowestIdLeft(pool: Pool, fromId: number, lastId: number): Promise<number> {
+/**
+ * Downwards, in steps that grow while they are quick. One statement from the start would run into its
+ * time limit where millions of rows died that some transaction still sees; those are right below the
+ * floor, and what is below them was vacuumed and takes no time.
+ */
+async function lowestIdBelow(pool: Pool, id: number): Promise<number | undefined> {
+  let lowest: number | undefined;
+  let stepIds = STEP_IDS;
+  for (let end = id; end > 0;) {
+    const startedAtMs = performance.now();
+    const start = Math.max(0, end - stepIds);
+    lowest = (await lowestIdWithin(pool, start, end - 1)) ?? lowest;
+    stepIds = performance.now() - startedAtMs < SLOW_STEP_MS ? stepIds * 2 : STEP_IDS;
+    end = start;
+  }
+  return lowest;
+}
+
+async function lowestIdWithin(
+  pool: Pool,
+  firstId: number,
+  lastId: number,
+): Promise<number | undefined> {
   const { rows } = await pool.query<Readonly<{ id: number }>>(
     'select id from outbox_events where id between $1 and $2 order by id limit 1',
-    [fromId, lastId],
+    [firstId, lastId],
   );
-  return rows[0]?.id ?? lastId;
+  return rows[0]?.id;
 }

@@ -3,8 +3,8 @@ import type { Logger } from 'pino';
 import { createWorker } from '#src/workers/worker.ts';
 import { createOutboxFloor } from './outbox-floor.ts';
 
-/** A count takes at most this share of the time, however large the table is. */
-const COUNTING_SHARE = 0.05;
+/** A look over the whole table takes at most this share of the time, however large it is. */
+const LOOKING_SHARE = 0.05;
 /** Rows that one statement counts; 50,000 took 0.1 to 0.3 s, so even a slow disk is no time-out. */
 const STEP_ROWS = 50_000;
 const BACKOFF = { baseMs: 500, maxMs: 5_000 };
@@ -34,7 +34,7 @@ export type OutboxMonitor = Readonly<{
   backlog(): OutboxBacklog;
   /** The same for each topic that has rows or parked keys. */
   backlogs(): ReadonlyMap<string, OutboxBacklog>;
-  /** No row of the outbox is below it; where a read may start. */
+  /** Where a read may start: as far as is known, no row of the outbox is below it. */
   lowestId(): number;
   /** Whether the outbox held more rows than it may at the last look; cheap, for the write path. */
   isFull(): boolean;
@@ -54,22 +54,25 @@ export function createOutboxMonitor(
   let byTopic: ReadonlyMap<string, OutboxBacklog> = new Map();
   let seen = NO_BACKLOG;
   const floor = createOutboxFloor(pool);
-  let restsUntilMs = 0;
 
-  const count = async () => {
-    const startedAtMs = performance.now();
+  const count = inItsShare(async () => {
     const rows = await countRows(pool, floor.lowestId(), rowsMax + 1, stepRows);
     byTopic = await backlogsOf(pool, rows);
     seen = [...byTopic.values()].reduce(together, NO_BACKLOG);
-    const endedAtMs = performance.now();
-    restsUntilMs = endedAtMs + (endedAtMs - startedAtMs) / COUNTING_SHARE;
-  };
+  });
+  const checkFloor = inItsShare(async () => {
+    const before = floor.lowestId();
+    if (!(await floor.check())) return;
+    const readFrom = { before, now: floor.lowestId() };
+    log.warn({ readFrom }, 'ids of the outbox went back: reading it from lower down');
+  });
 
   const worker = createWorker({
     name: 'outbox monitor',
     tick: async () => {
       await floor.advance(); // never rests: relays read from it, over all that died since
-      if (performance.now() >= restsUntilMs) await count();
+      await checkFloor.unlessResting();
+      await count.unlessResting();
       return 0;
     },
     idleMs: refreshMs,
@@ -82,12 +85,30 @@ export function createOutboxMonitor(
     stop: worker.stop,
     refresh: async () => {
       await floor.advance();
-      await count();
+      await checkFloor.now();
+      await count.now();
     },
     backlog: () => seen,
     backlogs: () => byTopic,
     lowestId: floor.lowestId,
     isFull: () => seen.pendingRows > rowsMax,
+  };
+}
+
+/** Work that rests for as long after each run that it takes no more than its share of the time. */
+function inItsShare(work: () => Promise<void>) {
+  let restsUntilMs = 0;
+  const now = async () => {
+    const startedAtMs = performance.now();
+    await work();
+    const endedAtMs = performance.now();
+    restsUntilMs = endedAtMs + (endedAtMs - startedAtMs) / LOOKING_SHARE;
+  };
+  return {
+    now,
+    unlessResting: async () => {
+      if (performance.now() >= restsUntilMs) await now();
+    },
   };
 }
 

@@ -6,7 +6,7 @@ const PARKED_KEYS_MAX = 1_000;
 
 /** Which rows to read: some partitions may have to wait. */
 export type Window = Readonly<{
-  /** No row below it is left, or can ever come. */
+  /** Where to look from; what waits of a key that is found comes from below it too. */
   fromId: number;
   partitions: number;
   excluded: readonly number[];
@@ -14,9 +14,13 @@ export type Window = Readonly<{
   bytesMax: number;
 }>;
 
+/** What tells a message from another that got its id, and one of the same version even. */
+export type SentRow = Pick<OutboxRow, 'id' | 'ce_id' | 'ce_time'>;
+
 /** A message that Kafka refuses, and who says so. */
 export type Refusal = Readonly<{
   outboxId: number;
+  messageId: string;
   reason: string;
   lease: string;
   epoch: number;
@@ -28,7 +32,7 @@ export type OutboxStore = ReturnType<typeof createOutboxStore>;
 export function createOutboxStore(pool: Pool, topic: string) {
   return {
     /**
-     * What is there to publish, in id order: the order of commits of each key. Never from the last id
+     * What is there to publish: the start of what waits of each key, by version. Never from the last id
      * seen, since a transaction may commit a lower id later than a higher one.
      */
     waiting: async (window: Window): Promise<OutboxRow[]> => {
@@ -42,22 +46,29 @@ export function createOutboxStore(pool: Pool, topic: string) {
       return rows;
     },
 
-    /** Removes what Kafka acknowledged. Right whoever does it, so it is not fenced. */
-    remove: async (ids: readonly number[]): Promise<void> => {
-      await pool.query('delete from outbox_events where id = any($1)', [ids]);
+    /**
+     * Removes what Kafka acknowledged. Right whoever does it, so it is not fenced. Not by id alone: after
+     * a fail-over that lost commits, another message may have got the id of one that was sent before it.
+     */
+    remove: async (rows: readonly SentRow[]): Promise<void> => {
+      await pool.query(
+        'delete from outbox_events where id = any($1) and ce_id = any($2) and ce_time = any($3)',
+        [rows.map(({ id }) => id), rows.map((row) => row.ce_id), rows.map((row) => row.ce_time)],
+      );
     },
 
     /**
      * Parks the key of a message. Writes nothing and resolves to false when the lease has another epoch
      * by now, the message is gone or too many keys are parked.
      */
-    park: async ({ outboxId, reason, lease, epoch }: Refusal): Promise<boolean> => {
+    park: async ({ outboxId, messageId, reason, lease, epoch }: Refusal): Promise<boolean> => {
       const { rowCount } = await pool.query(PARK, [
         outboxId,
         reason,
         lease,
         epoch,
         PARKED_KEYS_MAX,
+        messageId,
       ]);
       return rowCount === 1;
     },
@@ -101,5 +112,5 @@ const PARK = `
   insert into outbox_parked (topic, message_key, outbox_id, ce_id, reason, epoch)
   select o.topic, o.message_key, o.id, o.ce_id, $2, $4
   from outbox_events o, fence
-  where o.id = $1 and (select count(*) from outbox_parked) < $5
+  where o.id = $1 and o.ce_id = $6 and (select count(*) from outbox_parked) < $5
   on conflict do nothing`;

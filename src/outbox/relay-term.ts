@@ -18,7 +18,7 @@ export type RelayTermOptions = Readonly<{
   settings: RelaySettings;
   store: Pick<OutboxStore, 'waiting' | 'remove'>;
   send: BatchSender;
-  /** No row of the outbox is below it. */
+  /** Where a read may start. */
   lowestId: () => number;
   log: Pick<Logger, 'info' | 'error'>;
 }>;
@@ -33,7 +33,7 @@ export type RelayTerm = Readonly<{
   failure(): string | undefined;
 }>;
 
-type EndedBatch = Readonly<{ partition: number; ackedIds: readonly number[] }>;
+type EndedBatch = Readonly<{ partition: number; acked: readonly OutboxRow[] }>;
 
 /**
  * The partitions go side by side, each with one batch under way at most. A round waits for its batches a
@@ -64,9 +64,9 @@ export function createRelayTerm(options: RelayTermOptions): RelayTerm {
 
   const sendBatch = async (partition: number, rows: readonly OutboxRow[]) => {
     states.begin(partition);
-    const { ackedIds, failure } = await send(partition, rows);
+    const { acked, failure } = await send(partition, rows);
     states.end(partition, failure);
-    ended.push({ partition, ackedIds });
+    ended.push({ partition, acked });
   };
 
   const start = (partition: number, rows: readonly OutboxRow[]) => {
@@ -78,15 +78,15 @@ export function createRelayTerm(options: RelayTermOptions): RelayTerm {
   /** A partition is free again only once its rows are gone, or they would go out again. */
   const removeAcknowledged = async () => {
     const batches = ended.splice(0);
-    const ids = batches.flatMap(({ ackedIds }) => ackedIds);
+    const rows = batches.flatMap(({ acked }) => acked);
     try {
-      if (ids.length > 0) await store.remove(ids);
+      if (rows.length > 0) await store.remove(rows);
     } catch (error) {
       ended.push(...batches);
       throw error;
     }
     for (const { partition } of batches) states.free(partition);
-    return ids.length;
+    return rows.length;
   };
 
   return {

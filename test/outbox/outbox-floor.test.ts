@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { createOutboxFloor } from '#src/outbox/outbox-floor.ts';
 import type { OutboxFloor } from '#src/outbox/outbox-floor.ts';
 import { createTestDatabase } from '#test/support/database.ts';
+import { startFaultyPostgres } from '#test/support/faulty-postgres.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
@@ -154,6 +155,56 @@ describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
       await db.query('delete from outbox_events');
     }
     await late.end();
+  });
+
+  test('is found again when the sequence went back, wherever the rows are', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const floor = createOutboxFloor(service.pool);
+    await db.query(`select setval('outbox_events_id_seq', 1000000, false)`);
+    await insert(db, 10);
+    await db.query('delete from outbox_events');
+    await expect(risesTo(floor, 1_000_009)).resolves.toBe(true);
+    await expect(floor.check()).resolves.toBe(false);
+    for (const id of [999_999, 400_000, 1]) {
+      await db.query(`select setval('outbox_events_id_seq', $1, false)`, [id]);
+      await insert(db, 1);
+      await expect(floor.check()).resolves.toBe(true);
+      expect(floor.lowestId()).toBe(id);
+    }
+    await expect(floor.check()).resolves.toBe(false);
+    await db.query('delete from outbox_events');
+    await insert(db, 10);
+    await db.query('delete from outbox_events where id < 5');
+    await expect(risesTo(floor, 5)).resolves.toBe(true);
+  });
+
+  test('is found again after a crash that gave back ids which were drawn', async () => {
+    await using postgres = await startFaultyPostgres();
+    await using service = servicePool(postgres.url);
+    const floor = createOutboxFloor(service.pool);
+    await postgres.query(`alter system set wal_writer_delay = '10s'`); // what was drawn is not on disk
+    await postgres.query('select pg_reload_conf()');
+    const late = new Client({ connectionString: postgres.url });
+    late.on('error', () => {}); // the crash ends it
+    await late.connect();
+    await late.query('begin');
+    await insert(late, 500);
+    await floor.advance();
+    await postgres.kill();
+    await postgres.start();
+    // The pool's connections are dead at first. Then nobody inserts any more who did at the mark.
+    await eventually(() => floor.advance().then(() => floor.lowestId() >= 500));
+    await insert(postgres, 3);
+    const [lowest] = await postgres.query<{ id: number }>(
+      'select min(id) as id from outbox_events',
+    );
+    expect(lowest?.id).toBeLessThan(500);
+    await floor.check();
+    expect(floor.lowestId()).toBe(lowest?.id);
+    await floor.advance();
+    await floor.advance();
+    expect(floor.lowestId()).toBe(lowest?.id);
   });
 
   test('is not guessed in a race of many writers and removals', async () => {

@@ -38,7 +38,7 @@ test('a leader reads nothing while there is no partition that it could send to',
       },
       remove: async () => {},
     },
-    send: async () => ({ ackedIds: [], failure: 'Kafka is away' }),
+    send: async () => ({ acked: [], failure: 'Kafka is away' }),
     lowestId: () => 0,
     log: quiet,
   });
