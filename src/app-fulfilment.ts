@@ -1,6 +1,7 @@
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import type { Config } from './config.ts';
+import type { ClockWatch } from './database/clock-watch.ts';
 import type { DatabaseClock } from './database/database-clock.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import type { Providers } from './fulfilment/fulfilment-calls.ts';
@@ -22,6 +23,7 @@ export type FulfilmentParts = Readonly<{
   pool: Pool;
   now: () => Date;
   clock: DatabaseClock;
+  clockWatch: Pick<ClockWatch, 'isOff'>;
   log: Logger;
   events?: SagaRunnerEvents;
   observe?: ObserveSaga;
@@ -31,6 +33,7 @@ export type FulfilmentParts = Readonly<{
 export function buildFulfilment(config: Config, parts: FulfilmentParts): Fulfilment {
   return createFulfilment({
     ...parts,
+    isPaused: parts.clockWatch.isOff,
     providers: buildProviders(config),
     topic: config.KAFKA_TOPIC,
     deadlines: {

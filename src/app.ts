@@ -80,7 +80,8 @@ export function createApp(
     (error) => log.warn({ err: error }, 'lost an idle database connection'),
   );
   const { pool } = database;
-  const { now, clock, clockWatch, clockWorker } = createClocks(steered, pool, metrics, log);
+  const clocks = createClocks(steered, pool, metrics, log);
+  const { now, clockWatch, clockWorker } = clocks;
   const { outboxMonitor, relay } = createOutbox(config, pool, metrics, log);
   const keyPruner = createIdempotencyKeyPruner(pool, log);
   const background = [
@@ -96,7 +97,7 @@ export function createApp(
   });
   const commit = refuseWhileClockIsOff(groupCommit, clockWatch);
   const events = sagaMetrics(metrics);
-  const fulfilment = buildFulfilment(config, { commit, pool, now, clock, log, observe, events });
+  const fulfilment = buildFulfilment(config, { ...clocks, commit, pool, log, observe, events });
   const outboxIsFull = outboxMonitor.isFull;
   const isDraining = () => draining;
   const parts = { config, database, metrics, relay, commit, fulfilment, isDraining, now, log };

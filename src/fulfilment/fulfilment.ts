@@ -28,6 +28,8 @@ export type FulfilmentDependencies = Readonly<{
   topic: string;
   now: () => Date;
   clock: DatabaseClock;
+  /** Whether this process may write nothing now. */
+  isPaused?: () => boolean;
   log: Pick<Logger, 'info' | 'warn' | 'error'>;
   events?: SagaRunnerEvents;
   /** For tests that stop time, or the process, at a point of a run. */

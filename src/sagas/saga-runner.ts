@@ -57,6 +57,8 @@ export type SagaRunnerDependencies<Subject, Rows> = Readonly<{
   now: () => Date;
   /** For all deadlines. */
   clock: DatabaseClock;
+  /** While this process may write nothing it takes up nothing: another could do it meanwhile. */
+  isPaused?: () => boolean;
   limits: SagaRunnerLimits;
   log: Pick<Logger, 'info' | 'warn' | 'error'>;
   events?: SagaRunnerEvents;
@@ -88,7 +90,7 @@ export type SagaRunner = Readonly<{
 export function createSagaRunner<Subject, Rows>(
   dependencies: SagaRunnerDependencies<Subject, Rows>,
 ): SagaRunner {
-  const { pool, kinds, clock, limits, log } = dependencies;
+  const { pool, kinds, clock, limits, log, isPaused = () => false } = dependencies;
   const owner = randomUUID();
   const leaseMs = 2 * limits.callTimeoutMs + limits.leaseMarginMs;
   const definitions = kinds.map(({ definition }) => definition);
@@ -112,7 +114,7 @@ export function createSagaRunner<Subject, Rows>(
     errorBackoff: { baseMs: limits.pollMs, maxMs: 10 * limits.pollMs },
     log,
     tick: async () => {
-      const room = Math.min(limits.concurrency - running.size, CLAIM_MAX);
+      const room = isPaused() ? 0 : Math.min(limits.concurrency - running.size, CLAIM_MAX);
       hasBacklog = room <= 0;
       if (hasBacklog) return 0;
       await clock.refresh();

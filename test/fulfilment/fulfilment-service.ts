@@ -58,7 +58,7 @@ export async function createWorld() {
 export type World = Pick<Awaited<ReturnType<typeof createWorld>>, 'database' | 'url' | 'simulator'>;
 
 export type Changes = Partial<
-  Pick<FulfilmentDependencies, 'observe' | 'now' | 'providers' | 'events'>
+  Pick<FulfilmentDependencies, 'observe' | 'now' | 'providers' | 'events' | 'isPaused'>
 > &
   Readonly<{
     /** In place of the database's clock. */

@@ -636,6 +636,26 @@ describe.skipIf(skipReason('postgres'))('several services on one database', () =
     expect(row).toEqual({ epoch: 2 }); // the first one's, and the end of it
   });
 
+  test('leave a saga to others while they may not write, and take it up when they may', async () => {
+    await using world = await createWorld();
+    const writing = { asked: 0, allowed: false };
+    await using paused = createService(world, {
+      isPaused: () => {
+        writing.asked += 1;
+        return !writing.allowed;
+      },
+    });
+    await using other = createService(world, { limits: { concurrency: 0 } });
+    await other.setOnHand('book', 10);
+    const orderId = await other.place();
+    await paused.start();
+    await eventually(() => writing.asked > 2);
+    const row = await world.database.query('select owner, epoch from saga_work');
+    expect(row).toEqual([{ owner: null, epoch: 1 }]);
+    writing.allowed = true;
+    expect(await resting(paused, orderId)).toBe('completed');
+  });
+
   test('hand a saga on when one is stopped in the middle of a call', async () => {
     await using world = await createWorld();
     await using second = createService(world);
