@@ -1,7 +1,8 @@
 import type { Pool } from 'pg';
 import { relayLease } from './relay.ts';
 
-const PRUNE_BATCH_ROWS = 1_000;
+/** What one statement deletes, and one entry of the audit stands for. */
+const PRUNE_BATCH_ROWS = 10_000;
 /** A service that is down for a deployment has no lease, and comes back. */
 const RECENTLY_LED = '1 hour';
 
@@ -40,7 +41,7 @@ export type ParkedKey = Readonly<{
 
 export type OutboxAdmin = ReturnType<typeof createOutboxAdmin>;
 
-/** What operators can see and do; every change is recorded with its actor, in one transaction. */
+/** What operators can see and do; every change is recorded with its actor, by the statement that makes it. */
 export function createOutboxAdmin(pool: Pool, actor: string) {
   return {
     status: async (): Promise<TopicStatus[]> => (await pool.query<TopicStatus>(STATUS)).rows,
@@ -65,19 +66,15 @@ export function createOutboxAdmin(pool: Pool, actor: string) {
       return rows[0];
     },
 
-    /** Deletes messages older than that, a few at a time; resolves to how many. */
+    /** Deletes messages older than that, in parts, each recorded; resolves to how many. */
     prune: async (olderThanMs: number, isForced: boolean): Promise<number> => {
       if (!isForced) await refuseWhileLed(pool);
       const { rows } = await pool.query<Readonly<{ before: Date }>>(
         `select now() - $1 * interval '1 ms' as before`,
         [olderThanMs],
       );
-      const count = await pruneBefore(pool, rows[0]?.before);
-      await pool.query(
-        `insert into outbox_audit (actor, action, detail) values ($1, 'prune', $2)`,
-        [actor, { olderThanMs, isForced, count }],
-      );
-      return count;
+      const before = rows[0]?.before;
+      return pruneBefore(pool, before, actor, { olderThanMs, isForced, before });
     },
 
     /** Takes the number of partitions that the relay found for the right one. */
@@ -112,19 +109,42 @@ async function refuseWhileLed(pool: Pool): Promise<void> {
   );
 }
 
-async function pruneBefore(pool: Pool, before: Date | undefined): Promise<number> {
-  let count = 0;
+async function pruneBefore(
+  pool: Pool,
+  before: Date | undefined,
+  actor: string,
+  detail: Readonly<Record<string, unknown>>,
+): Promise<number> {
+  let total = 0;
   for (;;) {
-    const { rowCount } = await pool.query(
-      `delete from outbox_events where id in (
-         select id from outbox_events where created_at < $1 order by id limit $2
-       )`,
-      [before, PRUNE_BATCH_ROWS],
-    );
-    count += rowCount ?? 0;
-    if ((rowCount ?? 0) < PRUNE_BATCH_ROWS) return count;
+    const { rows } = await pool.query<Readonly<{ count: number }>>(PRUNE, [
+      actor,
+      before,
+      PRUNE_BATCH_ROWS,
+      detail,
+    ]);
+    const count = rows[0]?.count ?? 0;
+    total += count;
+    if (count < PRUNE_BATCH_ROWS) return total;
   }
 }
+
+const PRUNE = `
+  with pruned as (
+    delete from outbox_events where id in (
+      select id from outbox_events where created_at < $2 order by id limit $3
+    ) returning id
+  ),
+  counted as (
+    select count(*)::integer as count, min(id) as first_id, max(id) as last_id from pruned
+  ),
+  recorded as (
+    insert into outbox_audit (actor, action, detail)
+    select $1, 'prune', $4::jsonb
+      || jsonb_build_object('count', count, 'firstId', first_id, 'lastId', last_id)
+    from counted
+  )
+  select count from counted`;
 
 const STATUS = `
   select topic, coalesce(o.waiting, 0) as waiting, o."oldestAgeSeconds", coalesce(p.parked, 0) as parked,
@@ -161,7 +181,8 @@ const RETRY = `
 const SKIP = `
   with freed as (delete from outbox_parked where outbox_id = $2 returning *),
   skipped as (
-    delete from outbox_events o using freed where o.id = freed.outbox_id returning o.*
+    delete from outbox_events o using freed
+    where o.id = freed.outbox_id and o.ce_id = freed.ce_id returning o.*
   ),
   recorded as (
     insert into outbox_audit (actor, action, topic, message_key, outbox_id, reason, detail)

@@ -1,8 +1,13 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { Client } from 'pg';
 import { describe, expect, test } from 'vitest';
 import { runOutboxCommand } from '#src/outbox/outbox-commands.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
+import { eventually } from '#test/support/poll.ts';
 import { eventsOf, insertEvents, servicePool } from './outbox-fixture.ts';
 
 /** A database and a way to run commands on it with the rights of the service. */
@@ -31,6 +36,13 @@ const lead = (sinceEnd: string) => `
     ('relay orders', gen_random_uuid(), 4, clock_timestamp() - interval '${sinceEnd}')`;
 const audit = (db: TestDatabase) =>
   db.query('select actor, action, topic, message_key, outbox_id, reason, detail from outbox_audit');
+
+const isWaiting = async (db: TestDatabase) => {
+  const waiting = await db.query(`
+    select from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock' and query like '%delete from outbox_events%'`);
+  return waiting.length > 0;
+};
 
 describe.skipIf(skipReason('postgres'))('npm run outbox', () => {
   test.each([
@@ -150,7 +162,7 @@ describe.skipIf(skipReason('postgres'))('npm run outbox', () => {
     ]);
   });
 
-  test('prune deletes what is old enough, whatever the amount, and is recorded', async () => {
+  test('prune deletes what is old enough, and is recorded', async () => {
     await using console = await createConsole();
     const { db, run } = console;
     await insertEvents(db, 'orders', eventsOf(['a'], 2_500));
@@ -164,6 +176,39 @@ describe.skipIf(skipReason('postgres'))('npm run outbox', () => {
     const [entry] = await audit(db);
     expect(entry).toMatchObject({ action: 'prune', detail: { count: 2_200, isForced: false } });
     expect(entry?.['actor']).toMatch(/@/);
+  });
+
+  test('prune that is killed midway has recorded what it deleted', async () => {
+    await using db = await createTestDatabase();
+    const rows = 25_000;
+    await insertEvents(db, 'orders', eventsOf(['a'], rows));
+    const held = new Client({ connectionString: db.url });
+    await held.connect();
+    await held.query('begin');
+    await held.query('select from outbox_events order by id desc limit 1 for update');
+    const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+    const command = ['outbox', 'prune', '--older-than', '0s', '--force'];
+    const env = { PATH: process.env['PATH'], DATABASE_URL: db.url };
+    const prune = spawn(process.execPath, [main, ...command], { env, stdio: 'ignore' });
+    const left = async () => {
+      const [row] = await db.query<{ left: number }>('select count(*) as left from outbox_events');
+      return row?.left ?? 0;
+    };
+    await eventually(async () => (await left()) < rows && (await isWaiting(db)));
+    prune.kill('SIGKILL');
+    await once(prune, 'exit');
+    await db.query(`
+      select pg_terminate_backend(pid) from pg_stat_activity
+      where datname = current_database() and wait_event_type = 'Lock'`);
+    await held.query('rollback');
+    await held.end();
+    await eventually(async () => !(await isWaiting(db)));
+    const parts = await audit(db);
+    const recorded = parts.map(({ detail }) => Number(Object(detail).count));
+    expect(recorded.reduce((sum, count) => sum + count, 0)).toBe(rows - (await left()));
+    expect(parts.length).toBeGreaterThan(0);
+    for (const part of parts)
+      expect(part).toMatchObject({ action: 'prune', detail: { isForced: true } });
   });
 
   test.each([
