@@ -67,7 +67,8 @@ const ENSURE_ROLE = `
 const MISSING = `
   select format('grant %s on %I to %I', string_agg(privilege, ', '), "table", $1::text) as statement
   from json_to_recordset($2) as wanted ("table" text, privilege text)
-  where not has_table_privilege($1, "table", privilege)
+  where case when to_regclass("table") is not null
+    then not has_table_privilege($1, "table", privilege) end
   group by "table"
   union all
   select format('grant select on sequence %I to %I', $3::text, $1)
