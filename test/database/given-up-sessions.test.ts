@@ -1,0 +1,66 @@
+import { Client, Pool } from 'pg';
+import type { PoolClient } from 'pg';
+import { describe, expect, test } from 'vitest';
+import type { Session } from '#src/database/check-session.ts';
+import { createGivenUpSessions } from '#src/database/given-up-sessions.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import { skipReason } from '#test/support/infra.ts';
+
+const server = { system: '1', timeline: 1, startedAt: '2026-01-01' };
+
+describe.skipIf(skipReason('postgres'))('a session that was given up', () => {
+  test('keeps its place for as long as the server has it, and no longer', async () => {
+    await using database = await createTestDatabase();
+    const pool = new Pool({ connectionString: database.url, max: 3 });
+    const givenUp = createGivenUpSessions({ connectionString: database.url });
+    const released: string[] = [];
+    const ended = Promise.withResolvers<void>();
+    const keep = async (name: string, change: Partial<Session> = {}) => {
+      const client = await pool.connect();
+      const session = { ...(await sessionOf(client)), ...change };
+      givenUp.keep(client, session, () => {
+        released.push(name);
+        client.release(true);
+        if (released.length === 2) ended.resolve();
+      });
+    };
+    await keep('still at work');
+    await keep('gone with its server', { pid: 2 ** 31 - 1 });
+    await keep('whose process id is another session', { openedAt: '2026-01-01 00:00:00+00' });
+    expect(givenUp.count()).toBe(3);
+    await ended.promise;
+    expect(released).toEqual(['gone with its server', 'whose process id is another session']);
+
+    givenUp.close();
+    expect([released.at(-1), givenUp.count()]).toEqual(['still at work', 0]);
+    await keep('when all is over');
+    expect(released.at(-1)).toBe('when all is over');
+    await pool.end();
+  });
+
+  test('gives its place back when its answer comes, however late', async () => {
+    await using database = await createTestDatabase();
+    const pool = new Pool({ connectionString: database.url, max: 1, query_timeout: 50 });
+    const givenUp = createGivenUpSessions({ connectionString: database.url });
+    const holder = new Client({ connectionString: database.url });
+    await holder.connect();
+    await holder.query('select pg_advisory_lock(1)');
+    const client = await pool.connect();
+    await expect(client.query('select pg_advisory_lock(1)')).rejects.toThrow('read timeout');
+    const isFree = Promise.withResolvers<void>();
+    givenUp.keep(client, undefined, isFree.resolve);
+    expect(givenUp.count()).toBe(1);
+    await holder.end();
+    await isFree.promise;
+    expect(givenUp.count()).toBe(0);
+    client.release(true);
+    await pool.end();
+  });
+});
+
+async function sessionOf(client: PoolClient): Promise<Session> {
+  const { rows } = await client.query<{ pid: number; openedAt: string }>(
+    `select pg_backend_pid() as pid, clock_timestamp()::text as "openedAt"`,
+  );
+  return { ...rows[0]!, server };
+}
