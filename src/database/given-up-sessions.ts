@@ -39,29 +39,35 @@ export function isGivenUp(error: unknown): boolean {
 export function createGivenUpSessions(connection: ClientConfig): GivenUpSessions {
   const kept = new Set<Kept>();
   let timer: NodeJS.Timeout | undefined;
+  let isLooking = false;
+  let hasNew = false;
   let isClosed = false;
 
-  function lookLater(): void {
-    if (timer !== undefined || kept.size === 0 || isClosed) return;
+  /** Looks once after `delayMs`, then again and again until nothing is kept. */
+  function lookIn(delayMs: number): void {
+    if (isLooking || kept.size === 0 || isClosed) return;
+    clearTimeout(timer);
     timer = setTimeout(() => {
+      isLooking = true;
+      hasNew = false;
       void look().finally(() => {
-        timer = undefined;
-        lookLater();
+        isLooking = false;
+        lookIn(hasNew ? 0 : LOOK_EVERY_MS);
       });
-    }, LOOK_EVERY_MS);
+    }, delayMs);
     timer.unref();
   }
 
   /** The server may have restarted, or be another one by now, without a word on the old connection. */
   async function look(): Promise<void> {
     const asked = [...kept];
-    const alive = await aliveOf(
+    const working = await workingOf(
       connection,
       asked.flatMap(({ session }) => session ?? []),
     ).catch(() => undefined); // what is not known is looked up again
-    if (alive === undefined) return;
+    if (working === undefined) return;
     for (const { session, end } of asked) {
-      if (session === undefined || !alive.has(session.pid)) end();
+      if (session === undefined || !working.has(session.pid)) end();
     }
   }
 
@@ -80,10 +86,11 @@ export function createGivenUpSessions(connection: ClientConfig): GivenUpSessions
       };
       const entry: Kept = { session, end };
       kept.add(entry);
+      hasNew = true;
       client.on('error', hearError);
       client.once('drain', end); // the late answer has come
       client.once('end', end);
-      lookLater();
+      lookIn(0);
     },
     count: () => kept.size,
     close() {
@@ -94,8 +101,11 @@ export function createGivenUpSessions(connection: ClientConfig): GivenUpSessions
   };
 }
 
-/** The process ids of those that the server still has; undefined where it is no server to ask. */
-async function aliveOf(
+/**
+ * The process ids of those that the server is at work on; undefined where it is no server to ask. One that
+ * waits for its client (the statement never came, or the response was lost) ends as soon as we close it.
+ */
+async function workingOf(
   connection: ClientConfig,
   sessions: readonly Session[],
 ): Promise<ReadonlySet<number> | undefined> {
@@ -108,15 +118,15 @@ async function aliveOf(
   client.on('error', () => {}); // the query fails, which is enough
   try {
     await client.connect();
-    const { rows } = await client.query<Readonly<{ isStandby: boolean; alive: number[] }>>(
+    const { rows } = await client.query<Readonly<{ isStandby: boolean; working: number[] }>>(
       `select pg_is_in_recovery() as "isStandby", array(
          select pid from pg_stat_activity
          join unnest($1::integer[], $2::timestamptz[]) as asked (pid, opened_at) using (pid)
-         where backend_start <= opened_at
-       ) as alive`,
+         where backend_start <= opened_at and state not like 'idle%'
+       ) as working`,
       [sessions.map(({ pid }) => pid), sessions.map(({ openedAt }) => openedAt)],
     );
-    return rows[0] && !rows[0].isStandby ? new Set(rows[0].alive) : undefined;
+    return rows[0] && !rows[0].isStandby ? new Set(rows[0].working) : undefined;
   } finally {
     await client.end();
   }
