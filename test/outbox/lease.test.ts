@@ -105,6 +105,29 @@ describe.skipIf(skipReason('postgres'))('a lease', () => {
     expect(row?.alive).toBe(true); // the stop gave back nothing that was another's
   });
 
+  test('is over for its holder before it is for the others, however late it hears of it', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const slow = new Proxy(service.pool, {
+      get: (target, name) =>
+        name === 'query'
+          ? async (sql: string, values?: unknown[]) => {
+              const answer = await target.query(sql, values);
+              await target.query('select pg_sleep(1)'); // a slow way back
+              return answer;
+            }
+          : Reflect.get(target, name),
+    });
+    const lease = testLease({ pool: slow, pollMs: LONG_MS }); // no renewal meanwhile
+    lease.start();
+    await eventually(() => lease.current() !== undefined);
+    const [row] = await db.query<{ ms: number }>(
+      `select extract(epoch from expires_at - clock_timestamp())::float8 * 1000 as ms from leases`,
+    );
+    expect(lease.current()?.remainingMs).toBeLessThanOrEqual(row?.ms ?? 0);
+    await lease.stop();
+  });
+
   test('ends by itself on the monotonic clock when it cannot be renewed', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);

@@ -1,0 +1,198 @@
+import { describe, expect, test } from 'vitest';
+import { createBatchSender } from '#src/outbox/batch-sender.ts';
+import { createOutboxStore } from '#src/outbox/outbox-store.ts';
+import { messageFrom } from '#src/outbox/outbox.ts';
+import type { OutboxRow, Publisher } from '#src/outbox/outbox.ts';
+import { createTestDatabase } from '#test/support/database.ts';
+import type { TestDatabase } from '#test/support/database.ts';
+import { startFaultyKafka } from '#test/support/faulty-kafka.ts';
+import { skipReason } from '#test/support/infra.ts';
+import { createTestTopic, readTopic, testBrokers } from '#test/support/kafka.ts';
+import { eventually } from '#test/support/poll.ts';
+import { faultsOf, isComplete, repeatsIn } from './delivery.ts';
+import {
+  createChangingTopic,
+  createTestRelay,
+  eventsOf,
+  insertEvents,
+  newKeys,
+  quiet,
+  servicePool,
+  testPublisher,
+} from './outbox-fixture.ts';
+
+/*
+ * Order needs no fence: without the rules that are tested here events would come again and again where
+ * leaders change, but never out of order. So what is bounded here is how often an event is on the topic.
+ */
+const isEmpty = async (db: TestDatabase) =>
+  (await db.query('select from outbox_events limit 1')).length === 0;
+
+/** Counts how often the topic was looked at, which a leader does again and again, and what it began to send. */
+function counting(publisher: Publisher) {
+  const counts = { looks: 0, sends: 0, outcomes: 0 };
+  return {
+    counts,
+    publisher: {
+      ...publisher,
+      openTopic: async (topic: string) => {
+        const limits = await publisher.openTopic(topic);
+        counts.looks += 1;
+        return limits;
+      },
+      publish: async (request) => {
+        counts.sends += 1;
+        const outcome = await publisher.publish(request);
+        counts.outcomes += 1;
+        return outcome;
+      },
+    } satisfies Publisher,
+  };
+}
+
+describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event comes once', () => {
+  test('where a leader could not end a send within its lease: the next one sends', async () => {
+    await using db = await createTestDatabase();
+    await using topic = await createTestTopic();
+    const { counts, publisher } = counting(testPublisher(topic.brokers));
+    const of = { url: db.url, topic: topic.name };
+    await using ending = createTestRelay({
+      ...of,
+      publisher,
+      settings: { leaseTtlMs: 600_000, sendTimeoutMs: 600_001 },
+    });
+    ending.start();
+    await insertEvents(db, topic.name, eventsOf(['key'], 3));
+    await eventually(() => counts.looks >= 4); // it leads and is ready, and had its rounds
+    expect(counts.sends).toBe(0);
+    await using next = createTestRelay({ ...of, publisher: testPublisher(topic.brokers) });
+    next.start();
+    await ending.relay.stop();
+    await eventually(() => isEmpty(db));
+    const expected = new Map([['key', 3]]);
+    const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
+    expect(repeatsIn(messages)).toBe(0);
+  });
+
+  test('where the lease is about to end while a refused batch is taken apart', async () => {
+    await using db = await createTestDatabase();
+    await using service = servicePool(db.url);
+    const brokers = await testBrokers();
+    await using topic = await createChangingTopic(brokers, 10_000);
+    const keys = newKeys(8);
+    const events = eventsOf(keys, 1).map((event) =>
+      event.key === keys[5] ? { key: event.key, version: 1, payload: 'x'.repeat(20_000) } : event,
+    );
+    await insertEvents(db, topic.name, events);
+    await db.query(
+      `insert into leases values ('it', gen_random_uuid(), 1, clock_timestamp() + interval '1 h')`,
+    );
+    const store = createOutboxStore(service.pool, topic.name);
+    const window = { fromId: 0, partitions: 1, excluded: [], rowsMax: 100, bytesMax: 1_000_000 };
+    const rows = await store.waiting(window);
+    const publisher = testPublisher(brokers);
+    const sender = (maySend: () => boolean) =>
+      createBatchSender({
+        topic: topic.name,
+        lease: 'it',
+        epoch: 1,
+        sendTimeoutMs: 60_000,
+        store,
+        publisher,
+        maySend,
+        metrics: { published: () => {}, publishFailed: () => {}, leaseChanged: () => {} },
+        log: quiet,
+      });
+    let asked = 0;
+    const ending = sender(() => {
+      asked += 1;
+      return asked === 1;
+    });
+    await expect(ending(0, rows)).resolves.toMatchObject({ acked: [] });
+    const next = await sender(() => true)(0, rows);
+    expect(next.acked).toHaveLength(7);
+    const good = new Map(keys.filter((key) => key !== keys[5]).map((key) => [key, 1]));
+    const messages = await readTopic(topic.name, { until: (all) => isComplete(all, good) });
+    expect(faultsOf(messages, good)).toEqual([]);
+    expect(repeatsIn(messages)).toBe(0);
+    await publisher.close();
+  });
+
+  test('where a leader loses its lease in mid-send and has it again', async () => {
+    await using db = await createTestDatabase();
+    await using topic = await createTestTopic();
+    const { counts, publisher } = counting(testPublisher(topic.brokers));
+    const sending = Promise.withResolvers<void>();
+    const released = Promise.withResolvers<void>();
+    let isFirst = true;
+    await using relay = createTestRelay({
+      url: db.url,
+      topic: topic.name,
+      publisher: {
+        ...publisher,
+        publish: async (request) => {
+          if (isFirst) {
+            isFirst = false;
+            sending.resolve();
+            await released.promise;
+          }
+          return publisher.publish(request);
+        },
+      },
+    });
+    relay.start();
+    await insertEvents(db, topic.name, eventsOf(['key'], 3));
+    await sending.promise;
+    await db.query('update leases set expires_at = clock_timestamp()');
+    await eventually(() => relay.relay.status().epoch === 2);
+    const { looks } = counts;
+    await eventually(() => counts.looks >= looks + 3); // the new term is ready, and had its rounds
+    released.resolve();
+    await eventually(() => isEmpty(db));
+    await insertEvents(db, topic.name, [{ key: 'key', version: 4 }]);
+    const expected = new Map([['key', 4]]);
+    const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
+    expect(faultsOf(messages, expected)).toEqual([]);
+    expect(repeatsIn(messages)).toBe(0);
+  });
+
+  test('where a leader loses its lease while the broker does not answer', async () => {
+    await using kafka = await startFaultyKafka();
+    await using db = await createTestDatabase();
+    const topic = 'events';
+    const { counts, publisher } = counting(testPublisher(kafka.brokers));
+    await using relay = createTestRelay({ url: db.url, topic, publisher });
+    relay.start();
+    await eventually(() => counts.looks >= 1);
+    // The producer connects with its first batch: it has not got far when the broker freezes.
+    await kafka.pause();
+    await insertEvents(db, topic, eventsOf(['key'], 3));
+    await eventually(() => counts.sends === 1);
+    const waiting = await db.query<OutboxRow>('select * from outbox_events order by id');
+    await db.query('update leases set owner = gen_random_uuid(), epoch = epoch + 1');
+    await eventually(() => relay.relay.status().mode === 'standby');
+    await kafka.resume();
+    // As the new leader does it.
+    const next = testPublisher(kafka.brokers);
+    const sent = await next.publish({
+      topic,
+      partition: 0,
+      messages: waiting.map(messageFrom),
+      timeoutMs: 60_000,
+    });
+    expect(sent).toEqual({ kind: 'acked' });
+    await eventually(() => counts.outcomes === 1); // what the old one began has come to its end
+    const expected = new Map([['key', 3]]);
+    await next.publish({ topic, partition: 0, messages: [lastMessage], timeoutMs: 60_000 });
+    const messages = await readTopic(topic, {
+      brokers: kafka.brokers,
+      until: (all) => all.some(({ key }) => key === lastMessage.key),
+    });
+    await next.close();
+    const events = messages.filter(({ key }) => key !== lastMessage.key);
+    expect(faultsOf(events, expected)).toEqual([]);
+    expect(repeatsIn(events)).toBe(0);
+  });
+});
+
+const lastMessage = { key: 'last', value: '', headers: { ce_sequence: '1' } };
