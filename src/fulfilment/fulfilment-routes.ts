@@ -21,7 +21,9 @@ const resolveBody = z
   .strictObject({
     step: z.string().min(1).max(64),
     outcome: z.enum(['done', 'notDone']),
-    reference: safeText(1, 100).optional(),
+    reference: safeText(1, 100)
+      .optional()
+      .meta({ description: 'What the provider calls it. Needed where the outcome is `done`.' }),
     reason: safeText(1, 500),
   })
   .refine(({ outcome, reference }) => outcome === 'notDone' || reference !== undefined, {
