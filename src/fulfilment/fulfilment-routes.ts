@@ -32,8 +32,14 @@ const resolveBody = z
   });
 
 const { notFound, notStuck, stepNotOpen } = fulfilmentProblemKinds;
-const { databaseUnavailable, fulfilmentOff, overloaded, outcomeUnknown, versionConflict } =
-  orderProblemKinds;
+const {
+  clockOff,
+  databaseUnavailable,
+  fulfilmentOff,
+  overloaded,
+  outcomeUnknown,
+  versionConflict,
+} = orderProblemKinds;
 const common = { params: orderParams, tag: 'Fulfilment' } as const;
 const goesOn: AnswerSpec = {
   description: 'The fulfilment; it goes on.',
@@ -48,6 +54,7 @@ const operatorProblems = [
   fulfilmentOff,
   versionConflict,
   overloaded,
+  clockOff,
   databaseUnavailable,
   outcomeUnknown,
 ] as const;

@@ -18,8 +18,14 @@ import type { Ready } from './command-scenarios.ts';
  * document names, and meets none that it does not name.
  */
 
-/** Provoked elsewhere: they take a race, an overload or a fault of the service. */
-const ELSEWHERE = new Set(['internal', 'overloaded', 'outbox_full', 'version_conflict']);
+/** Provoked elsewhere: they take a race, an overload, a clock that is off or a fault of the service. */
+const ELSEWHERE = new Set([
+  'internal',
+  'overloaded',
+  'outbox_full',
+  'version_conflict',
+  'clock_off',
+]);
 const ID = '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11';
 
 const operationShape = z.looseObject({
