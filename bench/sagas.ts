@@ -19,7 +19,7 @@ import { changeStock } from '#src/fulfilment/inventory.ts';
 import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
 import { createHttpShippingProvider } from '#src/fulfilment/providers/http-shipping-provider.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
-import { appendUnits } from '#src/orders/order-units.ts';
+import { writeUnits } from '#src/orders/order-units.ts';
 import type { OrderRows } from '#src/orders/order-units.ts';
 
 /*
@@ -99,8 +99,17 @@ async function createBench() {
   const waiting = new Map<string, () => void>();
   let batches = 0;
   const commit = createGroupCommit(
-    createPostgresUnitStore(database.writer, appendUnits),
-    { batchMax: 64, slots: 2, queueMax: 10_000, waitMaxMs: 5_000 },
+    createPostgresUnitStore(database.writer, writeUnits),
+    {
+      batchMax: 64,
+      slots: 2,
+      queueMax: 10_000,
+      streamMax: 10_000,
+      reservedMax: 100,
+      waitMaxMs: 5_000,
+      oneByOneMsMax: 2_000,
+      lockedMsMax: 1_000,
+    },
     {
       committed: (units) => {
         batches += 1;

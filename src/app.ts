@@ -31,7 +31,7 @@ import { orderCommandRoutes } from './orders/order-command-routes.ts';
 import { orderEventCodec } from './orders/order-event-codec.ts';
 import { orderMessageChannel } from './orders/order-message-catalogue.ts';
 import { orderQueryRoutes } from './orders/order-query-routes.ts';
-import { appendUnits } from './orders/order-units.ts';
+import { writeUnits } from './orders/order-units.ts';
 import type { OrderRows } from './orders/order-units.ts';
 import { ordersSummaryProjection } from './orders/orders-summary.ts';
 import { createRunOrderCommand } from './orders/run-order-command.ts';
@@ -49,6 +49,12 @@ import type { Worker } from './workers/worker.ts';
 const COMMIT_SLOTS = 2;
 /** How long a command may wait for its transaction to start. */
 const COMMAND_WAIT_MS_MAX = 5_000;
+/** The share of the queue that commands on one order may take, and what they may take of a small queue. */
+const STREAM_SHARE = { part: 1 / 32, least: 8 } as const;
+/** How long the members of a failed batch may be written one by one. */
+const ONE_BY_ONE_MS_MAX = 2_000;
+/** How long a command is tried while somebody else has locked a row that it needs. */
+const LOCKED_MS_MAX = 1_000;
 
 /** The whole service, built and not yet started. */
 export type App = Readonly<{
@@ -182,9 +188,16 @@ function createCommit(
     batchMax: config.COMMAND_BATCH_MAX,
     slots: COMMIT_SLOTS,
     queueMax: config.COMMAND_QUEUE_MAX,
+    streamMax: Math.max(
+      STREAM_SHARE.least,
+      Math.floor(config.COMMAND_QUEUE_MAX * STREAM_SHARE.part),
+    ),
+    reservedMax: config.SAGA_CONCURRENCY,
     waitMaxMs: COMMAND_WAIT_MS_MAX,
+    oneByOneMsMax: ONE_BY_ONE_MS_MAX,
+    lockedMsMax: LOCKED_MS_MAX,
   };
-  const store = createPostgresUnitStore(database.writer, appendUnits);
+  const store = createPostgresUnitStore(database.writer, writeUnits);
   return createGroupCommit(countLoads(store, metrics), limits, {
     committed(units, durationMs) {
       committed(units);

@@ -100,7 +100,7 @@ describe('this guard', () => {
     ['orders/domain/order.ts', `import { v7 } from 'uuid';`],
     ['orders/domain/order.ts', `import 'node:fs';`],
     ['orders/domain/order.ts', `import type { OrderView } from '../order-view.ts';`],
-    ['event-store/group-commit.ts', `import { appendUnits } from '#src/orders/order-units.ts';`],
+    ['event-store/group-commit.ts', `import { writeUnits } from '#src/orders/order-units.ts';`],
     ['http/server.ts', `export { x } from '../orders/order-units.ts';`],
     ['outbox/relay.ts', `import {\n  a,\n  b,\n} from '#src/event-store/event-store.ts';`],
     ['sagas/runner.ts', `const late = await import('#src/orders/order-view.ts');`],

@@ -7,15 +7,19 @@ export type CommandQueueLimits = Readonly<{
   batchMax: number;
   /** Commands that wait. */
   queueMax: number;
+  /** Of these, commands that name the same stream: no order can fill the queue. */
+  streamMax: number;
+  /** Room beside `queueMax`, for commands with `hasReservedRoom` only. */
+  reservedMax: number;
   /** How long a command may wait for its batch. */
   waitMaxMs: number;
 }>;
 
 /** Commands in the order of their coming, and the streams that unfinished batches hold. */
 export type CommandQueue<Rows> = Readonly<{
-  /** @throws CommandOverloaded if it is full */
+  /** @throws CommandOverloaded if it is full, or if one of the streams has its share of it already */
   push(task: Task<Rows>): void;
-  /** The oldest commands whose streams are free; those of one stream stay in their order. */
+  /** The oldest commands that do not rest and whose streams are free; those of one stream in their order. */
   takeBatch(): readonly Task<Rows>[];
   /** Ends a batch; `again` are those of it that go first in the next. */
   release(batch: readonly Task<Rows>[], again: readonly Task<Rows>[]): void;
@@ -25,8 +29,9 @@ export type CommandQueue<Rows> = Readonly<{
 }>;
 
 export function createCommandQueue<Rows>(limits: CommandQueueLimits): CommandQueue<Rows> {
-  const { batchMax, queueMax, waitMaxMs } = limits;
+  const { batchMax, queueMax, streamMax, reservedMax, waitMaxMs } = limits;
   const busy = new Set<string>();
+  const shares = createShares();
   let queue: Task<Rows>[] = [];
   let check: NodeJS.Timeout | undefined;
 
@@ -40,8 +45,10 @@ export function createCommandQueue<Rows>(limits: CommandQueueLimits): CommandQue
 
   function dropLate(): void {
     const oldest = performance.now() - waitMaxMs;
-    const late = queue.findIndex(({ queuedAt }) => queuedAt >= oldest);
-    for (const { reject } of queue.splice(0, late < 0 ? queue.length : late)) {
+    const late = queue.filter(({ queuedAt }) => queuedAt < oldest);
+    if (late.length > 0) queue = queue.filter(({ queuedAt }) => queuedAt >= oldest);
+    for (const { loads, reject } of late) {
+      shares.remove(loads);
       reject(new CommandOverloaded());
     }
     planCheck();
@@ -49,30 +56,67 @@ export function createCommandQueue<Rows>(limits: CommandQueueLimits): CommandQue
 
   return {
     push(task) {
-      if (queue.length >= queueMax) throw new CommandOverloaded();
+      const { loads, hasReservedRoom } = task;
+      const room = hasReservedRoom ? queueMax + reservedMax : queueMax;
+      if (queue.length >= room) throw new CommandOverloaded();
+      if (!hasReservedRoom && shares.largest(loads) >= streamMax) throw new CommandOverloaded();
+      shares.add(loads);
       queue.push(task);
       planCheck();
     },
     takeBatch() {
-      const batch: Task<Rows>[] = [];
-      const later: Task<Rows>[] = [];
-      const waitedFor = new Set<string>();
-      let scanned = 0;
-      for (const task of queue) {
-        if (batch.length === batchMax) break;
-        scanned += 1;
-        const free = task.loads.every((stream) => !busy.has(stream) && !waitedFor.has(stream));
-        for (const stream of task.loads) (free ? busy : waitedFor).add(stream);
-        (free ? batch : later).push(task);
-      }
-      queue = scanned === queue.length ? later : [...later, ...queue.slice(scanned)];
+      const { batch, rest } = split(queue, busy, batchMax);
+      for (const { loads } of batch) shares.remove(loads);
+      queue = rest;
       return batch;
     },
     release(batch, again) {
       for (const stream of batch.flatMap(({ loads }) => loads)) busy.delete(stream);
+      for (const { loads } of again) shares.add(loads);
       queue.unshift(...again);
+      planCheck();
     },
     dropLate,
     length: () => queue.length,
+  };
+}
+
+/** The batch that may run now, whose streams are `busy` from here on, and all others in their order. */
+function split<Rows>(queue: readonly Task<Rows>[], busy: Set<string>, batchMax: number) {
+  const now = performance.now();
+  const batch: Task<Rows>[] = [];
+  const later: Task<Rows>[] = [];
+  const waitedFor = new Set<string>();
+  let scanned = 0;
+  for (const task of queue) {
+    if (batch.length === batchMax) break;
+    scanned += 1;
+    if (task.restsUntil > now) {
+      later.push(task);
+      continue;
+    }
+    const free = task.loads.every((stream) => !busy.has(stream) && !waitedFor.has(stream));
+    for (const stream of task.loads) (free ? busy : waitedFor).add(stream);
+    (free ? batch : later).push(task);
+  }
+  return { batch, rest: [...later, ...queue.slice(scanned)] };
+}
+
+/** How many waiting commands name each stream. */
+function createShares() {
+  const counts = new Map<string, number>();
+  return {
+    add: (names: readonly string[]) => {
+      for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);
+    },
+    remove: (names: readonly string[]) => {
+      for (const name of names) {
+        const left = (counts.get(name) ?? 0) - 1;
+        if (left > 0) counts.set(name, left);
+        else counts.delete(name);
+      }
+    },
+    largest: (names: readonly string[]) =>
+      names.reduce((largest, name) => Math.max(largest, counts.get(name) ?? 0), 0),
   };
 }

@@ -78,9 +78,10 @@ export type Unit<Rows> = Readonly<{
 
 /**
  * ok: written. conflict: a stream was not at its expected version. key: the idempotency key is taken.
- * Other verdicts belong to the owner of the SQL function. Only `ok` has written anything.
+ * locked: somebody else holds a row that the unit needs; nothing else is known of it. Other verdicts belong
+ * to the owner of the SQL function. Only `ok` has written anything.
  */
-export type Verdict = 'ok' | 'conflict' | 'key' | (string & {});
+export type Verdict = 'ok' | 'conflict' | 'key' | 'locked' | (string & {});
 
 /** Everything that a batch of commands needs to know before it decides. */
 export type Loaded = Readonly<{

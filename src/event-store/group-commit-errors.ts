@@ -1,4 +1,4 @@
-/** The queue is full, or the command waited too long in it. Nothing was written. */
+/** The queue is full, or the command's own share of it; or it waited too long. Nothing was written. */
 export class CommandOverloaded extends Error {
   constructor() {
     super('too many commands are waiting to be committed');
@@ -19,6 +19,14 @@ export class ClockOff extends StoreUnavailable {
   constructor() {
     super('the clock of this process is far off that of the database');
     this.name = 'ClockOff';
+  }
+}
+
+/** Somebody else kept a row locked that the command needs. Nothing was written. */
+export class RowsLocked extends StoreUnavailable {
+  constructor() {
+    super('somebody else holds a lock on a row that the command needs');
+    this.name = 'RowsLocked';
   }
 }
 

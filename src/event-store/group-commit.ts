@@ -1,4 +1,4 @@
-import { setImmediate } from 'node:timers';
+import { setImmediate, setTimeout } from 'node:timers';
 import type { KeyRef, Loaded, Unit, UnitStore, Verdict, WriteFailed } from './event-store.ts';
 import { runBatch } from './group-commit-batch.ts';
 import type { Task } from './group-commit-batch.ts';
@@ -22,6 +22,11 @@ export type Work<Rows, Result> = Readonly<{
   assumeNewKey?: boolean;
   /** How often to decide before a lost race is the caller's problem. */
   attemptsMax: number;
+  /**
+   * The command may use the room that the queue keeps beside its own, because its caller has a bound of
+   * its own and cannot turn anybody away: it records what has happened already.
+   */
+  hasReservedRoom?: boolean;
   /** `refusedBy` is the verdict on what it decided before: a lost race, or what the rows' owner says. */
   decide(loaded: Loaded, refusedBy?: Verdict): Decision<Rows, Result>;
 }>;
@@ -33,6 +38,10 @@ export type GroupCommitLimits = CommandQueueLimits &
   Readonly<{
     /** Transactions under way at once. */
     slots: number;
+    /** How long the members of a batch that failed because of one of them may be tried one by one. */
+    oneByOneMsMax: number;
+    /** How long a command is tried again while somebody else has locked a row that it needs. */
+    lockedMsMax: number;
   }>;
 
 /** What happened, for metrics and for those who wait for commits. */
@@ -45,17 +54,23 @@ export type GroupCommitEvents<Rows> = Readonly<{
   repeated?(reason: RepeatReason, size: number): void;
 }>;
 
-/** A command decides again when others were faster, and is written alone when its batch failed. */
-export type RepeatReason = 'lost_race' | 'batch_refused' | 'batch_contended';
+/**
+ * A command decides again when others were faster or have locked a row that it needs, and is written alone
+ * when its batch failed.
+ */
+export type RepeatReason = 'lost_race' | 'row_locked' | 'batch_refused' | 'batch_contended';
 
 /**
  * Commits commands in groups: those that arrive while a commit is under way share the next one, so one
  * fsync serves many. There is no timer: an idle service commits at once. A stream is in at most one
- * unfinished batch, so its next command always decides on a settled state.
+ * unfinished batch, so its next command always decides on a settled state. A command that needs a row that
+ * somebody else has locked rests for some milliseconds and is decided again; the others do not wait for it.
  */
 export type GroupCommit<Rows> = Readonly<{
   /**
-   * @throws CommandOverloaded the queue is full, or the command waited too long: nothing was written
+   * @throws CommandOverloaded the queue or a stream's share of it is full, or the command waited too long:
+   *   nothing was written
+   * @throws RowsLocked somebody else kept a row locked: nothing was written
    * @throws StoreUnavailable nothing was written
    * @throws CommandUncertain it may have been written
    * @throws VersionConflict every attempt lost its race: nothing was written
@@ -100,9 +115,13 @@ export function createGroupCommit<Rows>(
   }
 
   async function finish(batch: readonly Task<Rows>[]): Promise<void> {
-    const again = await runBatch(store, batch, events);
+    const again = await runBatch(store, batch, limits, events);
     queue.release(batch, again);
     running -= 1;
+    const now = performance.now();
+    for (const { restsUntil } of again) {
+      if (restsUntil > now) setTimeout(pump, Math.ceil(restsUntil - now) + 1); // never before it is due
+    }
     pump();
   }
 
@@ -127,16 +146,18 @@ export function createGroupCommit<Rows>(
 }
 
 function taskOf<Rows, Result>(
-  { loads, key, assumeNewKey = false, attemptsMax, decide }: Work<Rows, Result>,
+  { loads, key, attemptsMax, decide, ...options }: Work<Rows, Result>,
   resolve: (result: Result) => void,
   reject: (error: unknown) => void,
 ): Task<Rows> {
   return {
     loads,
     key,
-    looksUpKey: !assumeNewKey,
+    hasReservedRoom: options.hasReservedRoom ?? false,
+    looksUpKey: !options.assumeNewKey,
     attemptsLeft: attemptsMax,
     queuedAt: performance.now(),
+    restsUntil: 0,
     decide(loaded, refusedBy) {
       const { unit, result } = decide(loaded, refusedBy);
       return { unit, settle: () => resolve(result) };

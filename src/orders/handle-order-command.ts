@@ -101,7 +101,7 @@ export type OrderCommandDependencies = Readonly<{
 export function createOrderCommandHandler(
   dependencies: OrderCommandDependencies,
 ): HandleOrderCommand {
-  const { commit, outboxIsFull } = dependencies;
+  const { commit } = dependencies;
   return async (request) => {
     const commandId = randomUUID();
     const isNew = request.command.type === 'PlaceOrder';
@@ -109,7 +109,7 @@ export function createOrderCommandHandler(
       return await commit.submit({
         loads: isNew ? [] : [request.orderId],
         ...(request.keyed && { key: request.keyed.ref }),
-        assumeNewKey: isNew && !outboxIsFull(),
+        assumeNewKey: isNew,
         attemptsMax: ATTEMPTS_MAX,
         decide: (loaded) => decideRequest(request, commandId, loaded, dependencies),
       });

@@ -26,11 +26,13 @@ export type ReservationRow =
   | Readonly<{ op: 'reserve'; reservation_id: string; sku: string; quantity: number }>
   | Readonly<{ op: 'release' | 'consume'; reservation_id: string }>;
 
-/** Calls `append_units` of the migrations; its arguments are in their order there. */
-export const appendUnits: WriteFunction<OrderRows> = {
-  name: 'append_units',
+/** Calls `write_units` of the migrations; its arguments are in their order there. */
+export const writeUnits: WriteFunction<OrderRows> = {
+  name: 'write_units',
   arguments: (units) => [
-    units.flatMap(({ rows }, unit) => rows.summaries.map((row) => ({ unit, ...row }))),
+    units.flatMap(({ rows }, unit) =>
+      rows.summaries.map((columns) => ({ unit, order_id: columns.order_id, columns })),
+    ),
     units.flatMap(({ rows }, unit) => rows.messages.map((row) => ({ unit, ...row }))),
     units.flatMap(({ rows }, unit) => rows.sagas?.map((row) => ({ unit, ...row })) ?? []),
     units.flatMap(({ rows }, unit) => rows.reservations?.map((row) => ({ unit, ...row })) ?? []),

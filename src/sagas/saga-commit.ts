@@ -33,6 +33,8 @@ export type SagaCommit<Subject> = Readonly<{
   work(advanced: Advance): SagaWorkRow;
   /** Who causes it; the saga itself where it is left out. */
   metadata?: EventMetadata;
+  /** By the runner, which bounds its commits by the sagas that it works on. */
+  hasReservedRoom?: boolean;
 }>;
 
 /** What was decided, and whether there was anything to write. */
@@ -54,6 +56,7 @@ export function commitSaga<Subject, Rows>(
   return commit.submit({
     loads: [task.sagaId, task.subjectId],
     attemptsMax: Infinity,
+    hasReservedRoom: task.hasReservedRoom ?? false,
     decide: (loaded, refusedBy) => decideCommit(kind, clocks, task, loaded, refusedBy),
   });
 }

@@ -1,5 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { CommandOverloaded, StoreUnavailable } from '#src/event-store/group-commit-errors.ts';
+import {
+  CommandOverloaded,
+  RowsLocked,
+  StoreUnavailable,
+} from '#src/event-store/group-commit-errors.ts';
 import { fullJitterMs } from '#src/workers/worker.ts';
 import { CallNotMade, callStep } from './saga-call.ts';
 import { commitSaga } from './saga-commit.ts';
@@ -17,6 +21,11 @@ import type { Saga } from './saga.ts';
 
 /** How long to wait before a commit is tried again that was surely not written. */
 const COMMIT_RETRY = { baseMs: 50, maxMs: 2_000 } as const;
+/**
+ * How often the outcome of a call is tried to be recorded while somebody keeps a row locked. Then the saga
+ * gives its place to others, and the call is looked up next time.
+ */
+const LOCKED_TRIES_MAX = 5;
 
 /** Who runs, and what ends a run before its time. */
 export type SagaHolder = Readonly<{
@@ -55,6 +64,7 @@ export async function runSaga<Subject, Rows>(
     const committedFrom = performance.now();
     const committed = await record(run, report, heldUntil);
     await observe?.(`after commit ${label}`, sagaId);
+    if (committed === 'locked') return waitForPlace(run, report ? LOCKED_TRIES_MAX : 1);
     if (!committed) return log.info({ sagaId, step: label }, 'saga has gone on elsewhere');
 
     const { saga, todo, written } = committed;
@@ -69,19 +79,20 @@ export async function runSaga<Subject, Rows>(
     }
     report = await call(run, saga, todo);
     if (holder.cutting.aborted) return;
-    if (!report) return waitForPlace(run);
+    if (!report) return waitForPlace(run, 1);
   }
 }
 
 /**
  * Records the report and all that follows from it. What was surely not written is tried again for as
- * long as the lease lasts.
+ * long as the lease lasts; only a few times where somebody keeps a row locked, and only where there is
+ * something to lose. Sagas that want the same row would otherwise hold every place of this process.
  */
 async function record<Subject, Rows>(
   run: Run<Subject, Rows>,
   report: Report | undefined,
   heldUntil: number,
-): Promise<SagaCommitted | null> {
+): Promise<SagaCommitted | 'locked' | null> {
   const { dependencies, holder, kind, claim } = run;
   const { commit } = dependencies;
   for (let failures = 1; ; failures += 1) {
@@ -95,8 +106,11 @@ async function record<Subject, Rows>(
           return news.length > 0 ? news : null;
         },
         work: (advanced) => workOf(run, advanced, report),
+        hasReservedRoom: true,
       });
     } catch (error) {
+      const triesMax = report ? LOCKED_TRIES_MAX : 1;
+      if (error instanceof RowsLocked && failures >= triesMax) return 'locked';
       const wasNotWritten = error instanceof CommandOverloaded || error instanceof StoreUnavailable;
       if (!wasNotWritten || performance.now() > heldUntil) throw error;
       const waitMs = fullJitterMs(failures, COMMIT_RETRY);
@@ -175,10 +189,13 @@ async function call<Subject, Rows>(
   return { action, outcome };
 }
 
-/** The saga's place in the queue is for others until a provider has one for it. */
-function waitForPlace<Subject, Rows>({ dependencies, claim }: Run<Subject, Rows>): Promise<void> {
+/** The saga's place in this process is for others until a provider has one for it, or a row is free. */
+function waitForPlace<Subject, Rows>(
+  { dependencies, claim }: Run<Subject, Rows>,
+  tries: number,
+): Promise<void> {
   const { pool, limits } = dependencies;
-  const dueInMs = Math.ceil(fullJitterMs(1, limits.retry));
+  const dueInMs = Math.ceil(fullJitterMs(tries, limits.retry));
   return giveBack(pool, claim, { dueInMs, failed: false });
 }
 

@@ -17,7 +17,7 @@ import type { SagaKind } from './saga-kind.ts';
 import type { ObserveSaga } from './saga-points.ts';
 import { runSaga } from './saga-run.ts';
 import type { SagaHolder } from './saga-run.ts';
-import { claimSagas, giveBack, requireDefinitions, setAside } from './saga-work.ts';
+import { createClaimSagas, giveBack, requireDefinitions, setAside } from './saga-work.ts';
 import type { SagaClaim, SagaWorkRow } from './saga-work.ts';
 
 const CLAIM_MAX = 50;
@@ -94,14 +94,14 @@ export function createSagaRunner<Subject, Rows>(
   const owner = randomUUID();
   const leaseMs = 2 * limits.callTimeoutMs + limits.leaseMarginMs;
   const definitions = kinds.map(({ definition }) => definition);
-  const stopping = new AbortController();
-  const cutting = new AbortController();
+  const [stopping, cutting] = [new AbortController(), new AbortController()];
   const holder = { owner, leaseMs, stopping: stopping.signal, cutting: cutting.signal };
+  const claim = createClaimSagas(pool, { owner, leaseMs, definitions });
   const running = new Set<Promise<void>>();
   let hasBacklog = false;
 
-  const take = (claim: SagaClaim, heldFrom: number) => {
-    const work = runGuarded(dependencies, holder, claim, heldFrom).finally(() => {
+  const take = (claimed: SagaClaim, heldFrom: number) => {
+    const work = runGuarded(dependencies, holder, claimed, heldFrom).finally(() => {
       running.delete(work);
       if (hasBacklog) worker.wake();
     });
@@ -119,9 +119,9 @@ export function createSagaRunner<Subject, Rows>(
       if (hasBacklog) return 0;
       await clock.refresh();
       const heldFrom = performance.now();
-      const claims = await claimSagas(pool, { owner, leaseMs, definitions }, room);
+      const claims = await claim(room);
       hasBacklog = claims.length === room;
-      for (const claim of claims) take(claim, heldFrom);
+      for (const claimed of claims) take(claimed, heldFrom);
       return claims.length;
     },
   });

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import type { Todo } from './saga-decisions.ts';
 import { actionOf, reasonOf } from './saga.ts';
@@ -73,6 +74,7 @@ type ClaimRow = Readonly<{
   definition_version: number;
   epoch: number;
   failures: number;
+  was_due_at: Date;
 }>;
 
 /** Live sagas that this build has no definition for: it must not start and leave them lying. */
@@ -90,7 +92,7 @@ export async function requireDefinitions(
   known: readonly DefinitionRef[],
 ): Promise<void> {
   const { rows } = await pool.query<DefinitionRef>(
-    `select definition as name, definition_version as version from saga_work
+    `select definition as name, definition_version as version from only saga_work
      where state in ('running', 'compensating', 'stuck') group by 1, 2 order by 1, 2`,
   );
   const missing = rows.filter(
@@ -99,62 +101,107 @@ export async function requireDefinitions(
   if (missing.length > 0) throw new SagaDefinitionMissing(missing);
 }
 
+/** Whom a claim is for, and which sagas it can work on. */
+export type Claimant = Readonly<{
+  owner: string;
+  leaseMs: number;
+  definitions: readonly DefinitionRef[];
+}>;
+
 /** Takes up to `limit` sagas that are due and that nobody holds, the longest due first. */
-export async function claimSagas(
-  pool: Pool,
-  claimant: Readonly<{ owner: string; leaseMs: number; definitions: readonly DefinitionRef[] }>,
-  limit: number,
-): Promise<SagaClaim[]> {
+export type ClaimSagas = (limit: number) => Promise<SagaClaim[]>;
+
+/** How far back a claim looks from now, beside two leases: how late a row may be committed. */
+const LOOK_BACK_MARGIN_MS = 30_000;
+/** How often a claim looks at everything: after this long, and for at most a twentieth of the time. */
+const FULL_LOOK = { everyMs: 10_000, restPerMs: 20 } as const;
+
+/**
+ * Steps that are over leave entries in the index by due time, and an old snapshot (a backup, a report) keeps
+ * them there. A claim therefore begins where the last one found the oldest saga that was due, or a little
+ * before now. What is due before that is found by a claim that looks at everything, from time to time.
+ */
+export function createClaimSagas(pool: Pool, claimant: Claimant): ClaimSagas {
   const { owner, leaseMs, definitions } = claimant;
-  const { rows } = await pool.query<ClaimRow>({
-    name: 'claim_sagas',
-    text: `update saga_work as work
-           set owner = $1, epoch = work.epoch + 1, updated_at = clock_timestamp(),
-               lease_until = clock_timestamp() + $2 * interval '1 ms',
-               due_at = clock_timestamp() + $2 * interval '1 ms'
-           from (
-             select saga_id from saga_work
-             where due_at <= clock_timestamp()
-               and (lease_until is null or lease_until <= clock_timestamp())
-               and (definition, definition_version) in
-                 (select * from unnest($3::text[], $4::integer[]))
-             order by due_at limit $5 for update skip locked
-           ) as due
-           where work.saga_id = due.saga_id
-           returning work.saga_id, work.subject_id, work.definition, work.definition_version,
-             work.epoch, work.failures`,
-    values: [
-      owner,
-      leaseMs,
-      definitions.map(({ name }) => name),
-      definitions.map(({ version }) => version),
-      limit,
-    ],
-  });
-  return rows.map((row) => ({
+  const lookBackMs = 2 * leaseMs + LOOK_BACK_MARGIN_MS;
+  let from: Date | null = null;
+  let nextFullLook = 0;
+  return async (limit) => {
+    const startedAt = performance.now();
+    const isFullLook = startedAt >= nextFullLook;
+    const { rows } = await pool.query<ClaimRow>({
+      name: 'claim_sagas',
+      text: 'select * from claim_sagas($1, $2, $3, $4, $5, $6, $7)',
+      values: [
+        owner,
+        leaseMs,
+        definitions.map(({ name }) => name),
+        definitions.map(({ version }) => version),
+        limit,
+        isFullLook ? null : from,
+        isFullLook ? null : lookBackMs,
+      ],
+    });
+    const tookMs = performance.now() - startedAt;
+    if (isFullLook) {
+      const restMs = Math.max(FULL_LOOK.everyMs, FULL_LOOK.restPerMs * tookMs);
+      nextFullLook = startedAt + tookMs + restMs;
+    }
+    const oldest = rows.toSorted((a, b) => a.was_due_at.getTime() - b.was_due_at.getTime())[0];
+    from = rows.length === limit && oldest ? oldest.was_due_at : null;
+    return rows.map(toClaim);
+  };
+}
+
+function toClaim(row: ClaimRow): SagaClaim {
+  return {
     sagaId: row.saga_id,
     subjectId: row.subject_id,
     definition: row.definition,
     definitionVersion: row.definition_version,
     epoch: row.epoch,
     failures: row.failures,
-  }));
+  };
+}
+
+/** How often the row of a saga is looked for that may be locked for a moment, and how long in between. */
+const FREE_ROW = { triesMax: 4, waitMs: 50 } as const;
+
+/**
+ * Changes the row of a saga, if it still is at this epoch; false where it is not, or where somebody keeps it
+ * locked: the lease then runs out. It waits outside of the database, for this pool is the relay's, too.
+ */
+async function changeRow(
+  pool: Pool,
+  { sagaId, epoch }: Pick<SagaClaim, 'sagaId' | 'epoch'>,
+  { set, where, values }: Readonly<{ set: string; where: string; values: readonly unknown[] }>,
+): Promise<boolean> {
+  for (let tries = 1; ; tries += 1) {
+    const { rowCount } = await pool.query(
+      `update only saga_work set ${set}, updated_at = clock_timestamp()
+       where saga_id = (
+         select saga_id from only saga_work where saga_id = $1 and epoch = $2 and ${where}
+         for update skip locked)`,
+      [sagaId, epoch, ...values],
+    );
+    if (rowCount === 1) return true;
+    if (tries === FREE_ROW.triesMax) return false;
+    await delay(FREE_ROW.waitMs);
+  }
 }
 
 /** Starts the lease anew; false where the saga is somebody else's by now. */
-export async function renewLease(
+export function renewLease(
   pool: Pool,
-  { sagaId, epoch }: Pick<SagaClaim, 'sagaId' | 'epoch'>,
+  claim: Pick<SagaClaim, 'sagaId' | 'epoch'>,
   leaseMs: number,
 ): Promise<boolean> {
-  const { rowCount } = await pool.query(
-    `update saga_work
-     set lease_until = clock_timestamp() + $3 * interval '1 ms',
-         due_at = clock_timestamp() + $3 * interval '1 ms', updated_at = clock_timestamp()
-     where saga_id = $1 and epoch = $2 and owner is not null`,
-    [sagaId, epoch, leaseMs],
-  );
-  return rowCount === 1;
+  return changeRow(pool, claim, {
+    set: `lease_until = clock_timestamp() + $3 * interval '1 ms',
+          due_at = clock_timestamp() + $3 * interval '1 ms'`,
+    where: 'owner is not null',
+    values: [leaseMs],
+  });
 }
 
 /**
@@ -163,16 +210,14 @@ export async function renewLease(
  */
 export async function giveBack(
   pool: Pool,
-  { sagaId, epoch }: Pick<SagaClaim, 'sagaId' | 'epoch'>,
+  claim: Pick<SagaClaim, 'sagaId' | 'epoch'>,
   { dueInMs, failed }: Readonly<{ dueInMs: number; failed: boolean }>,
 ): Promise<void> {
-  await pool.query({
-    name: 'give_back_saga',
-    text: `update saga_work
-           set owner = null, lease_until = null, epoch = epoch + 1, failures = failures + $4,
-               due_at = clock_timestamp() + $3 * interval '1 ms', updated_at = clock_timestamp()
-           where saga_id = $1 and epoch = $2 and state in ('running', 'compensating')`,
-    values: [sagaId, epoch, dueInMs, failed ? 1 : 0],
+  await changeRow(pool, claim, {
+    set: `owner = null, lease_until = null, epoch = epoch + 1, failures = failures + $4,
+          due_at = clock_timestamp() + $3 * interval '1 ms'`,
+    where: `state in ('running', 'compensating')`,
+    values: [dueInMs, failed ? 1 : 0],
   });
 }
 
@@ -182,16 +227,15 @@ export async function giveBack(
  */
 export async function setAside(
   pool: Pool,
-  { sagaId, epoch }: Pick<SagaClaim, 'sagaId' | 'epoch'>,
+  claim: Pick<SagaClaim, 'sagaId' | 'epoch'>,
   reason: string,
 ): Promise<void> {
-  await pool.query(
-    `update saga_work
-     set state = 'stuck', reason = $3, owner = null, lease_until = null, due_at = null,
-         epoch = epoch + 1, failures = failures + 1, updated_at = clock_timestamp()
-     where saga_id = $1 and epoch = $2 and state in ('running', 'compensating')`,
-    [sagaId, epoch, reason],
-  );
+  await changeRow(pool, claim, {
+    set: `state = 'stuck', reason = $3, owner = null, lease_until = null, due_at = null,
+          epoch = epoch + 1, failures = failures + 1`,
+    where: `state in ('running', 'compensating')`,
+    values: [reason],
+  });
 }
 
 /** Sagas that have not ended, by definition and state; those of `names` are told where there are none. */
@@ -200,7 +244,7 @@ export async function countLiveSagas(
   names: readonly string[],
 ): Promise<Record<string, Record<string, number>>> {
   const { rows } = await pool.query<{ definition: string; state: SagaState; count: number }>(
-    `select definition, state, count(*) from saga_work
+    `select definition, state, count(*) from only saga_work
      where state in ('running', 'compensating', 'stuck') group by definition, state`,
   );
   const none = { running: 0, compensating: 0, stuck: 0 };
@@ -216,7 +260,7 @@ export async function countLiveSagas(
 export async function oldestLiveAgeSeconds(pool: Pool): Promise<number> {
   const { rows } = await pool.query<{ age: number }>(
     `select coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8 as age
-     from saga_work where state in ('running', 'compensating', 'stuck')`,
+     from only saga_work where state in ('running', 'compensating', 'stuck')`,
   );
   return rows[0]?.age ?? 0;
 }

@@ -4,7 +4,7 @@ import { createDatabase } from '#src/database/database.ts';
 import type { EventStore } from '#src/event-store/event-store.ts';
 import { createPostgresEventStore } from '#src/event-store/postgres-event-store.ts';
 import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
-import { appendToOrder, appendUnits } from '#src/orders/order-units.ts';
+import { appendToOrder, writeUnits } from '#src/orders/order-units.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -42,9 +42,9 @@ describe.skipIf(skipReason('postgres'))('the write path that began on empty tabl
   test('would read more and more if the planner had its way', async () => {
     await using database = await createTestDatabase();
     await database.query(
-      `alter function append_units reset enable_seqscan;
-       alter function append_units reset enable_hashjoin;
-       alter function append_units reset enable_mergejoin`,
+      `alter function write_units reset enable_seqscan;
+       alter function write_units reset enable_hashjoin;
+       alter function write_units reset enable_mergejoin`,
     );
     expect(await tuplesReadPerOrder(database)).toBeGreaterThan(TUPLES_PER_ORDER_MAX);
   });
@@ -59,9 +59,9 @@ async function tuplesReadPerOrder(
   loader?: 'writer' | 'pool' | 'reads',
 ): Promise<number> {
   const service = createDatabase(database.url, { writersMax: 1, poolMax: 2 }, () => {});
-  const store = createPostgresUnitStore(service.pool, appendUnits);
+  const store = createPostgresUnitStore(service.pool, writeUnits);
   const loads =
-    loader && loader !== 'reads' && createPostgresUnitStore(service[loader], appendUnits);
+    loader && loader !== 'reads' && createPostgresUnitStore(service[loader], writeUnits);
   const { readStream } = createPostgresEventStore(service.reads.pool);
   if (loader === 'reads') {
     await store.write([placeOrder().unit]);

@@ -48,28 +48,44 @@ function createHeldStore() {
   return { store, writes, loads, nth };
 }
 
-const limits: GroupCommitLimits = { batchMax: 3, slots: 2, queueMax: 5, waitMaxMs: 60_000 };
+const limits: GroupCommitLimits = {
+  batchMax: 3,
+  slots: 2,
+  queueMax: 5,
+  streamMax: 5,
+  reservedMax: 100,
+  waitMaxMs: 60_000,
+  oneByOneMsMax: 2_000,
+  lockedMsMax: 1_000,
+};
 
 function setUp(overrides: Partial<GroupCommitLimits> = {}) {
   const held = createHeldStore();
   const committed: Unit<Rows>[] = [];
   const repeats: string[] = [];
+  const failures: string[] = [];
   const commit = createGroupCommit(
     held.store,
     { ...limits, ...overrides },
     {
       committed: (units) => committed.push(...units),
-      failed: () => {},
+      failed: ({ failure }, size) => failures.push(`${failure} ${size}`),
       repeated: (reason, size) => repeats.push(`${reason} ${size}`),
     },
   );
-  const submit = (name: string, loads: string[] = [], attemptsMax = 3) =>
+  const submit = (
+    name: string,
+    loads: string[] = [],
+    attemptsMax = 3,
+    options: Partial<Work<Rows, string>> = {},
+  ) =>
     commit.submit({
       loads,
       attemptsMax,
+      ...options,
       decide: () => ({ unit: { appends: [], rows: { name } }, result: `${name} done` }),
     });
-  return { ...held, commit, submit, committed, repeats };
+  return { ...held, commit, submit, committed, repeats, failures };
 }
 
 /** What became of each: its result, or the name of its error. */
@@ -82,6 +98,11 @@ function settle(promises: Promise<string>[]) {
       ),
     ),
   );
+}
+
+/** Answers as many writes as there are to come, one after the other. */
+async function answerAll(nth: (index: number) => Promise<Write>, count: number) {
+  for (let index = 0; index < count; index += 1) (await nth(index)).answer();
 }
 
 describe('commands that come together', () => {
@@ -153,7 +174,54 @@ describe('a lost race', () => {
   });
 });
 
+describe('a command that needs a row which somebody else has locked', () => {
+  test('is decided again until the row is free, however many attempts it has left', async () => {
+    const { submit, nth, repeats } = setUp();
+    const held = submit('held', ['s'], 1);
+    for (const index of [0, 1, 2]) (await nth(index)).answer(['locked']);
+    (await nth(3)).answer();
+    expect(await held).toBe('held done');
+    expect(repeats).toEqual(['row_locked 1', 'row_locked 1', 'row_locked 1']);
+  });
+
+  test('holds up nobody else, not even another command on its stream', async () => {
+    const { submit, commit, writes, nth } = setUp({ slots: 1 });
+    const settled: string[] = [];
+    const follow = async (command: Promise<string>) => void settled.push(await command);
+    const held = follow(submit('held', ['s']));
+    (await nth(0)).answer(['locked']);
+    const others = [submit('same stream', ['s']), submit('other')].map(follow);
+    const verdicts = (names: readonly string[]) =>
+      names.map((name) => (name === 'held' && settled.length < 2 ? 'locked' : 'ok'));
+    for (let index = 1; settled.length < 3; index += 1) {
+      const { names, answer } = await nth(index);
+      answer(verdicts(names));
+      await Promise.race([held, Promise.all(others), nth(index + 1)]);
+    }
+    await commit.idle();
+    expect(settled.at(-1)).toBe('held done');
+    expect(writes.length).toBeGreaterThan(2);
+  });
+
+  test('is turned away once it was tried for long enough', async () => {
+    const { submit, nth, failures } = setUp({ lockedMsMax: 0 });
+    const all = settle([submit('held'), submit('free')]);
+    (await nth(0)).answer(['locked', 'ok']);
+    expect(await all).toEqual(['RowsLocked', 'free done']);
+    expect(failures).toEqual(['contended 1']);
+  });
+});
+
 describe('a batch that failed', () => {
+  test('is not taken apart for longer than its bound: the rest is turned away unwritten', async () => {
+    const { submit, nth, writes, commit } = setUp({ oneByOneMsMax: 0 });
+    const all = settle(['a', 'b'].map((name) => submit(name)));
+    (await nth(0)).fail(new WriteFailed('contended', 'lock time-out'));
+    expect(await all).toEqual(['StoreUnavailable', 'StoreUnavailable']);
+    await commit.idle();
+    expect(writes).toHaveLength(1);
+  });
+
   test('is taken apart when a member was refused, so that only this one fails', async () => {
     const { submit, nth, writes, repeats } = setUp();
     const all = settle(['a', 'bad', 'c'].map((name) => submit(name)));
@@ -220,6 +288,54 @@ describe('a queue that is full', () => {
     expect(await late).toBe('CommandOverloaded');
     await commit.idle();
     expect(writes).toEqual([]);
+  });
+});
+
+describe('the queue', () => {
+  test('gives one stream a share of its room, and the rest to others', async () => {
+    const { submit, nth, commit } = setUp({
+      slots: 1,
+      batchMax: 1,
+      queueMax: 5,
+      streamMax: 2,
+    });
+    const first = submit('first', ['hot']);
+    await nth(0);
+    const hot = settle(['a', 'b', 'c', 'd'].map((name) => submit(name, ['hot'])));
+    const others = settle([submit('x', ['x']), submit('y'), submit('z', ['z', 'x'])]);
+    expect(commit.waiting()).toBe(5);
+    await answerAll(nth, 6);
+    expect(await hot).toEqual(['a done', 'b done', 'CommandOverloaded', 'CommandOverloaded']);
+    expect(await others).toEqual(['x done', 'y done', 'z done']);
+    expect(await first).toBe('first done');
+  });
+
+  test('frees the share of a stream as its commands go, are decided again or are turned away', async () => {
+    const { submit, nth } = setUp({ slots: 1, batchMax: 1, streamMax: 1 });
+    for (let round = 0; round < 3; round += 1) {
+      const loser = submit('loser', ['hot']);
+      (await nth(2 * round)).answer(['conflict']);
+      (await nth(2 * round + 1)).answer();
+      expect(await loser).toBe('loser done');
+    }
+  });
+
+  test('keeps room for what has happened already, and a bound on that too', async () => {
+    const { submit, nth } = setUp({
+      slots: 1,
+      batchMax: 1,
+      queueMax: 1,
+      streamMax: 1,
+      reservedMax: 2,
+    });
+    const first = submit('first');
+    await nth(0);
+    const fact = (name: string) => submit(name, ['hot'], 3, { hasReservedRoom: true });
+    const waiting = settle([submit('a', ['hot']), submit('b'), fact('f1'), fact('f2'), fact('f3')]);
+    await answerAll(nth, 4);
+    await first;
+    const turnedAway = 'CommandOverloaded';
+    expect(await waiting).toEqual(['a done', turnedAway, 'f1 done', 'f2 done', turnedAway]);
   });
 });
 

@@ -23,7 +23,7 @@ import type { OrderRequest } from '#src/orders/handle-order-command.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
 import { foldOrder } from '#src/orders/order-history.ts';
-import { appendUnits } from '#src/orders/order-units.ts';
+import { writeUnits } from '#src/orders/order-units.ts';
 import type { OrderRows } from '#src/orders/order-units.ts';
 import { toRecordedSagaEvent } from '#src/sagas/saga-event-codec.ts';
 import { decideRetry, operateSaga } from '#src/sagas/saga-operator.ts';
@@ -35,7 +35,16 @@ import { eventually } from '#test/support/poll.ts';
 const CALL_TIMEOUT_MS = 30_000;
 /** Nobody asks for it, and it is kept under no key. */
 const NO_ANSWER = { requestHash: Buffer.of(), status: 202, etag: null, location: null, body: '' };
-const LIMITS = { batchMax: 64, slots: 2, queueMax: 2000, waitMaxMs: 5_000 };
+const LIMITS = {
+  batchMax: 64,
+  slots: 2,
+  queueMax: 2000,
+  streamMax: 2000,
+  reservedMax: 100,
+  waitMaxMs: 5_000,
+  oneByOneMsMax: 2_000,
+  lockedMsMax: 1_000,
+};
 
 /** A database and the two providers, for as many services as a test starts on them. */
 export async function createWorld() {
@@ -84,7 +93,7 @@ export function createService(
   const { databaseNow } = changes;
   const clock = databaseNow ? steeredClock(databaseNow) : createDatabaseClock(database.pool);
   const committed = (units: readonly Unit<OrderRows>[]) => fulfilment.committed(units);
-  const store = createPostgresUnitStore(database.writer, appendUnits);
+  const store = createPostgresUnitStore(database.writer, writeUnits);
   const write: typeof store.write = async (units) => {
     await changes.beforeWrite?.();
     return store.write(units);

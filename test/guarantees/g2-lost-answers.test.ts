@@ -207,7 +207,7 @@ async function noCommitRuns(database: TestDatabase): Promise<void> {
       database.query(
         `select query from pg_stat_activity
          where datname = current_database() and backend_type = 'client backend'
-           and state <> 'idle' and query like '%append_units%' and pid <> pg_backend_pid()`,
+           and state <> 'idle' and query like '%write_units%' and pid <> pg_backend_pid()`,
       ),
     )
     .toEqual([]);

@@ -1,39 +1,104 @@
 import { Client } from 'pg';
 import { describe, expect, test } from 'vitest';
 import { problemOf } from '#test/support/api-shapes.ts';
+import type { Order } from '#test/support/api-shapes.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { placeBody } from '#test/support/order-api.ts';
+import type { OrderApi } from '#test/support/order-api.ts';
 import { eventually } from '#test/support/poll.ts';
+import { createSagaApi } from '#test/support/saga-api.ts';
+import { verifySagas } from '#test/support/saga-verify.ts';
+import { createSagaWorld, untilAtRest } from '#test/support/saga-world.ts';
 import { startService } from '#test/support/service.ts';
 import { verifyDatabase } from '#test/support/verify-database.ts';
 
-const ORDERS = 130; // more than both slots hold
+/*
+ * Somebody (a report, an operator, a tool) keeps rows locked. Who needs them is turned away or waits; nobody
+ * else notices: every other command is answered 201 while the lock is held, and no batch fails.
+ */
+const HELD = 20;
+const OTHERS = 150;
+const KEY = 'held-key';
+
+type Case = Readonly<{
+  name: string;
+  lock: string;
+  /** Sends what needs the row. */
+  send(api: OrderApi, order: Order): ReturnType<OrderApi['send']>;
+  statusAfter: number;
+}>;
+
+const cancel: Case['send'] = (api, { orderId }) => api.send('cancel', orderId, { reason: 'r' });
+const cases: Case[] = [
+  { name: 'streams', lock: 'select from streams for update', send: cancel, statusAfter: 200 },
+  {
+    name: 'orders_summary',
+    lock: 'select from orders_summary for update',
+    send: cancel,
+    statusAfter: 200,
+  },
+  {
+    name: 'an idempotency key that is not committed',
+    lock: `insert into idempotency_keys (principal, key, command_id, request_hash, status, body)
+           select 'anonymous', '${KEY}-' || order_id, gen_random_uuid(), '', 200, '' from orders_summary`,
+    send: (api, { orderId }) => api.place(placeBody, { key: `${KEY}-${orderId}` }),
+    statusAfter: 201,
+  },
+];
 
 describe.skipIf(skipReason('postgres'))('rows that somebody else keeps locked', () => {
-  test('hold up the commands that need them, and no other for long', async () => {
-    await using database = await createTestDatabase();
-    await using service = await startService({ databaseUrl: database.url });
-    const { api } = service;
-    const orders = await Promise.all(Array.from({ length: ORDERS }, () => api.placeOrder()));
+  test.each(cases)(
+    'hold up the commands that need them, and no other: $name',
+    async ({ lock, send, statusAfter }) => {
+      await using database = await createTestDatabase();
+      await using service = await startService({ databaseUrl: database.url });
+      const { api } = service;
+      const orders = await Promise.all(Array.from({ length: HELD }, () => api.placeOrder()));
 
-    const somebody = new Client({ connectionString: database.url });
-    await somebody.connect();
-    await somebody.query('begin; select from streams for update');
-    const locked = orders.map(({ orderId }) => api.send('cancel', orderId, { reason: 'r' }));
-    const others = Array.from({ length: 5 }, () => api.place(placeBody));
-    // All of them are answered while the lock is held: a hang would end in the client's time limit.
-    for (const { status } of await Promise.all(others)) expect([201, 503]).toContain(status);
-    for (const answer of await Promise.all(locked)) {
-      expect(problemOf(answer)).toMatchObject({ status: 503 });
-    }
-    expect((await api.place(placeBody)).status).toBe(201);
-    await somebody.query('rollback');
-    await somebody.end();
+      await using somebody = await lockRows(database.url, lock);
+      const held = orders.map((order) => send(api, order));
+      await expectOthersServed(api);
+      for (const answer of await Promise.all(held)) {
+        expect(problemOf(answer)).toMatchObject({ status: 503, code: 'database_unavailable' });
+        expect(answer.headers['retry-after']).toMatch(/^[1-9]\d*$/);
+      }
+      await somebody.unlock();
 
-    expect((await api.send('cancel', orders[0]!.orderId, { reason: 'r' })).status).toBe(200);
-    expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
+      expect((await send(api, orders[0]!)).status).toBe(statusAfter);
+      expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
+    },
+  );
+
+  test.each([
+    ['stock', `select from stock where sku = 'held' for update`],
+    ['saga_work', 'select from saga_work for update'],
+  ])('hold up the fulfilments that need them, and no other: %s', async (_, lock) => {
+    await using world = await createSagaWorld();
+    const { database, simulator } = world;
+    for (const sku of ['held', 'free']) await world.setStock(sku, 100);
+    // Fewer places than sagas that wait: they must not keep them.
+    const env = { ...world.env, SAGA_CONCURRENCY: '3' };
+    await using service = await startService({ databaseUrl: database.url, env });
+    const sagas = createSagaApi(service.url);
+    const one = (sku: string) => [{ sku, quantity: 1, priceCents: 100 }];
+    const placeSome = () => Promise.all(Array.from({ length: 5 }, () => sagas.placed(one('held'))));
+    await simulator.addFault({ operation: 'capture', fault: 'unavailable' });
+    const underWay = await placeSome();
+    for (const orderId of underWay) await simulator.nextCall({ operation: 'capture', orderId });
+
+    await using somebody = await lockRows(database.url, lock);
+    await simulator.clearFaults(); // they come to the parcel, which takes goods from the stock
+    const held = [...underWay, ...(await placeSome())];
+    await expectOthersServed(service.api);
+    const free = await sagas.placed(one('free'));
+    await eventually(async () => (await sagas.fulfilment(free)).state === 'completed');
+    await somebody.unlock();
+
+    await untilAtRest(world, held.length + 1);
+    expect(await verifySagas(world, { stock: { held: 100, free: 100 } })).toEqual([]);
+    sagas.close();
   });
 
   test.each([
@@ -72,6 +137,27 @@ describe.skipIf(skipReason('postgres'))('rows that somebody else keeps locked', 
     expect((await put('locked-0')).status).toBe(200);
   });
 });
+
+/** Many at once, again and again, so that they share batches with those that are held up. */
+async function expectOthersServed(api: OrderApi): Promise<void> {
+  for (let sent = 0; sent < OTHERS; sent += 10) {
+    const answers = await Promise.all(Array.from({ length: 10 }, () => api.place(placeBody)));
+    expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 201));
+  }
+  const { text } = await api.request('GET', '/metrics');
+  expect(text).not.toMatch(/orders_db_retries_total\{reason="batch_contended"\} [1-9]/);
+}
+
+async function lockRows(url: string, statement: string) {
+  const client = new Client({ connectionString: url });
+  await client.connect();
+  await client.query('begin');
+  await client.query(statement);
+  return {
+    unlock: () => client.query('rollback'),
+    [Symbol.asyncDispose]: () => client.end(),
+  };
+}
 
 async function waitsForLock(database: TestDatabase): Promise<boolean> {
   const waiting = await database.query(

@@ -6,8 +6,11 @@ import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { placeBody } from '#test/support/order-api.ts';
 import type { Answer } from '#test/support/http-client.ts';
+import { eventually } from '#test/support/poll.ts';
 import { rowCounts } from '#test/support/row-counts.ts';
 import { startService } from '#test/support/service.ts';
+import { createSagaApi } from '#test/support/saga-api.ts';
+import { createSagaWorld } from '#test/support/saga-world.ts';
 import { startTcpProxy } from '#test/support/tcp-proxy.ts';
 import { verifyDatabase } from '#test/support/verify-database.ts';
 
@@ -75,6 +78,72 @@ describe.skipIf(skipReason('postgres'))('overload', () => {
     expect(refused.length).toBeGreaterThan(0);
     expect((await rowCounts(database)).events).toBe(answers.length - refused.length);
     expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
+  });
+
+  test('of one order leaves the queue to the others', async () => {
+    await using database = await createTestDatabase();
+    await using service = await startService({
+      databaseUrl: database.url,
+      env: { COMMAND_QUEUE_MAX: '16', COMMAND_BATCH_MAX: '8' },
+    });
+    const { api } = service;
+    const { orderId } = await api.placeOrder();
+    const over = new AbortController();
+    const reasons = new Set<number>();
+    const flood = Promise.all(
+      Array.from({ length: 40 }, async () => {
+        while (!over.signal.aborted) {
+          const { status, headers } = await api.send('ship', orderId, {
+            trackingNumber: 'T',
+            carrier: 'c',
+          });
+          reasons.add(status);
+          if (status === 503) expect(headers['retry-after']).toMatch(/^[1-9]\d*$/);
+        }
+      }),
+    );
+    const others = [];
+    for (let index = 0; index < 12; index += 1) others.push((await api.place(placeBody)).status);
+    over.abort();
+    await flood;
+    expect(others).toEqual(others.map(() => 201));
+    expect(reasons).toEqual(new Set([409, 503])); // not paid; and more than its share
+  });
+
+  test('of the queue leaves room for what sagas have to record', async () => {
+    await using world = await createSagaWorld();
+    const { database, simulator } = world;
+    await world.setStock('book', 100);
+    await using proxy = await startTcpProxy(database.url);
+    await using service = await startService({
+      databaseUrl: proxy.url,
+      env: { ...world.env, PROVIDER_TIMEOUT_MS: '30000', COMMAND_QUEUE_MAX: '1' },
+    });
+    const sagas = createSagaApi(service.url);
+    await simulator.addFault({ operation: 'capture', fault: 'hold' });
+    const orderId = await sagas.placed();
+    await simulator.nextCall({ operation: 'capture', orderId });
+
+    // Both slots are held up, and the queue is full.
+    const held = [];
+    const underWay = [];
+    for (const customerId of [randomUUID(), randomUUID()]) {
+      const trap = proxy.trap(customerId, 'hold');
+      underWay.push(service.api.place({ ...placeBody, customerId }));
+      await trap.sprung;
+      held.push(trap);
+    }
+    underWay.push(service.api.place(placeBody));
+    await eventually(async () => (await service.api.place(placeBody)).status === 503);
+    await simulator.release({ orderId });
+    // The outcome waits behind the one command that fills the queue, and does not have to come again.
+    await eventually(
+      async () => waitingCommands(await service.api.request('GET', '/metrics')) === 2,
+    );
+    for (const trap of held) trap.release();
+    for (const { status } of await Promise.all(underWay)) expect(status).toBe(201);
+    await eventually(async () => (await sagas.fulfilment(orderId)).state === 'completed');
+    sagas.close();
   });
 
   test('of reads leaves it ready for commands', async () => {
@@ -180,4 +249,8 @@ function expectOverloaded(answer: Answer): void {
 
 function expectRetryAfter({ headers }: Answer): void {
   expect(headers['retry-after']).toMatch(/^[1-9]\d*$/);
+}
+
+function waitingCommands({ text }: Answer): number {
+  return Number(/^orders_command_queue_length (\d+)/m.exec(text)?.[1]);
 }

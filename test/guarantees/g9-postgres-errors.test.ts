@@ -92,7 +92,7 @@ describe.skipIf(skipReason('postgres'))('a command that meets', () => {
       ]);
       expect(problemOf(failed!)).toMatchObject({ status, code });
       if (status === 503) expect(failed!.headers['retry-after']).toMatch(/^[1-9]\d*$/);
-      expect(failed!.text).not.toMatch(/insert|constraint|append_units|No space/);
+      expect(failed!.text).not.toMatch(/insert|constraint|write_units|No space/);
       const isHit = (answer: Answer) => status === 503 && problemOf(answer).code === code;
       const written = others.filter((answer) => answer.status < 300 || !isHit(answer));
       for (const answer of written) orderOf(answer);

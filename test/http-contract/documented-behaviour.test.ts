@@ -308,7 +308,7 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
     const needed = { 'if-match': '*' };
     const headersOf = (name: string) => (name === 'resolveFulfilment' ? needed : {});
     for (const [name, ready] of readies) {
-      const words = name.endsWith('Stock') ? 'change_stock' : 'append_units';
+      const words = name.endsWith('Stock') ? 'change_stock' : 'write_units';
       const isUnknown = async () => {
         proxy.trap(words, 'cutAnswer');
         const { text } = await send(api, await scenarios[name]!(), headersOf(name));

@@ -6,7 +6,7 @@ import { createGroupCommit } from '#src/event-store/group-commit.ts';
 import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
-import { appendUnits } from '#src/orders/order-units.ts';
+import { writeUnits } from '#src/orders/order-units.ts';
 import type { OrderRows } from '#src/orders/order-units.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -16,7 +16,16 @@ function handlerOn(store: UnitStore<OrderRows>) {
   const handle = createOrderCommandHandler({
     commit: createGroupCommit(
       store,
-      { batchMax: 64, slots: 2, queueMax: 2000, waitMaxMs: 60_000 },
+      {
+        batchMax: 64,
+        slots: 2,
+        queueMax: 2000,
+        streamMax: 2000,
+        reservedMax: 100,
+        waitMaxMs: 60_000,
+        oneByOneMsMax: 2_000,
+        lockedMsMax: 1_000,
+      },
       { committed: () => {}, failed: () => {} },
     ),
     now: () => new Date(),
@@ -36,7 +45,7 @@ describe.skipIf(skipReason('postgres'))('a command that lost every race', () => 
   test('is told how the order stands now, not how it stood when it lost', async () => {
     await using database = await createTestDatabase();
     const connected = createDatabase(database.url, { writersMax: 4, poolMax: 2 }, () => {});
-    const store = createPostgresUnitStore(connected.writer, appendUnits);
+    const store = createPostgresUnitStore(connected.writer, writeUnits);
     const rival = handlerOn(store);
     const orderId = uuidv7();
     for (const command of [a.place, a.pay, a.cancel]) await rival(orderId, command);

@@ -5,7 +5,7 @@ import { createGroupCommit } from '#src/event-store/group-commit.ts';
 import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
-import { appendUnits } from '#src/orders/order-units.ts';
+import { writeUnits } from '#src/orders/order-units.ts';
 import { ordersSummaryProjection } from '#src/orders/orders-summary.ts';
 import { uuidBetween } from '#src/projections/random-uuid.ts';
 import { verifySample } from '#src/projections/verify-projection.ts';
@@ -22,8 +22,17 @@ function connect(database: TestDatabase) {
   const connected = createDatabase(database.url, { writersMax: 2, poolMax: 4 }, () => {});
   const handle = createOrderCommandHandler({
     commit: createGroupCommit(
-      createPostgresUnitStore(connected.writer, appendUnits),
-      { batchMax: 64, slots: 2, queueMax: 2000, waitMaxMs: 60_000 },
+      createPostgresUnitStore(connected.writer, writeUnits),
+      {
+        batchMax: 64,
+        slots: 2,
+        queueMax: 2000,
+        streamMax: 2000,
+        reservedMax: 100,
+        waitMaxMs: 60_000,
+        oneByOneMsMax: 2_000,
+        lockedMsMax: 1_000,
+      },
       { committed: () => {}, failed: () => {} },
     ),
     now: () => new Date(),

@@ -1,93 +1,16 @@
 import { Pool } from 'pg';
 import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
-import { createDatabase } from '#src/database/database.ts';
-import type { StreamAppend, Unit } from '#src/event-store/event-store.ts';
-import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
-import { appendUnits } from '#src/orders/order-units.ts';
-import type { OrderRows, ReservationRow } from '#src/orders/order-units.ts';
 import {
   SagaDefinitionMissing,
-  claimSagas,
+  createClaimSagas,
   giveBack,
   requireDefinitions,
 } from '#src/sagas/saga-work.ts';
 import type { SagaWorkRow } from '#src/sagas/saga-work.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
-
-const metadata = { correlationId: 'test', actor: 'test' };
-
-/** One event in one stream, at a version. */
-function append(streamId: string, expectedVersion = 0): StreamAppend {
-  const recordedAt = '2026-01-01T00:00:00.000Z';
-  const event = { type: 'Tested', schemaVersion: 1, data: {}, metadata, recordedAt };
-  return { streamId, category: 'test', expectedVersion, events: [event] };
-}
-
-function unit(
-  rows: Partial<OrderRows>,
-  appends: readonly StreamAppend[] = [append(uuidv7())],
-): Unit<OrderRows> {
-  return { appends, rows: { summaries: [], messages: [], ...rows } };
-}
-
-const reserve = (sku: string, quantity: number, id = uuidv7()): ReservationRow => ({
-  op: 'reserve',
-  reservation_id: id,
-  sku,
-  quantity,
-});
-
-const begin = (sagaId: string, subjectId = uuidv7()): SagaWorkRow => ({
-  op: 'begin',
-  saga_id: sagaId,
-  subject_id: subjectId,
-  definition: 'fulfilment',
-  definition_version: 1,
-  owner: null,
-  lease_ms: null,
-  due_in_ms: 0,
-});
-
-const moved = (sagaId: string, epoch: number): SagaWorkRow => ({
-  op: 'advance',
-  saga_id: sagaId,
-  epoch,
-  state: 'running',
-  step: 'capture',
-  attempt: 1,
-  reason: null,
-  owner: null,
-  lease_ms: null,
-  due_in_ms: 60_000,
-  deadline_at: '2026-01-01T00:00:00.000Z',
-});
-
-async function createStore() {
-  const testDatabase = await createTestDatabase();
-  const database = createDatabase(testDatabase.url, { writersMax: 3, poolMax: 4 }, () => {});
-  const store = createPostgresUnitStore(database.writer, appendUnits);
-  return {
-    write: store.write,
-    pool: database.pool,
-    query: testDatabase.query,
-    stock: (sku: string, onHand: number) =>
-      testDatabase.query('insert into stock (sku, on_hand) values ($1, $2)', [sku, onHand]),
-    levels: async () => {
-      const rows = await testDatabase.query<{ sku: string; on_hand: number; reserved: number }>(
-        'select sku, on_hand, reserved from stock order by sku',
-      );
-      return Object.fromEntries(
-        rows.map(({ sku, on_hand, reserved }) => [sku, [on_hand, reserved]]),
-      );
-    },
-    async [Symbol.asyncDispose]() {
-      await database.close();
-      await testDatabase[Symbol.asyncDispose]();
-    },
-  };
-}
+import { append, begin, createStore, moved, reserve, unit } from '#test/support/unit-store.ts';
 
 describe.skipIf(skipReason('postgres'))('a unit that reserves stock', () => {
   test('takes all that it names, a sku that stands twice summed', async () => {
@@ -271,17 +194,17 @@ describe.skipIf(skipReason('postgres'))('claiming sagas', () => {
     leaseMs: 60_000,
     definitions: [{ name: 'fulfilment', version: 1 }],
   };
+  const claimSagas = ({ pool }: { pool: Pool }, limit: number) =>
+    createClaimSagas(pool, claimant)(limit);
 
   test('gives each to one claimant only, however many ask at once', async () => {
     await using store = await createStore();
     const ids = Array.from({ length: 300 }, () => uuidv7());
     await store.write(ids.map((id) => unit({ sagas: [begin(id)] })));
-    const claims = await Promise.all(
-      Array.from({ length: 12 }, () => claimSagas(store.pool, claimant, 40)),
-    );
+    const claims = await Promise.all(Array.from({ length: 12 }, () => claimSagas(store, 40)));
     const claimed = claims.flat().map(({ sagaId }) => sagaId);
     expect(new Set(claimed).size).toBe(claimed.length);
-    while ((await claimSagas(store.pool, claimant, 40)).length > 0);
+    while ((await claimSagas(store, 40)).length > 0);
     const left = await store.query('select from saga_work where owner is null');
     expect(left).toEqual([]);
   });
@@ -291,17 +214,17 @@ describe.skipIf(skipReason('postgres'))('claiming sagas', () => {
     const sagaId = uuidv7();
     await store.write([unit({ sagas: [begin(sagaId)] })]);
     await store.query(`update saga_work set lease_until = clock_timestamp() + interval '1 hour'`);
-    expect(await claimSagas(store.pool, claimant, 10)).toEqual([]);
+    expect(await claimSagas(store, 10)).toEqual([]);
     await store.query(`update saga_work set lease_until = clock_timestamp()`);
-    expect(await claimSagas(store.pool, claimant, 10)).toMatchObject([{ sagaId, epoch: 2 }]);
-    expect(await claimSagas(store.pool, claimant, 10)).toEqual([]);
+    expect(await claimSagas(store, 10)).toMatchObject([{ sagaId, epoch: 2 }]);
+    expect(await claimSagas(store, 10)).toEqual([]);
   });
 
   test('leaves alone what this build has no definition for, and refuses to start beside it', async () => {
     await using store = await createStore();
     await store.write([unit({ sagas: [begin(uuidv7())] })]);
     await store.query('update saga_work set definition_version = 2');
-    expect(await claimSagas(store.pool, claimant, 10)).toEqual([]);
+    expect(await claimSagas(store, 10)).toEqual([]);
     const refusal = requireDefinitions(store.pool, claimant.definitions);
     await expect(refusal).rejects.toThrow(SagaDefinitionMissing);
     await expect(refusal).rejects.toThrow('fulfilment version 2');
@@ -317,7 +240,7 @@ describe.skipIf(skipReason('postgres'))('claiming sagas', () => {
     await store.write([unit({ sagas: [begin(sagaId)] })]);
     await giveBack(store.pool, { sagaId, epoch: 1 }, { dueInMs: 0, failed: true });
     await giveBack(store.pool, { sagaId, epoch: 1 }, { dueInMs: 0, failed: true });
-    const [claim] = await claimSagas(store.pool, claimant, 10);
+    const [claim] = await claimSagas(store, 10);
     expect(claim).toMatchObject({ epoch: 3, failures: 1 });
   });
 });

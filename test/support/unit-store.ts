@@ -1,0 +1,86 @@
+import { v7 as uuidv7 } from 'uuid';
+import { createDatabase } from '#src/database/database.ts';
+import type { StreamAppend, Unit } from '#src/event-store/event-store.ts';
+import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
+import { writeUnits } from '#src/orders/order-units.ts';
+import type { OrderRows, ReservationRow } from '#src/orders/order-units.ts';
+import type { SagaWorkRow } from '#src/sagas/saga-work.ts';
+import { createTestDatabase } from './database.ts';
+
+const metadata = { correlationId: 'test', actor: 'test' };
+
+/** One event in one stream, at a version. */
+export function append(streamId: string, expectedVersion = 0): StreamAppend {
+  const recordedAt = '2026-01-01T00:00:00.000Z';
+  const event = { type: 'Tested', schemaVersion: 1, data: {}, metadata, recordedAt };
+  return { streamId, category: 'test', expectedVersion, events: [event] };
+}
+
+/** What one command writes: rows, and a new stream where none is given. */
+export function unit(
+  rows: Partial<OrderRows>,
+  appends: readonly StreamAppend[] = [append(uuidv7())],
+): Unit<OrderRows> {
+  return { appends, rows: { summaries: [], messages: [], ...rows } };
+}
+
+export const reserve = (sku: string, quantity: number, id = uuidv7()): ReservationRow => ({
+  op: 'reserve',
+  reservation_id: id,
+  sku,
+  quantity,
+});
+
+/** A saga that is due at once and that nobody holds. */
+export const begin = (sagaId: string, subjectId = uuidv7()): SagaWorkRow => ({
+  op: 'begin',
+  saga_id: sagaId,
+  subject_id: subjectId,
+  definition: 'fulfilment',
+  definition_version: 1,
+  owner: null,
+  lease_ms: null,
+  due_in_ms: 0,
+});
+
+/** Its next step, at the epoch of the owner. */
+export const moved = (sagaId: string, epoch: number): SagaWorkRow => ({
+  op: 'advance',
+  saga_id: sagaId,
+  epoch,
+  state: 'running',
+  step: 'capture',
+  attempt: 1,
+  reason: null,
+  owner: null,
+  lease_ms: null,
+  due_in_ms: 60_000,
+  deadline_at: '2026-01-01T00:00:00.000Z',
+});
+
+/** The write path of the service on a database of its own. */
+export async function createStore() {
+  const testDatabase = await createTestDatabase();
+  const database = createDatabase(testDatabase.url, { writersMax: 3, poolMax: 4 }, () => {});
+  const store = createPostgresUnitStore(database.writer, writeUnits);
+  return {
+    write: store.write,
+    pool: database.pool,
+    url: testDatabase.url,
+    query: testDatabase.query,
+    stock: (sku: string, onHand: number) =>
+      testDatabase.query('insert into stock (sku, on_hand) values ($1, $2)', [sku, onHand]),
+    levels: async () => {
+      const rows = await testDatabase.query<{ sku: string; on_hand: number; reserved: number }>(
+        'select sku, on_hand, reserved from stock order by sku',
+      );
+      return Object.fromEntries(
+        rows.map(({ sku, on_hand, reserved }) => [sku, [on_hand, reserved]]),
+      );
+    },
+    async [Symbol.asyncDispose]() {
+      await database.close();
+      await testDatabase[Symbol.asyncDispose]();
+    },
+  };
+}
