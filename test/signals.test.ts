@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { connect } from 'node:net';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { freePort } from '#dev/ports.ts';
 import { createTestDatabase } from '#test/support/database.ts';
@@ -9,7 +10,7 @@ import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
 import { startService } from '#test/support/service.ts';
 
-const ROOT = new URL('../', import.meta.url).pathname;
+const ROOT = fileURLToPath(new URL('../', import.meta.url));
 
 /*
  * npm passes a signal on, and a process group gets it anyway: the service may hear it twice or more.

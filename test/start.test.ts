@@ -4,6 +4,7 @@ import { connect, createServer } from 'node:net';
 import type { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -11,7 +12,7 @@ import { eventually } from '#test/support/poll.ts';
 import { startService } from '#test/support/service.ts';
 import { urlOfDatabase } from '#test/support/template-database.ts';
 
-const MAIN = new URL('../src/main.ts', import.meta.url).pathname;
+const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
 const STACK = /\bat .*\.ts:\d+/;
 
 describe.skipIf(skipReason('postgres'))('a start', () => {

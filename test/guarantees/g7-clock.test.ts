@@ -1,3 +1,4 @@
+import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { problemOf } from '#test/support/api-shapes.ts';
 import { createTestDatabase } from '#test/support/database.ts';
@@ -6,7 +7,7 @@ import { placeBody } from '#test/support/order-api.ts';
 import { eventually } from '#test/support/poll.ts';
 import { startService } from '#test/support/service.ts';
 
-const STEERED = new URL('../support/steered-clock.mjs', import.meta.url).pathname;
+const STEERED = fileURLToPath(new URL('../support/steered-clock.mjs', import.meta.url));
 
 /*
  * A replica whose clock is wrong records nothing: the time of an event stands for ever.

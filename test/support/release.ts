@@ -1,8 +1,9 @@
 import { cp, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { createTestFolder } from './test-folder.ts';
 
-const ROOT = new URL('../../', import.meta.url).pathname;
+const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
 /** Another release of the service: its code as files of its own. `await using` deletes it. */
 export type Release = AsyncDisposable & Readonly<{ main: string }>;
