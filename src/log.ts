@@ -5,6 +5,7 @@ import { prettyFactory } from 'pino-pretty';
 import type { Config } from './config.ts';
 import { createLogSink } from './log-sink.ts';
 import type { LogSink } from './log-sink.ts';
+import { printableStyledLines } from './printable.ts';
 
 const STDOUT = 1;
 
@@ -12,10 +13,15 @@ const STDOUT = 1;
 export type ServiceLog = Readonly<{ log: Logger; sink: LogSink }>;
 
 export function createLog(level: Config['LOG_LEVEL']): ServiceLog {
-  const pretty = prettyFactory({ translateTime: 'HH:MM:ss.l' });
-  const sink = createLogSink(STDOUT, isatty(STDOUT) ? pretty : undefined);
+  const sink = createLogSink(STDOUT, isatty(STDOUT) ? createLogPrinter() : undefined);
   const options = { level, base: null, serializers: { err: describeError } };
   return { log: pino(options, sink), sink };
+}
+
+/** A line of the log as people read it. What callers sent cannot steer the terminal. */
+export function createLogPrinter(): (line: string) => string {
+  const pretty = prettyFactory({ translateTime: 'HH:MM:ss.l' });
+  return (line) => printableStyledLines(pretty(line));
 }
 
 /** What an error of Postgres says beside this, its `detail` above all, may quote what a caller sent. */

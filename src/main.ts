@@ -13,6 +13,7 @@ import { createLog } from './log.ts';
 import type { ServiceLog } from './log.ts';
 import { ordersSummaryProjection } from './orders/orders-summary.ts';
 import { runOutboxCommand } from './outbox/outbox-commands.ts';
+import { printableLines } from './printable.ts';
 import { runProjectionCommand } from './projections/projection-commands.ts';
 import { isFault, reasonOf } from './reason-of.ts';
 
@@ -133,6 +134,7 @@ async function exit(code: number, sink: LogSink): Promise<void> {
   process.exit(code);
 }
 
+/** For an operator's terminal, which must obey nothing of what is stored. */
 function print(text: string): void {
-  process.stdout.write(`${text}\n`);
+  process.stdout.write(`${printableLines(text)}\n`);
 }

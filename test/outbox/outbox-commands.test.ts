@@ -1,6 +1,7 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { Client } from 'pg';
 import { describe, expect, test } from 'vitest';
 import { runOutboxCommand } from '#src/outbox/outbox-commands.ts';
@@ -43,6 +44,8 @@ const isWaiting = async (db: TestDatabase) => {
     where datname = current_database() and wait_event_type = 'Lock' and query like '%delete from outbox_events%'`);
   return waiting.length > 0;
 };
+
+const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 
 describe.skipIf(skipReason('postgres'))('npm run outbox', () => {
   test.each([
@@ -178,6 +181,20 @@ describe.skipIf(skipReason('postgres'))('npm run outbox', () => {
     expect(entry?.['actor']).toMatch(/@/);
   });
 
+  test('parked shows nothing that the terminal would obey, whatever was stored', async () => {
+    await using db = await createTestDatabase();
+    const key = 'a\u001b[2J\u202e';
+    await db.query(`
+      insert into outbox_parked (topic, message_key, outbox_id, ce_id, reason, epoch)
+      values ('orders', '${key}', 7, 'a-1', 'too large\u009b2J', 1)`);
+    const { stdout } = await promisify(execFile)(process.execPath, [MAIN, 'outbox', 'parked'], {
+      env: { PATH: process.env['PATH'], DATABASE_URL: db.url },
+    });
+    expect(stdout).toContain('key a\\u001b[2J\\u202e of topic orders\n');
+    expect(stdout).toContain('too large\\u009b2J');
+    expect(stdout).not.toMatch(/[\u202e\u009b]/);
+  });
+
   test('prune that is killed midway has recorded what it deleted', async () => {
     await using db = await createTestDatabase();
     const rows = 25_000;
@@ -186,10 +203,9 @@ describe.skipIf(skipReason('postgres'))('npm run outbox', () => {
     await held.connect();
     await held.query('begin');
     await held.query('select from outbox_events order by id desc limit 1 for update');
-    const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
     const command = ['outbox', 'prune', '--older-than', '0s', '--force'];
     const env = { PATH: process.env['PATH'], DATABASE_URL: db.url };
-    const prune = spawn(process.execPath, [main, ...command], { env, stdio: 'ignore' });
+    const prune = spawn(process.execPath, [MAIN, ...command], { env, stdio: 'ignore' });
     const left = async () => {
       const [row] = await db.query<{ left: number }>('select count(*) as left from outbox_events');
       return row?.left ?? 0;
