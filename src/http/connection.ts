@@ -87,18 +87,33 @@ export function receive(
   response: ServerResponse,
   handle: Handle,
 ): void {
-  if (connection.isLast) {
+  if (isFull(connection)) {
     takeNoMore(connection);
     return;
   }
-  const { exchanges, events, limits } = connection;
+  const { exchanges, events } = connection;
   const exchange = { id: randomUUID(), request, response, handle, heldBytes: 0 };
   exchanges.push(exchange);
   response.once('close', () => answered(connection));
-  if (exchanges.length >= limits.pipelinedMax) takeNoMore(connection);
   if (exchanges.length > 1) return;
   events.busy(connection);
   begin(connection, exchange);
+}
+
+/** No other request may be taken: the connection is about to end, or has as many as it may. */
+export function isFull({ exchanges, isLast, limits }: Connection): boolean {
+  return isLast || exchanges.length >= limits.pipelinedMax;
+}
+
+/** Takes a connection that is no longer parsed; it ends after the requests that it has. */
+export function endAfterAll(connection: Connection): void {
+  const { socket, exchanges } = connection;
+  connection.isLast = true;
+  // Node has taken its own listeners away.
+  socket.on('error', () => socket.destroy());
+  const last = exchanges.at(-1);
+  if (last !== undefined) closeAfter(last.response);
+  else if (!socket.writableEnded) end(connection);
 }
 
 /**

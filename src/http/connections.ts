@@ -2,7 +2,16 @@ import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 
-import { fail, isOverdue, isSilent, openConnection, receive, refuse } from './connection.ts';
+import {
+  endAfterAll,
+  fail,
+  isFull,
+  isOverdue,
+  isSilent,
+  openConnection,
+  receive,
+  refuse,
+} from './connection.ts';
 import type {
   Connection,
   ConnectionEvents,
@@ -18,7 +27,7 @@ export type ConnectionLimits = ConnectionTimes &
   Readonly<{
     /** Past it the connection that has been idle longest is closed, or else the new one hears 503. */
     connectionsMax: number;
-    /** Requests of one connection that are not answered yet; after them the connection is closed. */
+    /** Requests of one connection that are not answered yet; with more, it is closed after these. */
     pipelinedMax: number;
     bodyBytesMax: number;
     /** Bodies of all requests that are not answered yet, together. */
@@ -31,6 +40,8 @@ export type ConnectionLimits = ConnectionTimes &
 export type Connections = Readonly<{
   /** Hands the requests of `server` to `handle`, on each connection one after the other. */
   serve(server: Server, handle: Handle): void;
+  /** For `breakOff`: the connection of this request has as many as it may, and is parsed no further. */
+  isTooMany(request: IncomingMessage): boolean;
   /** To be called for the server's `clientError` event. */
   clientError(error: Error, socket: Socket): void;
   /** The id of a request that is being handled; a new one for a request that came without a socket. */
@@ -64,23 +75,10 @@ export function createConnections(
   }, SWEEP_MS).unref();
 
   return {
-    serve(server, handle) {
-      server.maxConnections = limits.connectionsMax + REFUSED_MAX;
-      server.on('connection', (socket) => book.accept(socket));
-      server.on('request', book.receiver(handle));
-      server.on('checkExpectation', book.receiver(handle));
-      const askForBody = (request: IncomingMessage, response: ServerResponse) => {
-        if (!isUnasked(request, limits.bodyBytesMax)) response.writeContinue();
-        handle(request, response);
-      };
-      server.on('checkContinue', book.receiver(askForBody));
-      server.on('connect', ({ socket }: IncomingMessage) => {
-        const connection = book.find(socket);
-        // Node has taken its own listeners away.
-        socket.on('error', () => socket.destroy());
-        if (connection === undefined || connection.exchanges.length > 0) socket.destroy();
-        else refuse(connection, connectRefused(), 'CONNECT');
-      });
+    serve: (server, handle) => serve(server, handle, book, limits),
+    isTooMany(request) {
+      const connection = book.find(request.socket);
+      return connection === undefined || isFull(connection);
     },
     clientError(error, socket) {
       const connection = book.find(socket);
@@ -103,6 +101,37 @@ export function createConnections(
       clearInterval(sweeper);
     },
   };
+}
+
+/** Listens to all that Node tells of the server's connections and requests. */
+function serve(
+  server: Server,
+  handle: Handle,
+  book: ReturnType<typeof createBook>,
+  limits: ConnectionLimits,
+): void {
+  server.maxConnections = limits.connectionsMax + REFUSED_MAX;
+  server.on('connection', (socket) => book.accept(socket));
+  server.on('request', book.receiver(handle));
+  server.on('checkExpectation', book.receiver(handle));
+  const askForBody = (request: IncomingMessage, response: ServerResponse) => {
+    if (!isUnasked(request, limits.bodyBytesMax)) response.writeContinue();
+    handle(request, response);
+  };
+  server.on('checkContinue', book.receiver(askForBody));
+  server.on('upgrade', ({ socket }: IncomingMessage) => {
+    const connection = book.find(socket);
+    if (connection === undefined) socket.destroy();
+    else endAfterAll(connection);
+  });
+  server.on('connect', ({ socket }: IncomingMessage) => {
+    const connection = book.find(socket);
+    // Node has taken its own listeners away.
+    socket.on('error', () => socket.destroy());
+    if (connection === undefined) socket.destroy();
+    else if (connection.exchanges.length > 0) endAfterAll(connection);
+    else refuse(connection, connectRefused(), 'CONNECT');
+  });
 }
 
 /** Which connections there are, which of them are idle, and how much they hold together. */

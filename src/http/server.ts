@@ -11,6 +11,7 @@ import type { AnswerSender } from './answer-sender.ts';
 import { createConnections } from './connections.ts';
 import type { ConnectionLimits, Connections } from './connections.ts';
 import { findHeaderFault } from './header-faults.ts';
+import { IncomingRequest, breakOff } from './incoming-request.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { Problem } from './problem.ts';
 import { pathOf } from './request-parts.ts';
@@ -102,7 +103,7 @@ function createFastify(
     genReqId: (request) => connections.idOf(request),
     requestIdHeader: false,
     serverFactory: (handle) => {
-      const server = createNodeServer(limits);
+      const server = createNodeServer(limits, connections);
       connections.serve(server, handle);
       return server;
     },
@@ -117,8 +118,10 @@ function createFastify(
   });
 }
 
-function createNodeServer(limits: ServerLimits): Server {
+function createNodeServer(limits: ServerLimits, { isTooMany }: Connections): Server {
   const server = createHttpServer({
+    IncomingMessage: IncomingRequest,
+    shouldUpgradeCallback: breakOff(isTooMany),
     headersTimeout: limits.headersTimeoutMs,
     requestTimeout: limits.requestTimeoutMs,
     keepAliveTimeout: limits.keepAliveTimeoutMs,

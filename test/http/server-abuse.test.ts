@@ -217,6 +217,41 @@ describe('requests in one packet', () => {
     expect({ most, handled }).toStrictEqual({ most: 1, handled: 5 });
   });
 
+  test('are not even parsed past the limit', async () => {
+    let parsed = 0;
+    await using server = sampleServer({ limits: { ...SHORT, pipelinedMax: 5 } });
+    server.app.server.on('request', () => (parsed += 1));
+    const client = await rawClient(await server.listen());
+    client.socket.write(get().repeat(2_000));
+    expect(await client.ended).toBe('closed');
+    expect(statuses(client.received())).toHaveLength(5);
+    expect(parsed).toBe(5);
+  });
+
+  test('as many as the limit leave the connection open', async () => {
+    await using server = sampleServer({ limits: { ...LONG, pipelinedMax: 5 } });
+    const client = await rawClient(await server.listen());
+    for (let round = 1; round <= 3; round += 1) {
+      client.socket.write(get().repeat(5));
+      await eventually(() => statuses(client.received()).length === round * 5);
+      // The last of them has been taken off when another connection is answered.
+      const other = await rawClient(await portOf(server));
+      other.socket.write(get('connection: close'));
+      await other.ended;
+    }
+    client.socket.destroy();
+  });
+
+  test('or with an upgrade, which is ignored, leave the connection as it was', async () => {
+    await using server = sampleServer({ limits: LONG });
+    const client = await rawClient(await server.listen());
+    client.socket.write(get() + get('connection: upgrade', 'upgrade: h2c'));
+    await eventually(() => statuses(client.received()).length === 2);
+    client.socket.write(get('connection: close'));
+    expect(await client.ended).toBe('closed');
+    expect(statuses(client.received())).toStrictEqual([200, 200, 200]);
+  });
+
   test('below the limit are all answered, in their order, and the connection stays', async () => {
     await using server = sampleServer({ limits: LONG });
     const client = await rawClient(await server.listen());
@@ -262,6 +297,14 @@ describe('a request with something wrong behind it', () => {
     expect(server.lines).toContainEqual(
       expect.objectContaining({ msg: 'request refused before it was read' }),
     );
+  });
+
+  test('(CONNECT) is answered by its own response, the last one', async () => {
+    await using server = sampleServer({ limits: SHORT });
+    const client = await rawClient(await server.listen());
+    client.socket.write(`${post()}CONNECT localhost:80 HTTP/1.1\r\nhost: localhost\r\n\r\n`);
+    expect(await client.ended).toBe('closed');
+    expect(statuses(client.received())).toStrictEqual([201]);
   });
 
   test('and others before it: all have their responses', async () => {
@@ -448,6 +491,14 @@ test('every refusal of the framework has a problem with its status, and no fault
 });
 
 describe('what never became a request', () => {
+  test('may be HTTP/2, and hears that it is not understood', async () => {
+    await using server = sampleServer({ limits: SHORT });
+    const client = await rawClient(await server.listen());
+    client.socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+    expect(await client.ended).toBe('closed');
+    expect(statuses(client.received())).toStrictEqual([400]);
+  });
+
   test('is counted and logged under the id in its problem, with the headers of every response', async () => {
     const metrics = createMetrics();
     await using server = sampleServer({ metrics, limits: SHORT });
