@@ -121,7 +121,7 @@ export function createApp(
       await clockWatch.refresh();
       await fulfilment.start();
       for (const part of background) part.start();
-      return server.listen({ host: config.HOST, port: config.PORT });
+      return listen(server, config);
     },
     async stop() {
       draining = true;
@@ -132,6 +132,15 @@ export function createApp(
       await database.close();
     },
   };
+}
+
+/** Connections that wait to be accepted past the backlog are reset, where others hear 503. */
+function listen(server: ReturnType<typeof createServer>, config: Config): Promise<string> {
+  return server.listen({
+    host: config.HOST,
+    port: config.PORT,
+    backlog: config.CONNECTIONS_MAX,
+  });
 }
 
 type HttpParts = Readonly<{

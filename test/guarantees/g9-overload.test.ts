@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { Client } from 'pg';
 import { describe, expect, test } from 'vitest';
+import { rawClient, requestText } from '#test/http/raw-client.ts';
 import { orderOf, problemOf } from '#test/support/api-shapes.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -20,7 +22,36 @@ import { verifyDatabase } from '#test/support/verify-database.ts';
 const QUEUE_MAX = 3;
 const OUTBOX_MAX = 5;
 
+/** More than Node lets wait by itself (511), and than some kernels do. */
+const WAITING = 900;
+const kernelWaitingMax = () => {
+  try {
+    return Number(readFileSync('/proc/sys/net/core/somaxconn', 'utf8'));
+  } catch {
+    return 0;
+  }
+};
+
 describe.skipIf(skipReason('postgres'))('overload', () => {
+  test.skipIf(kernelWaitingMax() < WAITING)(
+    'of new connections while the service is busy resets none of them',
+    async () => {
+      await using database = await createTestDatabase();
+      await using service = await startService({ databaseUrl: database.url });
+      const port = Number(new URL(service.url).port);
+      service.signal('SIGSTOP');
+      const clients = await Promise.all(Array.from({ length: WAITING }, () => rawClient(port)));
+      for (const { socket } of clients) {
+        socket.write(requestText('GET', '/livez', ['connection: close']));
+      }
+      service.signal('SIGCONT');
+      const ends = await Promise.all(clients.map(({ ended }) => ended));
+      expect(ends.filter((end) => end === 'reset')).toHaveLength(0);
+      const answered = clients.filter(({ received }) => received().startsWith('HTTP/1.1 200 '));
+      expect(answered).toHaveLength(WAITING);
+    },
+  );
+
   test('of the queue turns callers away at once, and writes what it took', async () => {
     await using database = await createTestDatabase();
     await using proxy = await startTcpProxy(database.url);
