@@ -33,7 +33,15 @@ export async function createCluster(
   if (user) await chown(unfinished, user.uid, user.gid);
   const data = ['-D', dataFolderFor(user, unfinished)];
   const options = { ...user, cwd: unfinished, env: serverEnvironment() };
-  await promisify(execFile)(join(binaries, 'initdb'), [...INITDB, ...data], options);
+  await promisify(execFile)(join(binaries, 'initdb'), [...INITDB, ...data], options).catch(
+    (error: unknown) => {
+      const output = error instanceof Error && 'stderr' in error ? String(error.stderr) : '';
+      const problem = /(?:FATAL|PANIC|error): .+/.exec(output)?.[0] ?? String(error);
+      throw new Error(`Postgres could not make its data folder in ${folder}: ${problem}`, {
+        cause: error,
+      });
+    },
+  );
   // Not as a file for initdb: its user may not be able to read any outside of the data folder.
   const single = spawn(join(binaries, 'postgres'), ['--single', ...data, 'postgres'], {
     ...options,

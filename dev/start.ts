@@ -39,8 +39,6 @@ let stopAskedAt = 0;
 let bringingUp: Promise<unknown> = Promise.resolve();
 let service: Service | undefined;
 
-// Its terminal, or the reader of its pipe, may go: what runs must be stopped in order all the same.
-for (const output of [process.stdout, process.stderr]) output.on('error', () => {});
 await refuseSecondStart();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, onSignal);

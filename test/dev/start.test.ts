@@ -85,6 +85,33 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
     expect(await checkout.running()).toEqual([]);
   });
 
+  test.each(['bash', 'dash'])(
+    'under %s stops once, and leaves nothing behind, whoever is told and how often',
+    async (shell) => {
+      await using checkout = await createCheckout();
+      const env = { npm_config_script_shell: shell };
+      const ways = [
+        (start: Started) => {
+          for (const signal of ['SIGTERM', 'SIGINT', 'SIGTERM'] as const) start.signalGroup(signal);
+        },
+        (start: Started) => void start.end('SIGTERM'), // npm alone
+        (start: Started) => {
+          start.close(); // its terminal, or the reader of its pipe, is gone
+          start.signalGroup('SIGHUP');
+        },
+      ];
+      for (const [index, tell] of ways.entries()) {
+        const start = await checkout.start(env, 'npm');
+        tell(start);
+        await start.ended;
+        await eventually(async () => (await checkout.running()).length === 0);
+        if (index === 2) continue; // it has nobody to tell
+        await expect.poll(() => start.output()).toContain('"msg":"stopped"');
+        expect(start.output().split('Stopping')).toHaveLength(2);
+      }
+    },
+  );
+
   test('leaves nothing behind when it is ended at once while a server still starts', async () => {
     await using checkout = await createCheckout();
     const start = checkout.spawn();
@@ -129,9 +156,11 @@ async function createCheckout() {
   await symlink(join(folders.root, 'node_modules'), join(path, 'node_modules'));
   const port = await freePort();
   const markers = ['.data/postgres', 'src/main.ts'].map((name) => markerOf(join(path, name)));
-  const spawnStart = (env: NodeJS.ProcessEnv = {}) =>
+  await writeFile(join(path, 'dev', 'install.mjs'), ''); // the packages are there
+  const commands = { node: [process.execPath, 'dev/start.ts'], npm: ['npm', 'start'] } as const;
+  const spawnStart = (env: NodeJS.ProcessEnv = {}, by: keyof typeof commands = 'node') =>
     startProcess(
-      spawn(process.execPath, ['dev/start.ts'], {
+      spawn(commands[by][0], [commands[by][1]], {
         cwd: path,
         detached: true,
         env: { ...process.env, KAFKA_BROKERS: NO_BROKER, PORT: String(port), ...env },
@@ -152,8 +181,8 @@ async function createCheckout() {
       );
       return { code: await operator.closed, output: operator.output() };
     },
-    start: async (env: NodeJS.ProcessEnv = {}) => {
-      const started = spawnStart(env);
+    start: async (env: NodeJS.ProcessEnv = {}, by: keyof typeof commands = 'node') => {
+      const started = spawnStart(env, by);
       await started.says('Ctrl-C ends it all');
       return started;
     },
@@ -168,6 +197,8 @@ async function createCheckout() {
     },
   };
 }
+
+type Started = ReturnType<typeof startProcess>;
 
 function startProcess(child: ChildProcess) {
   let output = '';
@@ -200,6 +231,11 @@ function startProcess(child: ChildProcess) {
       });
       await Promise.race([said, ended]);
       if (!output.includes(text)) throw new Error(`it ended before it said ${text}:\n${output}`);
+    },
+    /** Nobody reads on. */
+    close: () => {
+      child.stdout?.destroy();
+      child.stderr?.destroy();
     },
     signalGroup: (signal: NodeJS.Signals) => {
       if (child.pid) sendSignal(-child.pid, signal);
