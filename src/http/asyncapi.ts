@@ -90,14 +90,14 @@ function describeMessage(
     title,
     summary,
     contentType: 'application/json',
-    headers: openSchema(headers),
-    payload: openSchema(payload),
-    bindings: { kafka: { key: openSchema(key), bindingVersion: KAFKA_BINDING_VERSION } },
+    headers: messageJsonSchema(headers),
+    payload: messageJsonSchema(payload),
+    bindings: { kafka: { key: messageJsonSchema(key), bindingVersion: KAFKA_BINDING_VERSION } },
     examples: [{ name, ...example }],
   };
 }
 
-/** Open to members that are added later: consumers must not stumble over them. */
-function openSchema(schema: z.ZodType) {
+/** The JSON Schema of a part of a message. It allows members that it does not name: later releases add some. */
+export function messageJsonSchema(schema: z.ZodType) {
   return toJsonSchema(schema, 'input', 'draft-07');
 }

@@ -1,65 +1,286 @@
+import { STATUS_CODES } from 'node:http';
+
+import { z } from 'zod';
+
+import { messageJsonSchema } from './asyncapi.ts';
 import type { ChannelSpec, MessageSpec } from './asyncapi.ts';
+import { readProperties } from './json-schema.ts';
+import { problemExample } from './openapi-components.ts';
 import type { ProblemKind } from './problem.ts';
 
-/** The page that shows the OpenAPI document. */
-export function documentationPage(): string {
+/** The way in: what this service is, and where to go from here. */
+export function homePage(): string {
   return page(
-    'Order service API',
-    '<link rel="stylesheet" href="/docs/swagger-ui.css">',
-    '<div id="api"></div>' +
-      '<script src="/docs/swagger-ui-bundle.js"></script>' +
-      '<script src="/docs/start.js"></script>',
+    '/',
+    'Order service',
+    html`<main>
+      <h1>Order service</h1>
+      <p class="lead">
+        Takes orders over HTTP, keeps their history in Postgres and publishes every event to Kafka.
+      </p>
+      <h2>Documentation</h2>
+      <dl class="links">
+        ${link('/docs', 'API', 'Every request, with its fields, responses and errors.')}
+        ${link('/docs/events', 'Events', 'The messages that the service publishes to Kafka.')}
+        ${link('/docs/problems', 'Problems', 'Every error code, and what to do about it.')}
+      </dl>
+      <h2>For tools</h2>
+      <dl class="links">
+        ${link('/openapi.json', '/openapi.json', 'The API as OpenAPI 3.1, to generate clients.')}
+        ${link('/asyncapi.json', '/asyncapi.json', 'The events as AsyncAPI 3.0.')}
+      </dl>
+      <h2>Operations</h2>
+      <dl class="links">
+        ${link('/livez', '/livez', 'Whether the process responds.')}
+        ${link('/readyz', '/readyz', 'Whether this replica can take requests.')}
+        ${link('/metrics', '/metrics', 'Metrics for Prometheus.')}
+      </dl>
+    </main>`,
   );
 }
 
-/** What the page runs: a script of its own, since none may stand in the page. */
-export function startScript(): string {
-  return `SwaggerUIBundle({
-  url: '/openapi.json',
-  dom_id: '#api',
-  deepLinking: true,
-  validatorUrl: null,
-});
+/** The page that shows the OpenAPI document. */
+export function apiPage(): string {
+  return page(
+    '/docs',
+    'API',
+    html`<div id="api"></div>
+      <noscript>
+        This page needs JavaScript. <a href="/openapi.json">/openapi.json</a> describes the API,
+        too.
+      </noscript>
+      <script src="/docs/swagger-ui-bundle.js"></script>
+      <script src="/docs/api.js"></script>`,
+    html`<link rel="stylesheet" href="/docs/swagger-ui.css" />`,
+  );
+}
+
+/** What the API page runs. The content security policy allows no script inside the page. */
+export function apiScript(): string {
+  return `const dark = matchMedia('(prefers-color-scheme: dark)');
+const follow = () => document.documentElement.classList.toggle('dark-mode', dark.matches);
+dark.addEventListener('change', follow);
+follow();
+SwaggerUIBundle({ url: '/openapi.json', dom_id: '#api', deepLinking: true, validatorUrl: null });
 `;
 }
 
 /** The page that explains every problem code; `type` of a problem points into it. */
 export function problemsPage(kinds: readonly ProblemKind[]): string {
-  const entries = kinds.map(
-    ({ code, status, title, advice }) =>
-      `<dt id="${escape(code)}"><code>${escape(code)}</code>: ${status} ${escape(title)}</dt>` +
-      `<dd>${escape(advice)}</dd>`,
+  const byStatus = [...Map.groupBy(kinds, ({ status }) => status)];
+  return page(
+    '/docs/problems',
+    'Problems',
+    html`<main class="indexed">
+      ${index(byStatus.map(([status, of]) => [statusText(status), of.map(({ code }) => code)]))}
+      <div>
+        <h1>Problems</h1>
+        <p class="lead">
+          A request that fails gets a body of type <code>application/problem+json</code> (RFC 9457).
+          Act on its <code>code</code>, which never changes. Its <code>type</code> links to this
+          page.
+        </p>
+        <pre>${json(problemExample)}</pre>
+        ${byStatus.map(
+          ([status, of]) =>
+            html`<h2>${statusText(status)}</h2>
+              ${of.map(problemEntry)}`,
+        )}
+      </div>
+    </main>`,
   );
-  return page('Problems', '', `<h1>Problems</h1><dl>${entries.join('\n')}</dl>`);
+}
+
+function problemEntry({ code, title, advice }: ProblemKind): Html {
+  return html`<section id="${code}">
+    <h3><a href="#${code}">${code}</a></h3>
+    <p><strong>${title}.</strong> ${prose(advice)}</p>
+  </section>`;
+}
+
+function statusText(status: number): string {
+  return `${status} ${STATUS_CODES[status]}`;
 }
 
 /** The page that shows what the service publishes, from the same declaration as /asyncapi.json. */
-export function eventsPage({ title, description, topic, messages }: ChannelSpec): string {
-  const entries = messages.map(
-    ({ name, summary, example }) =>
-      `<h2 id="${escape(name)}"><code>${escape(name)}</code></h2><p>${escape(summary)}</p>` +
-      `<pre>${escape(exampleText(example))}</pre>`,
-  );
+export function eventsPage({ title, description, topic, key, messages }: ChannelSpec): string {
+  const names = messages.map(({ name }) => name);
   return page(
-    title,
-    '',
-    `<h1>${escape(title)}</h1><p>Topic <code>${escape(topic)}</code>. ${escape(description)}</p>` +
-      `<p>Schemas: <a href="/asyncapi.json">AsyncAPI</a></p>${entries.join('\n')}`,
+    '/docs/events',
+    'Events',
+    html`<main class="indexed">
+      ${index([['Messages', names]])}
+      <div>
+        <h1>${title}</h1>
+        ${description.split('\n\n').map((text) => html`<p>${prose(text)}</p>`)}
+        <table>
+          <tbody>
+            <tr>
+              <th>Topic</th>
+              <td><code>${topic}</code></td>
+            </tr>
+            <tr>
+              <th>Key</th>
+              <td>${key.description ?? ''}</td>
+            </tr>
+            <tr>
+              <th>Format</th>
+              <td>CloudEvents 1.0 in binary mode; the value is JSON in UTF-8</td>
+            </tr>
+            <tr>
+              <th>Schemas</th>
+              <td><a href="/asyncapi.json">/asyncapi.json</a></td>
+            </tr>
+          </tbody>
+        </table>
+        ${messages.map(messageEntry)}
+      </div>
+    </main>`,
   );
 }
 
-/** Headers line by line, then the value. */
-function exampleText({ headers, payload }: MessageSpec['example']): string {
-  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`);
-  return [...lines, '', JSON.stringify(payload, undefined, 2)].join('\n');
+function messageEntry({ name, title, summary, headers, payload, example }: MessageSpec): Html {
+  return html`<section id="${name}">
+    <h2><a href="#${name}">${name}</a></h2>
+    <p><strong>${title}.</strong> ${prose(summary)}</p>
+    <h3>Payload</h3>
+    ${fieldTable(payload)}
+    <pre>${json(example.payload)}</pre>
+    <details>
+      <summary>Headers</summary>
+      ${fieldTable(headers)}
+      <pre>
+${Object.entries(example.headers)
+          .map(([header, value]) => `${header}: ${value}`)
+          .join('\n')}</pre>
+    </details>
+  </section>`;
 }
 
-function page(title: string, head: string, body: string): string {
-  return (
-    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">' +
-    `<meta name="viewport" content="width=device-width"><title>${escape(title)}</title>` +
-    `<link rel="icon" href="data:,">${head}</head><body>${body}</body></html>\n`
+function fieldTable(schema: z.ZodType): Html {
+  return html`<table>
+    <thead>
+      <tr>
+        <th>Field</th>
+        <th>Type</th>
+        <th>Meaning</th>
+      </tr>
+    </thead>
+    <tbody>
+      ${fieldsOf(messageJsonSchema(schema)).map(
+        ({ name, type, meaning }) =>
+          html`<tr>
+            <td><code>${name}</code></td>
+            <td>${type}</td>
+            <td>${meaning}</td>
+          </tr>`,
+      )}
+    </tbody>
+  </table>`;
+}
+
+const fieldSchema = z.looseObject({
+  type: z.string().optional(),
+  format: z.string().optional(),
+  const: z.unknown().optional(),
+  minimum: z.number().optional(),
+  description: z.string().default(''),
+  items: z.looseObject({ properties: z.record(z.string(), z.unknown()) }).optional(),
+});
+
+/** The fields of an object; those of the objects in a list follow it, as `items[].sku`. */
+function fieldsOf(
+  schema: Parameters<typeof readProperties>[0],
+  prefix = '',
+): Readonly<{ name: string; type: string; meaning: string }>[] {
+  return readProperties(schema).flatMap(({ name, required, property }) => {
+    const field = fieldSchema.parse(property);
+    const type = `${typeText(field)}${required ? '' : ', optional'}`;
+    const path = `${prefix}${name}`;
+    const own = { name: path, type, meaning: field.description };
+    return field.items === undefined ? own : [own].concat(fieldsOf(field.items, `${path}[].`));
+  });
+}
+
+function typeText({ type, format, minimum, ...field }: z.infer<typeof fieldSchema>): string {
+  if (field.const !== undefined) return JSON.stringify(field.const);
+  const limit = minimum === undefined ? '' : `, at least ${minimum}`;
+  return `${format ?? type ?? 'any'}${limit}`;
+}
+
+const SITE = {
+  '/': 'Order service',
+  '/docs': 'API',
+  '/docs/events': 'Events',
+  '/docs/problems': 'Problems',
+};
+
+/** The frame of every page. */
+function page(path: keyof typeof SITE, title: string, body: Html, head = html``): string {
+  const entries = Object.entries(SITE).map(([to, name]) =>
+    to === path
+      ? html`<a href="${to}" aria-current="page">${name}</a>`
+      : html`<a href="${to}">${name}</a>`,
   );
+  return html`<!doctype html>
+    <html lang="en">
+      <head>
+        <meta charset="utf-8" />
+        <meta name="viewport" content="width=device-width, initial-scale=1" />
+        <title>${title}</title>
+        <link rel="icon" href="data:," />
+        <link rel="stylesheet" href="/docs/style.css" />
+        ${head}
+      </head>
+      <body>
+        <header><nav aria-label="Pages">${entries}</nav></header>
+        ${body}
+      </body>
+    </html> `.markup;
+}
+
+function link(href: string, name: string, meaning: string): Html {
+  return html`<dt><a href="${href}">${name}</a></dt>
+    <dd>${meaning}</dd>`;
+}
+
+/** Links to the places of a page, in groups. */
+function index(groups: readonly (readonly [title: string, ids: readonly string[]])[]): Html {
+  return html`<nav class="index" aria-label="On this page">
+    ${groups.map(
+      ([title, ids]) =>
+        html`<p>${title}</p>
+          <ul>
+            ${ids.map((id) => html`<li><a href="#${id}">${id}</a></li>`)}
+          </ul>`,
+    )}
+  </nav>`;
+}
+
+/** Text whose `code` stands between backticks. */
+function prose(text: string): readonly Html[] {
+  return text
+    .split('`')
+    .map((part, at) => (at % 2 === 0 ? html`${part}` : html`<code>${part}</code>`));
+}
+
+function json(value: unknown): string {
+  return JSON.stringify(value, undefined, 2);
+}
+
+/** A piece of a page. Only `html` makes one, so nothing gets into a page unescaped. */
+type Html = Readonly<{ markup: string }>;
+
+function html(
+  parts: TemplateStringsArray,
+  ...contents: readonly (string | Html | readonly Html[])[]
+): Html {
+  return { markup: String.raw({ raw: parts }, ...contents.map(toMarkup)) };
+}
+
+function toMarkup(content: string | Html | readonly Html[]): string {
+  if (typeof content === 'string') return escape(content);
+  return 'markup' in content ? content.markup : content.map(({ markup }) => markup).join('\n');
 }
 
 function escape(text: string): string {

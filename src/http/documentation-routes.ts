@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { buildAsyncApi } from './asyncapi.ts';
 import type { ChannelSpec } from './asyncapi.ts';
 import { bodyETag } from './entity-tags.ts';
-import { documentationPage, eventsPage, problemsPage, startScript } from './documentation-pages.ts';
+import { apiPage, apiScript, eventsPage, homePage, problemsPage } from './documentation-pages.ts';
 import { allProblemKinds, buildOpenApi } from './openapi.ts';
 import { route } from './route.ts';
 import type { AnswerHeaders, ReadyAnswer, Route } from './route.ts';
@@ -32,8 +32,8 @@ const PAGE_HEADERS: AnswerHeaders = {
 
 /**
  * GET /openapi.json, which describes `routes` and itself, and GET /asyncapi.json, which describes
- * `channel`; for people, /docs, /docs/events and /docs/problems. Swagger UI comes from its package, so
- * nothing is loaded from elsewhere.
+ * `channel`; for people, /, /docs, /docs/events and /docs/problems. Swagger UI comes from its package,
+ * so nothing is loaded from elsewhere.
  */
 export function documentationRoutes(routes: readonly Route[], channel: ChannelSpec): Route[] {
   const openApi: Route = openApiRoute(() => document);
@@ -43,12 +43,19 @@ export function documentationRoutes(routes: readonly Route[], channel: ChannelSp
   return [
     openApi,
     asyncApi,
-    page('/docs', 'docs', documentationPage()),
+    page('/', 'home', homePage()),
+    page('/docs', 'docs', apiPage()),
     page('/docs/events', 'docsEvents', eventsPage(channel)),
     page('/docs/problems', 'docsProblems', problemsPage(allProblemKinds(described))),
-    page('/docs/start.js', 'docsStart', startScript(), SCRIPT),
-    file('swagger-ui-bundle.js', 'docsScript', SCRIPT),
-    file('swagger-ui.css', 'docsStyle', STYLE),
+    page('/docs/api.js', 'docsScript', apiScript(), SCRIPT),
+    file('/docs/style.css', 'docsStyle', new URL('documentation.css', import.meta.url), STYLE),
+    file('/docs/swagger-ui.css', 'swaggerStyle', swaggerFile('swagger-ui.css'), STYLE),
+    file(
+      '/docs/swagger-ui-bundle.js',
+      'swaggerScript',
+      swaggerFile('swagger-ui-bundle.js'),
+      SCRIPT,
+    ),
   ];
 }
 
@@ -81,20 +88,19 @@ function page(path: string, operationId: string, text: string, contentType = HTM
   return hiddenRoute(path, operationId, contentType, async () => answer);
 }
 
-/** Reads a file of Swagger UI when it is first asked for, and keeps it with its tag. */
-function file(name: string, operationId: string, contentType: string): Route {
+/** Reads the file when it is first asked for, and keeps it with its tag. */
+function file(path: string, operationId: string, url: URL, contentType: string): Route {
   let read: Promise<ReadyAnswer> | undefined;
   return hiddenRoute(
-    `/docs/${name}`,
+    path,
     operationId,
     contentType,
-    () => (read ??= readFromPackage(name, contentType)),
+    () => (read ??= readFile(url).then((content) => ready(content, contentType))),
   );
 }
 
-async function readFromPackage(name: string, contentType: string): Promise<ReadyAnswer> {
-  const url = new URL(import.meta.resolve(`swagger-ui-dist/${name}`));
-  return ready(await readFile(url), contentType);
+function swaggerFile(name: string): URL {
+  return new URL(import.meta.resolve(`swagger-ui-dist/${name}`));
 }
 
 function hiddenRoute(

@@ -3,6 +3,19 @@ import { z } from 'zod';
 import { problemKinds } from './problem-kinds.ts';
 import { problemType } from './problem.ts';
 
+const { code, title, status } = problemKinds.invalidRequest;
+
+/** What a problem looks like, for the documentation. */
+export const problemExample = {
+  type: problemType(code),
+  title,
+  status,
+  detail: '/items/0/quantity must be at least 1.',
+  code,
+  requestId: '6f1c2a52-3c57-4d1e-9a5b-0c1df4b4a3f5',
+  errors: [{ pointer: '/items/0/quantity', message: 'must be at least 1' }],
+};
+
 /** The body of every failure, for the OpenAPI document. */
 export const problemSchema = z
   .looseObject({
@@ -28,17 +41,7 @@ export const problemSchema = z
   .meta({
     id: 'Problem',
     description: 'Problem details, RFC 9457.',
-    examples: [
-      {
-        type: problemType(problemKinds.invalidRequest.code),
-        title: problemKinds.invalidRequest.title,
-        status: problemKinds.invalidRequest.status,
-        detail: '/items/0/quantity must be at least 1.',
-        code: problemKinds.invalidRequest.code,
-        requestId: '6f1c2a52-3c57-4d1e-9a5b-0c1df4b4a3f5',
-        errors: [{ pointer: '/items/0/quantity', message: 'must be at least 1' }],
-      },
-    ],
+    examples: [problemExample],
   });
 
 /** Headers of answers, for the OpenAPI document. */

@@ -13,12 +13,14 @@ const TRACEPARENT = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
 const COLUMN_DEFAULTS = { ce_specversion: '1.0', content_type: 'application/json' } as const;
 
 const PROMISE =
-  'Every event of an order is published at least once. The key of a message is the id of its order: all ' +
-  'messages of an order are in one partition, and their first occurrences come in the order of their ' +
-  'versions. A repeat is a run of messages that was sent again after a doubt: keep the last version that ' +
-  'you have seen of each order, and drop what is not above it. `ce_sequence` is that version, padded so ' +
-  'that it sorts as text. Across orders there is no order. What an operator skips never comes. Members ' +
-  'may be added to a payload; those that are there keep their names and what they mean.';
+  'Every event of an order is published at least once. The key of a message is the order id, so all ' +
+  'messages of an order are in one partition. The first occurrences of the messages of an order come in ' +
+  'the order of their versions. Messages of different orders have no order among each other.\n\n' +
+  'A message can come more than once. To ignore duplicates, remember the highest version that you have ' +
+  'processed for each order, and skip every message that is not above it. `ce_sequence` holds the ' +
+  'version, padded with zeros so that it sorts as text.\n\n' +
+  'A message that an operator skips is never published, so a consumer may see a gap in the versions. ' +
+  'Payloads may gain fields in later releases. Existing fields keep their names and meanings.';
 
 /** An event in the words of its consumers, with an example and the version that it has in there. */
 type Described<Event> = Readonly<{
@@ -111,7 +113,7 @@ export function orderMessageChannel(
 ): ChannelSpec {
   return {
     name: 'order.events',
-    title: 'What happens to orders',
+    title: 'Order events',
     description: PROMISE,
     topic,
     newTopic,

@@ -97,14 +97,15 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
   });
 
   test('pages that load nothing from elsewhere', async () => {
-    for (const path of ['/docs', '/docs/problems', '/docs/events']) {
+    for (const path of ['/', '/docs', '/docs/problems', '/docs/events']) {
       const { status, text, headers } = await api.request('GET', path);
       expect(status).toBe(200);
       expect(headers['content-type']).toMatch(/^text\/html/);
       expect(headers['content-security-policy']).toContain("default-src 'none'");
       const sources = [...text.matchAll(/(?:src|href)="([^"]+)"/g)].map(([, source]) => source!);
       for (const source of sources.filter((source) => !source.startsWith('data:'))) {
-        expect(source).toMatch(/^\/(?!\/)/);
+        expect(source).toMatch(/^(#|\/(?!\/))/);
+        if (source.startsWith('#')) continue;
         const loaded = await api.request('GET', source.replace(/#.*/, ''));
         expect(loaded.status, source).toBe(200);
       }
@@ -123,6 +124,22 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
     for (const { type, code } of problems) {
       expect(type).toBe(`/docs/problems#${code}`);
       expect(text).toContain(`id="${code}"`);
+    }
+  });
+
+  test('each problem and each message at an anchor of its page', async () => {
+    const codes = [...JSON.stringify(openapi).matchAll(/"code":\{"enum":\["(.*?)"\]/g)].flatMap(
+      ([, listed]) => listed!.split('","'),
+    );
+    expect(codes).toContain('order_already_shipped');
+    const problems = (await api.request('GET', '/docs/problems')).text;
+    for (const code of codes) expect(problems).toContain(`<section id="${code}">`);
+    const { components } = asyncApi.parse(
+      JSON.parse((await api.request('GET', '/asyncapi.json')).text),
+    );
+    const events = (await api.request('GET', '/docs/events')).text;
+    for (const name of Object.keys(components.messages)) {
+      expect(events).toContain(`<section id="${name}">`);
     }
   });
 

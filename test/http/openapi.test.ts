@@ -141,13 +141,13 @@ describe('the OpenAPI document', () => {
     expect(
       server.app.printRoutes({ commonPrefix: false }).match(/\((GET|POST|PUT|DELETE)/g),
     ).toHaveLength(allRoutes().length);
-    expect(hidden.every((path) => path.startsWith('/docs'))).toBe(true);
+    expect(hidden.every((path) => path === '/' || path.startsWith('/docs'))).toBe(true);
   });
 
   test('leaves hidden routes out', () => {
     const paths = Object.keys(buildOpenApi(allRoutes()).paths);
     expect(paths).toContain('/openapi.json');
-    expect(paths.filter((path) => path.startsWith('/docs'))).toStrictEqual([]);
+    expect(paths.filter((path) => path === '/' || path.startsWith('/docs'))).toStrictEqual([]);
   });
 
   test('has an id for each operation, once', async () => {
@@ -296,8 +296,13 @@ describe('the list of problems', () => {
   });
 });
 
+/** Where the links of a page lead, in it or elsewhere. */
+function linksOf(page: string): string[] {
+  return [...page.matchAll(/<a [^>]*href="([^"]*)"/g)].map(([, link]) => String(link));
+}
+
 describe('the pages', () => {
-  test.each(['/docs', '/docs/problems', '/docs/events'])(
+  test.each(['/', '/docs', '/docs/problems', '/docs/events'])(
     '%s loads nothing from elsewhere and runs nothing inline',
     async (url) => {
       await using server = sampleServer({ routes: allRoutes() });
@@ -307,12 +312,12 @@ describe('the pages', () => {
       const policy = String(answer.headers['content-security-policy']);
       expect(policy).toContain("default-src 'none'");
       expect(policy).not.toMatch(/unsafe|http|\*/);
-      const links = [...answer.body.matchAll(/(?:src|href)="([^"]*)"/g)].map(([, link]) =>
-        String(link),
-      );
-      for (const link of links) expect(link).toMatch(/^(\/docs\/[\w.-]+|\/asyncapi.json|data:,)$/);
       expect(answer.body).not.toMatch(/<script>|<style|\son\w+=|style=|https?:|\/\/[a-z]/i);
-      for (const link of links.filter((of) => of.startsWith('/'))) {
+      const loaded = [...answer.body.matchAll(/(?:src|<link [^>]*href)="([^"]*)"/g)]
+        .map(([, link]) => String(link))
+        .filter((link) => link !== 'data:,');
+      expect(loaded).toContain('/docs/style.css');
+      for (const link of loaded) {
         const file = await server.app.inject(link);
         expect(file.statusCode).toBe(200);
         const [, ending = ''] = link.split('.');
@@ -322,6 +327,36 @@ describe('the pages', () => {
       }
     },
   );
+
+  test.each(['/', '/docs', '/docs/problems', '/docs/events'])(
+    '%s has only links that lead somewhere on this server',
+    async (url) => {
+      await using server = sampleServer({ routes: allRoutes() });
+      const page = (await server.app.inject(url)).body;
+      for (const link of linksOf(page)) {
+        if (link.startsWith('#')) expect(page).toContain(`id="${link.slice(1)}"`);
+        else expect((await server.app.inject(link)).statusCode, link).toBe(200);
+      }
+    },
+  );
+
+  test('begin at /, which leads to everything that can be read without an id', async () => {
+    await using server = sampleServer({ routes: allRoutes() });
+    const links = linksOf((await server.app.inject('/')).body);
+    expect(new Set(links)).toStrictEqual(
+      new Set([
+        '/',
+        '/docs',
+        '/docs/events',
+        '/docs/problems',
+        '/openapi.json',
+        '/asyncapi.json',
+        '/livez',
+        '/readyz',
+        '/metrics',
+      ]),
+    );
+  });
 
   test('and documents are made once, with their tags, not for every request', async () => {
     const made = new Map<string, Answer[]>();
@@ -347,19 +382,25 @@ describe('the pages', () => {
     }
   });
 
-  test('has styles that load nothing from elsewhere', async () => {
-    await using server = sampleServer({ routes: allRoutes() });
-    const { body } = await server.app.inject('/docs/swagger-ui.css');
-    const loaded = [...body.matchAll(/url\(\s*["']?([^"')]{0,30})|@import[^;]*/g)];
-    expect(loaded.length).toBeGreaterThan(0);
-    for (const [, target] of loaded) expect(target).toMatch(/^data:/);
-  });
+  test.each(['/docs/style.css', '/docs/swagger-ui.css'])(
+    'have styles that load nothing from elsewhere: %s',
+    async (url) => {
+      await using server = sampleServer({ routes: allRoutes() });
+      const { body } = await server.app.inject(url);
+      expect(body).toContain('body');
+      const loaded = [...body.matchAll(/url\(\s*["']?([^"')]{0,30})|@import[^;]*/g)];
+      for (const [, target] of loaded) expect(target).toMatch(/^data:/);
+    },
+  );
 
   test('have a place for every message, with its example, and are led to from the API', async () => {
     await using server = sampleServer({ routes: allRoutes() });
     const page = (await server.app.inject('/docs/events')).body;
     expect(page).toContain('id="thing.made.v1"');
+    expect(page).toContain('href="#thing.made.v1"');
     expect(page).toContain('A thing was &lt;made&gt;.');
+    expect(page).toMatch(/<code>thingId<\/code><\/td>\s*<td>uuid<\/td>/);
+    expect(page).toMatch(/<code>ce_type<\/code><\/td>\s*<td>&quot;thing.made.v1&quot;<\/td>/);
     expect(page).toContain(THING_ID);
     const { info, paths } = (await served()).document;
     expect(info.description).toContain('(/docs/events)');
@@ -374,7 +415,10 @@ describe('the pages', () => {
     const page = (await server.app.inject('/docs/problems')).body;
     const failure = z.object({ type: z.string() }).parse((await server.app.inject('/nope')).json());
     expect(failure.type).toBe('/docs/problems#route_not_found');
-    for (const { code } of allProblemKinds(allRoutes())) expect(page).toContain(`id="${code}"`);
+    for (const { code } of allProblemKinds(allRoutes())) {
+      expect(page).toContain(`id="${code}"`);
+      expect(page).toContain(`href="#${code}"`);
+    }
   });
 
   test.each(['/docs/../package.json', '/docs/%2e%2e/package.json', '/docs/index.html', '/docs/'])(

@@ -109,7 +109,7 @@ export const sampleChannel: ChannelSpec = {
       title: 'Thing made',
       summary: 'A thing was <made>.',
       headers: z.object({ ce_type: z.literal('thing.made.v1') }),
-      payload: thing,
+      payload: z.object({ thingId: uuid, version: z.int() }),
       example: {
         headers: { ce_type: 'thing.made.v1' },
         payload: { thingId: THING_ID, version: 1 },

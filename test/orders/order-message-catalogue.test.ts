@@ -50,7 +50,7 @@ describe('the AsyncAPI document', () => {
       bindings: { kafka: { topic: 'order.events', partitions: 6, replicas: 3 } },
     });
     expect(channels['order.events']!.description).toMatch(
-      /at least once.*key.*id of its order.*order of their versions/,
+      /at least once.*key.*order id.*order of their versions/,
     );
     expect(operations['publish']!.messages.map(({ $ref }) => $ref)).toStrictEqual(
       Object.keys(document.components.messages).map(
