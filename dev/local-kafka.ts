@@ -5,7 +5,7 @@ import { mkdir, open, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { createKafkaClient } from '#src/outbox/kafka-client.ts';
+import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
 import { serverEnvironment } from './environment.ts';
 import type { KafkaUnavailable } from './java.ts';
 import { kafkaPrograms } from './kafka-libraries.ts';

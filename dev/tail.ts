@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { KafkaMessage } from 'kafkajs';
 import { readKafkaConfig } from '#src/config.ts';
-import { createKafkaClient } from '#src/outbox/kafka-client.ts';
+import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
 import { printable } from '#src/printable.ts';
 import { folders } from './folders.ts';
 
@@ -18,7 +18,7 @@ const brokers = KAFKA_BROKERS.length > 0 ? KAFKA_BROKERS : await localBrokers();
 if (brokers.length === 0) {
   giveUp('There is no broker to read from: run npm start first, or set KAFKA_BROKERS=host:port.');
 }
-const { kafka, cut } = createKafkaClient(brokers, { debug: () => {} });
+const { kafka, destroy } = createKafkaClient(brokers, { debug: () => {} });
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, leave);
 process.stdout.once('error', leave); // as of `| head`
@@ -91,7 +91,7 @@ function lineOf(partition: number, { offset, key, headers, value }: KafkaMessage
 }
 
 function leave(): never {
-  cut();
+  destroy();
   process.exit(0);
 }
 

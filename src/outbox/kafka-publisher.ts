@@ -1,71 +1,165 @@
-import kafkajs from 'kafkajs';
-import type { Admin } from 'kafkajs';
+import { connect } from 'node:net';
+import type { Socket } from 'node:net';
+import kafkajs, { Kafka, logLevel } from 'kafkajs';
+import type { Admin, ISocketFactoryArgs, Producer } from 'kafkajs';
+import RequestQueue from 'kafkajs/src/network/requestQueue/index.js';
+import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
 import type { Logger } from 'pino';
 import { withDeadline } from './deadline.ts';
-import { createKafkaClient } from './kafka-client.ts';
-import { openKafkaSession } from './kafka-session.ts';
-import type { KafkaSession } from './kafka-session.ts';
-import type { Publisher, TopicLimits } from './outbox.ts';
+import type { Publisher, PublishOutcome, PublishRequest, TopicLimits } from './outbox.ts';
 
+const CONNECTION_TIMEOUT_MS = 3_000;
+const KEEP_ALIVE_DELAY_MS = 10_000;
 const OPEN_TOPIC_TIMEOUT_MS = 10_000;
-/** Shorter than a send may take, so that what got no answer goes out again under the same number. */
-const REQUEST_TIMEOUT_MS = 3_000;
+const REQUEST_TIMEOUT_MS = 5_000;
+/** Shorter than a send may take, so that kafkajs can retry the request with the same sequence numbers. */
+const PUBLISH_REQUEST_TIMEOUT_MS = 3_000;
+/** How long a broker may wait for its replicas. Shorter than a request may take, so that it responds. */
+const REPLICAS_TIMEOUT_MS = 2_500;
+const RETRY = { retries: 3, initialRetryTime: 100, maxRetryTime: 1_000 };
 /** Kafka's default for `max.message.bytes`. */
 const BATCH_BYTES_MAX_DEFAULT = 1_048_588;
+const IPV6_SUFFIX = '.ipv6-literal.net';
+
+/** Errors by which Kafka says that a record of the batch can never be stored. Any other error may pass. */
+const REFUSALS: ReadonlySet<string> = new Set([
+  'MESSAGE_TOO_LARGE',
+  'RECORD_LIST_TOO_LARGE',
+  'INVALID_RECORD',
+]);
+
+stopIdleTimers();
+acceptPartitionsWithoutLeader();
 
 export type KafkaPublisherOptions = Readonly<{
   brokers: readonly string[];
   /** Only for a topic that has to be created. */
   newTopic: Readonly<{ partitions: number; replication: number }>;
   log: Pick<Logger, 'debug' | 'info'>;
-  /** How long a broker may take for one answer, before the request is sent once more. */
+  /** How long a broker may take to respond, before the request is sent once more. */
   requestTimeoutMs?: number;
 }>;
 
-/** Publishes with kafkajs: all replicas must acknowledge, idempotent, one partition a request. */
+/** Publishes with kafkajs: idempotent, acknowledged by all replicas, one partition per request. */
 export function createKafkaPublisher(options: KafkaPublisherOptions): Publisher {
-  const { brokers, newTopic, log, requestTimeoutMs = REQUEST_TIMEOUT_MS } = options;
-  const clients = new Set<{ cut(): void }>();
+  const { brokers, newTopic, log, requestTimeoutMs = PUBLISH_REQUEST_TIMEOUT_MS } = options;
+  const clients = new Set<KafkaClient>();
   let session: KafkaSession | undefined;
 
-  const createClient = () => {
+  const createClient = (): KafkaClient => {
     const client = createKafkaClient(brokers, log, requestTimeoutMs);
     clients.add(client);
     return {
       kafka: client.kafka,
-      cut: () => {
+      destroy: () => {
         clients.delete(client);
-        client.cut();
+        client.destroy();
       },
     };
   };
 
-  const fence = () => {
+  const abort = () => {
     session = undefined;
-    for (const client of clients) client.cut();
+    for (const client of clients) client.destroy();
     clients.clear();
   };
 
   return {
     openTopic: async (topic) => {
-      const { kafka, cut } = createClient();
-      const admin = kafka.admin();
-      const opened = openTopic(admin, topic, newTopic, log);
+      const client = createClient();
+      const opened = openTopic(client.kafka.admin(), topic, newTopic, log);
       try {
         return await withDeadline(opened, OPEN_TOPIC_TIMEOUT_MS, () =>
-          Promise.reject(new Error(`no answer from Kafka within ${OPEN_TOPIC_TIMEOUT_MS} ms`)),
+          Promise.reject(new Error(`no response from Kafka within ${OPEN_TOPIC_TIMEOUT_MS} ms`)),
         );
       } finally {
-        cut();
+        client.destroy();
       }
     },
     publish: async (request) => {
-      if (session === undefined || session.isSpent()) session = openKafkaSession(createClient());
+      if (session === undefined || session.isSpent()) session = openSession(createClient());
       return session.publish(request);
     },
-    fence,
-    close: async () => fence(),
+    abort,
+    close: async () => abort(),
   };
+}
+
+/** One idempotent producer and the batches that it is sending. */
+type KafkaSession = Readonly<{
+  publish(request: PublishRequest): Promise<PublishOutcome>;
+  /** True once a batch was not acknowledged. The next batch then needs a new session. */
+  isSpent(): boolean;
+}>;
+
+/**
+ * Opens a producer, which connects with the first batch. The first batch that is not acknowledged ends its
+ * use: kafkajs gives the sequence numbers of that batch to the next one. The broker would take the next
+ * batch for a duplicate, acknowledge it and drop it.
+ */
+function openSession({ kafka, destroy }: KafkaClient): KafkaSession {
+  const producer = kafka.producer({
+    idempotent: true,
+    allowAutoTopicCreation: false,
+    retry: RETRY,
+    createPartitioner:
+      () =>
+      ({ message }) =>
+        message.partition ?? -1,
+  });
+  let connecting: Promise<void> | undefined;
+  let inFlight = 0;
+  let isSpent = false;
+
+  const publish = async (request: PublishRequest): Promise<PublishOutcome> => {
+    inFlight += 1;
+    connecting ??= producer.connect();
+    const { timeoutMs } = request;
+    const sent = send(producer, connecting, request);
+    const outcome = await withDeadline<PublishOutcome>(sent, timeoutMs, () => {
+      destroy();
+      return { kind: 'unknown', reason: `no response within ${timeoutMs} ms` };
+    });
+    inFlight -= 1;
+    isSpent ||= outcome.kind !== 'acked';
+    if (isSpent && inFlight === 0) destroy();
+    return outcome;
+  };
+
+  return { publish, isSpent: () => isSpent };
+}
+
+async function send(
+  producer: Producer,
+  connecting: Promise<void>,
+  { topic, partition, messages }: PublishRequest,
+): Promise<PublishOutcome> {
+  try {
+    await connecting;
+    const acks = await producer.send({
+      topic,
+      acks: -1,
+      timeout: REPLICAS_TIMEOUT_MS,
+      messages: messages.map((message) => ({ ...message, partition })),
+    });
+    // kafkajs also resolves when it does not know the partition and has sent nothing.
+    const isAcked = acks.some(
+      (ack) => ack.topicName === topic && ack.partition === partition && ack.errorCode === 0,
+    );
+    return isAcked ? { kind: 'acked' } : { kind: 'unknown', reason: 'not acknowledged' };
+  } catch (error) {
+    const code = protocolError(error);
+    if (code !== undefined && REFUSALS.has(code)) return { kind: 'refused', reason: code };
+    const message = error instanceof Error ? error.message : 'failed';
+    return { kind: 'unknown', reason: code ?? message };
+  }
+}
+
+/** The name of the broker's error. kafkajs wraps it in other errors. */
+function protocolError(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  if ('type' in error && typeof error.type === 'string') return error.type;
+  return protocolError(error.cause);
 }
 
 async function openTopic(
@@ -91,7 +185,7 @@ async function openTopic(
   };
 }
 
-/** kafkajs hides the reasons in a list. */
+/** kafkajs puts the reasons into a list. */
 function reasonOf(error: unknown): string {
   if (error instanceof Error && 'errors' in error && Array.isArray(error.errors)) {
     return error.errors.map(String).join(', ');
@@ -115,4 +209,105 @@ async function batchBytesMaxOf(admin: Admin, topic: string): Promise<number> {
   const entries = resources.flatMap(({ configEntries }) => configEntries);
   const value = Number(entries.find(({ configName }) => configName === setting)?.configValue);
   return value > 0 ? value : BATCH_BYTES_MAX_DEFAULT;
+}
+
+export type KafkaClient = Readonly<{
+  kafka: Kafka;
+  /** Ends all connections at once and opens no others. */
+  destroy(): void;
+}>;
+
+/** A kafkajs client with its own connections, and bounded timeouts and retries. */
+export function createKafkaClient(
+  brokers: readonly string[],
+  log: Pick<Logger, 'debug'>,
+  requestTimeoutMs = REQUEST_TIMEOUT_MS,
+): KafkaClient {
+  const connections = createConnections();
+  const kafka = new Kafka({
+    clientId: 'order-service',
+    brokers: brokers.map(toKafkajsAddress),
+    connectionTimeout: CONNECTION_TIMEOUT_MS,
+    requestTimeout: requestTimeoutMs,
+    retry: RETRY,
+    socketFactory: connections.open,
+    logLevel: logLevel.WARN,
+    // What matters is also thrown as an error, and whoever catches it logs it.
+    logCreator: () => (entry) => log.debug({ kafkajs: entry.namespace }, entry.log.message),
+  });
+  return { kafka, destroy: connections.destroy };
+}
+
+/**
+ * The connections of one client. kafkajs keeps sending after `disconnect()` (its issue 1174). Only a client
+ * whose sockets are destroyed, and that cannot open new ones, certainly sends nothing more.
+ */
+export function createConnections() {
+  const sockets = new Set<Socket>();
+  let isDestroyed = false;
+
+  return {
+    open: ({ host, port, onConnect }: ISocketFactoryArgs): Socket => {
+      if (isDestroyed) throw new Error('the connection was cut');
+      const socket = connect({ host: fromKafkajsHost(host), port, noDelay: true }, onConnect);
+      socket.setKeepAlive(true, KEEP_ALIVE_DELAY_MS);
+      sockets.add(socket);
+      socket.once('close', () => sockets.delete(socket));
+      return socket;
+    },
+    /** Discards what the sockets have not sent yet. */
+    destroy: () => {
+      isDestroyed = true;
+      for (const socket of sockets) socket.destroy(new Error('the connection was cut'));
+    },
+  };
+}
+
+/**
+ * kafkajs splits an address at every colon (its issue 1589). So `[::1]:9092` is passed to it as
+ * `--1.ipv6-literal.net:9092`.
+ */
+function toKafkajsAddress(broker: string): string {
+  const [, address, port] = /^\[(.+)\]:(\d+)$/.exec(broker) ?? [];
+  return address === undefined ? broker : `${address.replaceAll(':', '-')}${IPV6_SUFFIX}:${port}`;
+}
+
+function fromKafkajsHost(host: string): string {
+  return host.endsWith(IPV6_SUFFIX)
+    ? host.slice(0, -IPV6_SUFFIX.length).replaceAll('-', ':')
+    : host;
+}
+
+/**
+ * Patch 1. kafkajs 2.2.4 sets a timer of 1 ms for each connection, again and again, even when no request
+ * is pending: 6 to 8 % of a core, and a TimeoutNegativeWarning (its issues 1704 and 1751). The patch sets
+ * the timer only while requests are pending. The next request that has to wait sets it again.
+ */
+function stopIdleTimers() {
+  const schedule = RequestQueue.prototype.scheduleCheckPendingRequests;
+  RequestQueue.prototype.scheduleCheckPendingRequests = function scheduleIfPending(
+    this: RequestQueue,
+  ) {
+    if (this.pending.length > 0) schedule.call(this);
+  };
+}
+
+/**
+ * Patch 2. An idempotent producer of kafkajs 2.2.4 asks for the metadata of all topics of the cluster, and
+ * rejects the whole response when one partition in it has no leader. One such partition, of any topic, would
+ * stop all publishing. The patch hides the partitions from that check. A send to a partition without a leader
+ * still fails by itself.
+ */
+function acceptPartitionsWithoutLeader() {
+  for (const version of metadata.versions) {
+    const { response } = metadata.protocol({ version })({ topics: [] });
+    const { parse: check } = response;
+    response.parse = async function checkTopicsOnly(decoded) {
+      await check({
+        ...decoded,
+        topicMetadata: decoded.topicMetadata.map((topic) => ({ ...topic, partitionMetadata: [] })),
+      });
+      return decoded;
+    };
+  }
 }

@@ -55,8 +55,8 @@ export type Publisher = Readonly<{
    */
   openTopic(topic: string): Promise<TopicLimits>;
   publish(request: PublishRequest): Promise<PublishOutcome>;
-  /** Cuts every connection now: nothing that was begun may send another byte. */
-  fence(): void;
+  /** Ends all connections at once: nothing that was started sends another byte. */
+  abort(): void;
   close(): Promise<void>;
 }>;
 

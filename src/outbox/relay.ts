@@ -87,7 +87,7 @@ function createRunningRelay(options: RunningRelayOptions): Relay {
         { topic, epoch: lease.current()?.epoch },
         isHeld ? 'relay leads' : 'relay stands by',
       );
-      if (!isHeld) publisher.fence();
+      if (!isHeld) publisher.abort();
       topicWatch.wake();
     },
   });
@@ -114,7 +114,7 @@ function createRunningRelay(options: RunningRelayOptions): Relay {
         (error: unknown) => log.warn({ topic, err: error }, 'relay stopped, not quite in order'),
       );
       await withDeadline(stopped, settings.stopMs, () => {
-        publisher.fence();
+        publisher.abort();
         log.warn({ topic }, 'relay did not stop in time; its lease runs out by itself');
       });
     },

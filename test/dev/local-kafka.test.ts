@@ -7,7 +7,7 @@ import { findJava } from '#dev/java.ts';
 import { kafkaPrograms } from '#dev/kafka-libraries.ts';
 import { startKafka } from '#dev/local-kafka.ts';
 import { findProcesses, markerOf } from '#dev/processes.ts';
-import { createKafkaClient } from '#src/outbox/kafka-client.ts';
+import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { readTopic } from '#test/support/kafka.ts';
 import { createTestFolder } from '#test/support/test-folder.ts';

@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { Partitioners } from 'kafkajs';
 import { describe, expect, test } from 'vitest';
 import { folders } from '#dev/folders.ts';
-import { createKafkaClient } from '#src/outbox/kafka-client.ts';
+import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic } from '#test/support/kafka.ts';
 

@@ -1,6 +1,15 @@
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
+import type { Socket } from 'node:net';
+import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
+// Importing it patches kafkajs.
+import {
+  createConnections,
+  createKafkaClient,
+  createKafkaPublisher,
+} from '#src/outbox/kafka-publisher.ts';
 import type { OutboxMessage, PublishRequest } from '#src/outbox/outbox.ts';
 import { startFaultyKafka } from '#test/support/faulty-kafka.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -105,11 +114,11 @@ describe.skipIf(skipReason('kafka'))('publishing to Kafka', () => {
     await publisher.close();
   });
 
-  test('goes on after a fence, on new connections', async () => {
+  test('goes on after an abort, on new connections', async () => {
     await using topic = await createTestTopic(1);
     const publisher = testPublisher(topic.brokers);
     await publisher.publish(request(topic.name, ['1']));
-    publisher.fence();
+    publisher.abort();
     await expect(publisher.publish(request(topic.name, ['2']))).resolves.toEqual({ kind: 'acked' });
     await publisher.close();
   });
@@ -127,12 +136,12 @@ describe.skipIf(skipReason('kafka'))('with a broker that fails', () => {
   });
   afterAll(() => kafka[Symbol.asyncDispose]());
 
-  test('a batch without an answer in time is unknown, and is not sent again on its own', async () => {
+  test('a batch without a response in time is unknown, and is not sent again on its own', async () => {
     const publisher = testPublisher(kafka.brokers);
     await publisher.publish(request(topic, ['first']));
     await kafka.pause();
     const outcome = await publisher.publish(request(topic, ['frozen'], { timeoutMs: 300 }));
-    expect(outcome).toEqual({ kind: 'unknown', reason: 'no answer within 300 ms' });
+    expect(outcome).toEqual({ kind: 'unknown', reason: 'no response within 300 ms' });
     await kafka.resume();
     await untilLed(topic, kafka.brokers);
     await expect(publisher.publish(request(topic, ['next']))).resolves.toEqual({ kind: 'acked' });
@@ -181,5 +190,106 @@ describe.skipIf(skipReason('kafka'))('with a broker that fails', () => {
     await untilLed(topic, kafka.brokers);
     await expect(publisher.publish(request(topic, ['back']))).resolves.toEqual({ kind: 'acked' });
     await publisher.close();
+  });
+});
+
+/**
+ * What a Kafka 4.3 of two brokers, one of them killed, says of all its topics, in version 6: partition 1
+ * of `order.events` and of `another.team` have no leader.
+ */
+const RECORDED = Buffer.from(
+  [
+    'AAAAAAAAAAEAAAABAAkxMjcuMC4wLjEAAG+k//8AFkNjN0hNQ1FhSEcyNXJ1alp5cmtUaFEAAAABAAAAAwAAAAxv',
+    'cmRlci5ldmVudHMAAAAAAwAAAAAAAAAAAAEAAAABAAAAAQAAAAEAAAABAAAAAAAFAAAAAf////8AAAABAAAAAgAA',
+    'AAAAAAABAAAAAgAAAAAAAgAAAAEAAAABAAAAAQAAAAEAAAABAAAAAAAAAAptaW5lLndob2xlAAAAAAIAAAAAAAAA',
+    'AAABAAAAAQAAAAEAAAABAAAAAQAAAAAAAAAAAAEAAAABAAAAAQAAAAEAAAABAAAAAQAAAAAAAAAMYW5vdGhlci50',
+    'ZWFtAAAAAAIAAAAAAAAAAAABAAAAAQAAAAEAAAABAAAAAQAAAAAABQAAAAH/////AAAAAQAAAAIAAAAAAAAAAQAA',
+    'AAI=',
+  ].join(''),
+  'base64',
+);
+
+const responseOf = (version: string) => metadata.protocol({ version })({ topics: [] }).response;
+
+describe('what kafkajs hears of topics', () => {
+  test('is not an error because partitions have no leader', async () => {
+    const { decode, parse } = responseOf('6');
+    const { topicMetadata } = await parse(await decode(RECORDED));
+    expect(topicMetadata).toMatchObject([
+      { topic: 'order.events', partitionMetadata: [{ leader: 1 }, { leader: -1 }, { leader: 1 }] },
+      { topic: 'mine.whole', partitionMetadata: [{ leader: 1 }, { leader: 1 }] },
+      { topic: 'another.team', partitionMetadata: [{ leader: 1 }, { leader: -1 }] },
+    ]);
+  });
+
+  test.each(metadata.versions)('is judged so in version %s too', async (version) => {
+    const { parse } = responseOf(version);
+    const topic = {
+      topicErrorCode: 0,
+      topic: 'order.events',
+      partitionMetadata: [{ partitionErrorCode: 5, partitionId: 0, leader: -1 }],
+    };
+    const answer = { topicMetadata: [topic] };
+    await expect(parse(answer)).resolves.toBe(answer);
+    const unknownTopic = { ...topic, topicErrorCode: 3 };
+    await expect(parse({ topicMetadata: [unknownTopic] })).rejects.toMatchObject({
+      type: 'UNKNOWN_TOPIC_OR_PARTITION',
+    });
+  });
+});
+
+describe.skipIf(skipReason('kafka'))('a broker', () => {
+  test('may be named by an IPv6 address', async () => {
+    await using topic = await createTestTopic();
+    const [host = '', port = ''] = topic.brokers[0]?.split(':') ?? [];
+    const server = createServer((socket) => {
+      const upstream = connect(Number(port), host);
+      for (const each of [socket, upstream]) each.on('error', () => {});
+      socket.pipe(upstream).pipe(socket);
+    }).listen(0, '::1');
+    await once(server, 'listening');
+    const address = server.address();
+    const listening = typeof address === 'object' ? address?.port : undefined;
+    const { kafka, destroy } = createKafkaClient([`[::1]:${listening}`], { debug: () => {} });
+    const admin = kafka.admin();
+    await admin.connect();
+    expect(await admin.listTopics()).toContain(topic.name);
+    destroy();
+    server.close();
+  });
+});
+
+/** More than the buffers between two sockets hold. */
+const BYTES = 50_000_000;
+
+/** A port on which the next connection can be had from the other side. */
+async function listen() {
+  const peer = Promise.withResolvers<Socket>();
+  const server = createServer({ pauseOnConnect: true }, peer.resolve).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  const port = typeof address === 'object' ? (address?.port ?? 0) : 0;
+  return {
+    peer: peer.promise,
+    target: { host: '127.0.0.1', port, ssl: {}, onConnect: () => {} },
+    [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
+  };
+}
+
+describe('cutting connections', () => {
+  test('drops what was not sent, ends every socket with an error and opens no other', async () => {
+    await using server = await listen();
+    const connections = createConnections();
+    const socket = connections.open(server.target);
+    const peer = await server.peer;
+    socket.write(Buffer.alloc(BYTES));
+    const failed = once(socket, 'error');
+    connections.destroy();
+    expect(String(await failed)).toContain('the connection was cut');
+    const closed = once(peer, 'close');
+    peer.on('error', () => {}).resume();
+    await closed;
+    expect(peer.bytesRead).toBeLessThan(BYTES);
+    expect(() => connections.open(server.target)).toThrow('the connection was cut');
   });
 });

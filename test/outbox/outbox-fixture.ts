@@ -3,7 +3,7 @@ import kafkajs from 'kafkajs';
 import type { Pool } from 'pg';
 import { pino } from 'pino';
 import { createDatabase } from '#src/database/database.ts';
-import { createKafkaClient } from '#src/outbox/kafka-client.ts';
+import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
 import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
 import type { Publisher } from '#src/outbox/outbox.ts';
 import { createOutboxMonitor } from '#src/outbox/outbox-monitor.ts';

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IHeaders, Kafka } from 'kafkajs';
-import { createKafkaClient } from '#src/outbox/kafka-client.ts';
+import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
 import { sharedServer } from './infra.ts';
 import { eventually } from './poll.ts';
 
