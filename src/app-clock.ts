@@ -22,7 +22,13 @@ export function createClocks(
   const now = steered ?? (() => new Date());
   const clock = steered ? steeredClock(steered) : createDatabaseClock(pool);
   const clockWatch = createClockWatch(clock, now, log);
-  metrics.watch('orders_clock_offset_seconds', () => clockWatch.offsetMs() / 1000);
+  metrics.watch(
+    {
+      name: 'orders_clock_offset_seconds',
+      help: 'How far the clock of this process is ahead of the clock of the database.',
+    },
+    () => clockWatch.offsetMs() / 1000,
+  );
   const clockWorker = createWorker({
     name: 'clock watch',
     tick: async () => {

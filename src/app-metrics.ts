@@ -1,3 +1,4 @@
+import { Counter } from '@prometheus-io/client';
 import type { Pool } from 'pg';
 import type { Database } from './database/database.ts';
 import { oldestTransactionAgeSeconds } from './database/oldest-transaction.ts';
@@ -14,22 +15,24 @@ import { countLiveSagas, oldestLiveAgeSeconds } from './sagas/saga-work.ts';
 
 const RELAY_LEASE = 'relay';
 
-/** What the relay of a topic counts, in the names of the metrics. */
+/** What the relay of a topic counts. */
 export function relayMetrics(metrics: Metrics, topic: string): RelayMetrics {
   return {
-    published: (messages) => metrics.countPublished(topic, messages),
-    publishFailed: (kind) => metrics.countPublishError(topic, kind),
-    leaseChanged: () => metrics.countLeaseTransition(RELAY_LEASE),
+    published: (messages) => metrics.published.inc({ topic }, messages),
+    publishFailed: (reason) => metrics.publishErrors.inc({ topic, reason }),
+    leaseChanged: () => metrics.leaseTransitions.inc({ lease: RELAY_LEASE }),
   };
 }
 
-/** Counts how long the streams are that commands are decided on. */
+/** Counts the events of each stream that a command is decided on. */
 export function countLoads<Rows>(store: UnitStore<Rows>, metrics: Metrics): UnitStore<Rows> {
   return {
     ...store,
     load: async (streamIds, keys) => {
       const loaded = await store.load(streamIds, keys);
-      for (const streamId of streamIds) metrics.observeStreamLoad(loaded.stream(streamId).length);
+      for (const streamId of streamIds) {
+        metrics.streamEvents.observe(loaded.stream(streamId).length);
+      }
       return loaded;
     },
   };
@@ -41,9 +44,12 @@ export function countAppends(
   units: readonly Unit<unknown>[],
   durationMs: number,
 ): void {
-  metrics.observeAppend(units.length, durationMs / 1000);
+  metrics.appendUnits.observe(units.length);
+  metrics.appendSeconds.observe(durationMs / 1000);
   for (const { appends } of units) {
-    for (const { events } of appends) for (const { type } of events) metrics.countEvents(type, 1);
+    for (const { events } of appends) {
+      for (const { type } of events) metrics.appendedEvents.inc({ event_type: type });
+    }
   }
 }
 
@@ -51,44 +57,95 @@ export function countAppends(
 export function sagaMetrics(metrics: Metrics): SagaRunnerEvents {
   return {
     called: (saga, step, outcome, durationMs) =>
-      metrics.observeSagaStep(saga, step, outcome, durationMs / 1000),
+      metrics.sagaStepSeconds.observe({ saga, step, outcome }, durationMs / 1000),
   };
+}
+
+/** Shows at each scrape how many log lines were lost since the process started. */
+export function countLostLogLines({ registry }: Metrics, read: () => number): void {
+  const lost: Counter = new Counter({
+    name: 'orders_log_lines_lost_total',
+    help: 'Log lines that could not be written: the disk is full, or nobody reads the pipe.',
+    registers: [registry],
+    collect: () => {
+      lost.reset();
+      lost.inc(read());
+    },
+  });
 }
 
 type Watched = Readonly<{
   commit: Pick<GroupCommit<unknown>, 'waiting'>;
   relay: Pick<Relay, 'status'>;
   outbox: Pick<OutboxMonitor, 'backlogs'>;
-  /** Told even while it has no rows. */
+  /** Shown even while it has no rows. */
   topic: string;
-  /** Definitions of sagas, told even while none of them is alive. */
+  /** Names of saga definitions, shown even while no saga of theirs is alive. */
   sagas: readonly string[];
   database: Database;
 }>;
 
-/** Lets each scrape read how long the queue, the outbox and the pools are. */
+/** Reads the queue, the outbox, the sagas and the pools at each scrape. */
 export function watchGauges(metrics: Metrics, watched: Watched): void {
-  const { commit, relay, sagas, database } = watched;
-  const { pool } = database;
-  metrics.watch('orders_command_queue_length', commit.waiting);
-  const inTurn = createTurns();
-  metrics.watch('orders_db_oldest_transaction_age_seconds', () =>
-    inTurn(() => oldestTransactionAgeSeconds(pool)),
+  const { commit, relay } = watched;
+  metrics.watch(
+    { name: 'orders_command_queue_length', help: 'Commands that wait for a commit.' },
+    commit.waiting,
   );
-  metrics.watch('orders_saga_oldest_nonterminal_age_seconds', () =>
-    inTurn(() => oldestLiveAgeSeconds(pool)),
+  metrics.watch(
+    {
+      name: 'orders_lease_held',
+      help: '1 while this process holds the lease.',
+      labelNames: ['lease'],
+    },
+    () => {
+      const { mode } = relay.status();
+      return { [RELAY_LEASE]: mode === 'leading' || mode === 'stopped' ? 1 : 0 };
+    },
   );
-  metrics.watchEach('orders_saga_instances', () => inTurn(() => countLiveSagas(pool, sagas)));
-  metrics.watchEach('orders_lease_held', () => {
-    const { mode } = relay.status();
-    return { [RELAY_LEASE]: mode === 'leading' || mode === 'stopped' ? 1 : 0 };
-  });
+  watchDatabase(metrics, watched);
   watchOutbox(metrics, watched);
-  metrics.watch('orders_db_sessions_given_up', database.givenUpSessions);
-  watchPools(metrics, database);
+  watchPools(metrics, watched.database);
 }
 
-/** Runs what it is given one after the other: a scrape takes one connection from the relay and the sagas. */
+function watchDatabase(
+  metrics: Metrics,
+  { database, sagas }: Pick<Watched, 'database' | 'sagas'>,
+): void {
+  const { pool, givenUpSessions } = database;
+  const inTurn = createTurns();
+  metrics.watch(
+    {
+      name: 'orders_db_oldest_transaction_age_seconds',
+      help: 'Age of the oldest transaction in the database.',
+    },
+    () => inTurn(() => oldestTransactionAgeSeconds(pool)),
+  );
+  metrics.watch(
+    {
+      name: 'orders_saga_oldest_nonterminal_age_seconds',
+      help: 'Age of the oldest saga that has not ended.',
+    },
+    () => inTurn(() => oldestLiveAgeSeconds(pool)),
+  );
+  metrics.watch(
+    {
+      name: 'orders_saga_instances',
+      help: 'Sagas that have not ended.',
+      labelNames: ['saga', 'state'],
+    },
+    () => inTurn(() => countLiveSagas(pool, sagas)),
+  );
+  metrics.watch(
+    {
+      name: 'orders_db_sessions_given_up',
+      help: 'Database sessions that the service gave up waiting for and Postgres still works on.',
+    },
+    givenUpSessions,
+  );
+}
+
+/** Runs reads one after the other, so that a scrape takes one connection at most. */
 function createTurns() {
   let previous: Promise<unknown> = Promise.resolve();
   return <T>(ask: () => Promise<T>): Promise<T> => {
@@ -99,45 +156,55 @@ function createTurns() {
 }
 
 function watchOutbox(metrics: Metrics, { outbox, topic }: Pick<Watched, 'outbox' | 'topic'>): void {
-  const perTopic = (read: (of: OutboxBacklog) => number) => () =>
-    Object.fromEntries(
-      [[topic, NO_BACKLOG] as const, ...outbox.backlogs()].map(([name, of]) => [name, read(of)]),
-    );
-  metrics.watchEach(
+  const perTopic = (name: string, help: string, read: (of: OutboxBacklog) => number) =>
+    metrics.watch({ name, help, labelNames: ['topic'] }, () => ({
+      [topic]: read(NO_BACKLOG),
+      ...Object.fromEntries([...outbox.backlogs()].map(([of, backlog]) => [of, read(backlog)])),
+    }));
+  perTopic(
     'orders_outbox_pending',
-    perTopic(({ pendingRows }) => pendingRows),
+    'Events that Kafka has not acknowledged.',
+    ({ pendingRows }) => pendingRows,
   );
-  metrics.watchEach(
+  perTopic(
     'orders_outbox_oldest_age_seconds',
-    perTopic(({ oldestAgeSeconds }) => oldestAgeSeconds),
+    'Age of the oldest pending event that is not parked.',
+    ({ oldestAgeSeconds }) => oldestAgeSeconds,
   );
-  metrics.watchEach(
+  perTopic(
     'orders_outbox_parked',
-    perTopic(({ parkedKeys }) => parkedKeys),
+    'Keys that wait for an operator.',
+    ({ parkedKeys }) => parkedKeys,
   );
-  metrics.watchEach(
+  perTopic(
     'orders_outbox_oldest_parked_age_seconds',
-    perTopic(({ oldestParkedAgeSeconds }) => oldestParkedAgeSeconds),
+    'How long the first parked key has waited.',
+    ({ oldestParkedAgeSeconds }) => oldestParkedAgeSeconds,
   );
 }
 
 function watchPools(metrics: Metrics, { writer, pool, writes, reads }: Database): void {
   const pools = { writer, background: pool, writes, reads: reads.pool };
   for (const [name, of] of Object.entries(pools)) {
-    watchPoolTimeouts(of, () => metrics.countPoolTimeout(name));
+    watchPoolTimeouts(of, () => metrics.poolTimeouts.inc({ pool: name }));
   }
-  const perPool = (read: (of: Pool) => number) => () =>
-    Object.fromEntries(Object.entries(pools).map(([name, of]) => [name, read(of)]));
-  metrics.watchEach(
+  const perPool = (name: string, help: string, read: (of: Pool) => number) =>
+    metrics.watch({ name, help, labelNames: ['pool'] }, () =>
+      Object.fromEntries(Object.entries(pools).map(([label, of]) => [label, read(of)])),
+    );
+  perPool(
     'orders_db_pool_in_use',
-    perPool(({ totalCount, idleCount }) => totalCount - idleCount),
+    'Connections in use.',
+    ({ totalCount, idleCount }) => totalCount - idleCount,
   );
-  metrics.watchEach(
+  perPool(
     'orders_db_pool_idle',
-    perPool(({ idleCount }) => idleCount),
+    'Connections that are open and free.',
+    ({ idleCount }) => idleCount,
   );
-  metrics.watchEach(
+  perPool(
     'orders_db_pool_waiting',
-    perPool(({ waitingCount }) => waitingCount),
+    'Callers that wait for a connection.',
+    ({ waitingCount }) => waitingCount,
   );
 }

@@ -4,7 +4,14 @@ import type { Logger } from 'pino';
 import { createClocks, refuseWhileClockIsOff, withClock } from './app-clock.ts';
 import { buildFulfilment } from './app-fulfilment.ts';
 import { createHealthCheck } from './app-health.ts';
-import { countAppends, countLoads, relayMetrics, sagaMetrics, watchGauges } from './app-metrics.ts';
+import {
+  countAppends,
+  countLoads,
+  countLostLogLines,
+  relayMetrics,
+  sagaMetrics,
+  watchGauges,
+} from './app-metrics.ts';
 import type { Config } from './config.ts';
 import { createDatabase } from './database/database.ts';
 import type { ClockWatch } from './database/clock-watch.ts';
@@ -79,7 +86,7 @@ export function createApp(
 ): App {
   let draining = false;
   const metrics = createMetrics();
-  metrics.watchTotal('orders_log_lines_lost_total', logLinesLost);
+  countLostLogLines(metrics, logLinesLost);
   const database = createDatabase(
     config.DATABASE_URL,
     { writersMax: COMMIT_SLOTS, poolMax: config.DATABASE_POOL_MAX },
@@ -163,10 +170,13 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
   const { reads } = database;
   const { followUp } = parts.fulfilment;
   const handle = createOrderCommandHandler({ ...parts, topic: config.KAFKA_TOPIC, followUp });
-  const { countCommand } = metrics;
   const eventStore = createPostgresEventStore(reads.pool);
   const inFlight = createInFlight();
-  const run = createRunOrderCommand({ handle, inFlight, countCommand });
+  const run = createRunOrderCommand({
+    handle,
+    inFlight,
+    countCommand: (command, outcome) => metrics.commands.inc({ command, outcome }),
+  });
   const fulfilmentStates = (orderIds: readonly string[]) => readFulfilmentStates(reads, orderIds);
   const routes = [
     ...orderCommandRoutes(run),
@@ -214,9 +224,9 @@ function createCommit(
     },
     failed(error, size) {
       log.error({ err: error, size }, 'commit failed');
-      metrics.countFailedBatch(error.failure);
+      metrics.failedAppends.inc({ failure: error.failure });
     },
-    repeated: metrics.countRetries,
+    repeated: (reason, commands) => metrics.retries.inc({ reason }, commands),
   });
 }
 
@@ -228,8 +238,10 @@ function createVerifier(config: Config, pool: Pool, metrics: Metrics, log: Logge
     pool,
     projection,
     everyMs: config.VERIFY_INTERVAL_S * 1000,
-    onVerified: ({ checked, mismatches }) =>
-      metrics.countVerified(projection.table, checked, mismatches),
+    onVerified: ({ checked, mismatches }) => {
+      metrics.verifiedRows.inc({ kind: projection.table }, checked);
+      metrics.mismatchedRows.inc({ kind: projection.table }, mismatches);
+    },
     log,
   });
   return [verifier];

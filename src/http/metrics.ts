@@ -1,238 +1,208 @@
 import { performance } from 'node:perf_hooks';
 
-import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from '@prometheus-io/client';
 
-import { watch, watchEach, watchTotal } from './metric-gauges.ts';
-import type { GaugeName, LabelledGaugeName, Readings, TotalName } from './metric-gauges.ts';
+import { keepForAMoment } from './keep-for-a-moment.ts';
 
 const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
 const UNITS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 const STREAM_EVENTS = [0, 1, 2, 3, 5, 8, 12, 20, 50, 100, 500];
-export type CommandOutcome = 'ok' | 'replayed' | 'conflict' | 'rejected' | 'shed' | 'unknown';
+/** A scrape waits no longer than this for one gauge. */
+const READ_TIMEOUT_MS = 1_000;
 
-/** All that the service counts, in a registry of its own. */
-export type Metrics = Readonly<{
-  /** `route` is empty when nothing matched. */
-  observeRequest(method: string, route: string, status: number, seconds: number): void;
-  countCommand(command: string, outcome: CommandOutcome): void;
-  /** One group commit: how many units it held and how long the database took. */
-  observeAppend(units: number, seconds: number): void;
-  countEvents(eventType: string, count: number): void;
-  /** A load or a write of a batch that failed, by what that says of it. */
-  countFailedBatch(failure: string): void;
-  /** Commands that the service itself tried again, and why. */
-  countRetries(reason: string, commands: number): void;
-  /** One stream that was folded for a command: how many events that took. */
-  observeStreamLoad(events: number): void;
-  /** A caller that got no connection in time. */
-  countPoolTimeout(pool: string): void;
-  /** Rows of a read model that were compared with their streams. */
-  countVerified(table: string, checked: number, mismatches: number): void;
-  countPublished(topic: string, count: number): void;
-  countPublishError(topic: string, reason: string): void;
-  countLeaseTransition(lease: string): void;
-  /** One try of a step of a saga. */
-  observeSagaStep(saga: string, step: string, outcome: string, seconds: number): void;
-  /** Reads the gauge at each scrape. To be called once; a reading that fails or is late is NaN. */
-  watch(name: GaugeName, read: () => number | Promise<number>): void;
-  /** The same for a gauge with labels: a value for each of theirs; none when it fails. */
-  watchEach(name: LabelledGaugeName, read: () => Readings | Promise<Readings>): void;
-  /** A counter that somebody else keeps. To be called once. */
-  watchTotal(name: TotalName, read: () => number): void;
-  contentType: string;
-  /** Everything, in the Prometheus text format. */
-  text(): Promise<string>;
-}>;
+/** Everything that the service counts, in a registry of its own. */
+export type Metrics = ReturnType<typeof createMetrics>;
 
-export function createMetrics(): Metrics {
+/** The value of a gauge. With labels: one value for each value of the first label, and so on. */
+export type Readings = number | Readonly<{ [label: string]: Readings }>;
+
+export function createMetrics() {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   watchUtilization(registry);
   return {
-    observeRequest: createRequestObserver(registry),
+    ...createRequestMetrics(registry),
     ...createWriteMetrics(registry),
-    ...createDatabaseMetrics(registry),
-    countVerified: createVerificationCounter(registry),
-    ...createOutboxMetrics(registry),
-    observeSagaStep: createSagaObserver(registry),
-    watch: (name, read) => watch(registry, name, read),
-    watchEach: (name, read) => watchEach(registry, name, read),
-    watchTotal: (name, read) => watchTotal(registry, name, read),
+    ...createWorkerMetrics(registry),
+    registry,
+    /** Adds a gauge that is read at each scrape. */
+    watch: (spec: GaugeSpec, read: () => Readings | Promise<Readings>) =>
+      watch(registry, spec, read),
     contentType: registry.contentType,
+    /** Everything, in the Prometheus text format. */
     text: () => registry.metrics(),
   };
 }
 
-function createRequestObserver(registry: Registry): Metrics['observeRequest'] {
-  const durations = new Histogram({
-    name: 'http_server_request_duration_seconds',
-    help: 'Time from the headers of a request to the end of its answer.',
-    labelNames: ['http_request_method', 'http_route', 'http_response_status_code'],
-    buckets: SECONDS,
-    registers: [registry],
-  });
-  const child = remember((method: string, route: string, status: string) =>
-    durations.labels(method, route, status),
-  );
-  return (method, route, status, seconds) => child(method, route, String(status)).observe(seconds);
+function createRequestMetrics(registry: Registry) {
+  const registers = [registry];
+  return {
+    requestSeconds: new Histogram({
+      name: 'http_server_request_duration_seconds',
+      help: 'Time from the headers of a request to the end of its response.',
+      labelNames: ['http_request_method', 'http_route', 'http_response_status_code'],
+      buckets: SECONDS,
+      registers,
+    }),
+    commands: new Counter({
+      name: 'orders_commands_total',
+      help: 'Commands, by outcome.',
+      labelNames: ['command', 'outcome'],
+      registers,
+    }),
+  };
 }
 
 function createWriteMetrics(registry: Registry) {
   const registers = [registry];
-  const commands = new Counter({
-    name: 'orders_commands_total',
-    help: 'Commands by what became of them.',
-    labelNames: ['command', 'outcome'],
-    registers,
-  });
-  const appendSeconds = new Histogram({
-    name: 'orders_append_duration_seconds',
-    help: 'Time that the database took for one group commit.',
-    buckets: SECONDS,
-    registers,
-  });
-  const appendUnits = new Histogram({
-    name: 'orders_append_batch_units',
-    help: 'Units in one group commit.',
-    buckets: UNITS,
-    registers,
-  });
-  const events = new Counter({
-    name: 'orders_append_events_total',
-    help: 'Events appended.',
-    labelNames: ['event_type'],
-    registers,
-  });
-  const command = remember((name: string, outcome: string) => commands.labels(name, outcome));
-  const eventType = remember((name: string) => events.labels(name));
   return {
-    countCommand: (name: string, outcome: CommandOutcome) => command(name, outcome).inc(),
-    observeAppend: (units: number, seconds: number) => {
-      appendUnits.observe(units);
-      appendSeconds.observe(seconds);
-    },
-    countEvents: (type: string, count: number) => eventType(type).inc(count),
+    appendSeconds: new Histogram({
+      name: 'orders_append_duration_seconds',
+      help: 'Time that the database took for one group commit.',
+      buckets: SECONDS,
+      registers,
+    }),
+    appendUnits: new Histogram({
+      name: 'orders_append_batch_units',
+      help: 'Units in one group commit.',
+      buckets: UNITS,
+      registers,
+    }),
+    appendedEvents: new Counter({
+      name: 'orders_append_events_total',
+      help: 'Events appended.',
+      labelNames: ['event_type'],
+      registers,
+    }),
+    failedAppends: new Counter({
+      name: 'orders_append_failures_total',
+      help: 'Group commits that failed. contended, refused and not_applied wrote nothing.',
+      labelNames: ['failure'],
+      registers,
+    }),
+    retries: new Counter({
+      name: 'orders_db_retries_total',
+      help: 'Commands that the service retried after a lost race or after their batch failed.',
+      labelNames: ['reason'],
+      registers,
+    }),
+    streamEvents: new Histogram({
+      name: 'orders_stream_load_events',
+      help: 'Events of a stream when it was folded for a command.',
+      buckets: STREAM_EVENTS,
+      registers,
+    }),
+    poolTimeouts: new Counter({
+      name: 'orders_db_pool_timeouts_total',
+      help: 'Callers that got no database connection in time.',
+      labelNames: ['pool'],
+      registers,
+    }),
   };
 }
 
-function createDatabaseMetrics(registry: Registry) {
+/** What the relay, the sagas and the verifier count. */
+function createWorkerMetrics(registry: Registry) {
   const registers = [registry];
-  const failures = new Counter({
-    name: 'orders_append_failures_total',
-    help: 'Group commits that failed: contended, refused and not_applied wrote nothing.',
-    labelNames: ['failure'],
-    registers,
-  });
-  const retries = new Counter({
-    name: 'orders_db_retries_total',
-    help: 'Commands that were tried again: after a lost race, or alone after their batch failed.',
-    labelNames: ['reason'],
-    registers,
-  });
-  const streamEvents = new Histogram({
-    name: 'orders_stream_load_events',
-    help: 'Events that a stream had when it was folded for a command.',
-    buckets: STREAM_EVENTS,
-    registers,
-  });
-  const poolTimeouts = new Counter({
-    name: 'orders_db_pool_timeouts_total',
-    help: 'Callers that got no connection in time.',
-    labelNames: ['pool'],
-    registers,
-  });
   return {
-    countFailedBatch: (failure: string) => failures.inc({ failure }),
-    countRetries: (reason: string, commands: number) => retries.inc({ reason }, commands),
-    observeStreamLoad: (events: number) => streamEvents.observe(events),
-    countPoolTimeout: (pool: string) => poolTimeouts.inc({ pool }),
+    published: new Counter({
+      name: 'orders_outbox_published_total',
+      help: 'Events that Kafka acknowledged.',
+      labelNames: ['topic'],
+      registers,
+    }),
+    publishErrors: new Counter({
+      name: 'orders_outbox_publish_errors_total',
+      help: 'Sends to Kafka that failed.',
+      labelNames: ['topic', 'reason'],
+      registers,
+    }),
+    leaseTransitions: new Counter({
+      name: 'orders_lease_transitions_total',
+      help: 'Times that this process took or lost the lease.',
+      labelNames: ['lease'],
+      registers,
+    }),
+    sagaStepSeconds: new Histogram({
+      name: 'orders_saga_step_duration_seconds',
+      help: 'Time of one attempt of a saga step, by outcome.',
+      labelNames: ['saga', 'step', 'outcome'],
+      buckets: SECONDS,
+      registers,
+    }),
+    verifiedRows: new Counter({
+      name: 'orders_verify_checked_total',
+      help: 'Rows of a read model that were compared with the events.',
+      labelNames: ['kind'],
+      registers,
+    }),
+    mismatchedRows: new Counter({
+      name: 'orders_verify_mismatch_total',
+      help: 'Rows of a read model that differed from the events.',
+      labelNames: ['kind'],
+      registers,
+    }),
   };
 }
 
-function createVerificationCounter(registry: Registry): Metrics['countVerified'] {
-  const registers = [registry];
-  const checkedTotal = new Counter({
-    name: 'orders_verify_checked_total',
-    help: 'Rows that were compared with what their streams say.',
-    labelNames: ['kind'],
-    registers,
-  });
-  const mismatchTotal = new Counter({
-    name: 'orders_verify_mismatch_total',
-    help: 'Those that were not as their streams say.',
-    labelNames: ['kind'],
-    registers,
-  });
-  return (kind, checked, mismatches) => {
-    checkedTotal.inc({ kind }, checked);
-    mismatchTotal.inc({ kind }, mismatches);
-  };
-}
+type GaugeSpec = Readonly<{ name: string; help: string; labelNames?: readonly string[] }>;
 
-function createSagaObserver(registry: Registry): Metrics['observeSagaStep'] {
-  const durations = new Histogram({
-    name: 'orders_saga_step_duration_seconds',
-    help: 'Time that one try of a step took, by what it came to.',
-    labelNames: ['saga', 'step', 'outcome'],
-    buckets: SECONDS,
+/**
+ * Reads the gauge at each scrape. A read that fails or is late shows as NaN, or as no value where the
+ * gauge has labels. A read that still hangs is not started again.
+ */
+function watch(
+  registry: Registry,
+  { name, help, labelNames = [] }: GaugeSpec,
+  read: () => Readings | Promise<Readings>,
+): void {
+  const latest = keepForAMoment(async () => read(), 0);
+  const unread = labelNames.length === 0 ? Number.NaN : {};
+  const gauge: Gauge = new Gauge({
+    name,
+    help,
+    labelNames: [...labelNames],
     registers: [registry],
+    collect: async () => {
+      const readings = await readInTime(latest, unread);
+      gauge.reset();
+      for (const [labels, value] of flatten(readings)) gauge.labels(...labels).set(value);
+    },
   });
-  const child = remember((saga: string, step: string, outcome: string) =>
-    durations.labels(saga, step, outcome),
-  );
-  return (saga, step, outcome, seconds) => child(saga, step, outcome).observe(seconds);
 }
 
-function createOutboxMetrics(registry: Registry) {
-  const registers = [registry];
-  const published = new Counter({
-    name: 'orders_outbox_published_total',
-    help: 'Events that Kafka acknowledged.',
-    labelNames: ['topic'],
-    registers,
+function flatten(readings: Readings, labels: readonly string[] = []): [string[], number][] {
+  if (typeof readings === 'number') return [[[...labels], readings]];
+  return Object.entries(readings).flatMap(([label, of]) => flatten(of, [...labels, label]));
+}
+
+async function readInTime(read: () => Promise<Readings>, unread: Readings): Promise<Readings> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<Readings>((resolve) => {
+    timer = setTimeout(resolve, READ_TIMEOUT_MS, unread);
   });
-  const errors = new Counter({
-    name: 'orders_outbox_publish_errors_total',
-    help: 'Sends that failed.',
-    labelNames: ['topic', 'reason'],
-    registers,
-  });
-  const transitions = new Counter({
-    name: 'orders_lease_transitions_total',
-    help: 'Times that this process took or lost the lease.',
-    labelNames: ['lease'],
-    registers,
-  });
-  return {
-    countPublished: (topic: string, count: number) => published.inc({ topic }, count),
-    countPublishError: (topic: string, reason: string) => errors.inc({ topic, reason }),
-    countLeaseTransition: (lease: string) => transitions.inc({ lease }),
-  };
+  try {
+    return await Promise.race([read(), late]);
+  } catch {
+    return unread;
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function watchUtilization(registry: Registry): void {
   let last = performance.eventLoopUtilization();
-  const gauge: Gauge = new Gauge({
-    name: 'nodejs_eventloop_utilization',
-    help: 'Share of the time since the last scrape that the event loop was busy.',
-    registers: [registry],
-    collect: () => {
-      const now = performance.eventLoopUtilization();
-      gauge.set(performance.eventLoopUtilization(now, last).utilization);
-      last = now;
+  watch(
+    registry,
+    {
+      name: 'nodejs_eventloop_utilization',
+      help: 'Share of the time since the last scrape that the event loop was busy.',
     },
-  });
-}
-
-/** Keeps what `make` gave for each list of labels: they are few, and asked for on the hot path. */
-function remember<T>(make: (...labels: string[]) => T): (...labels: string[]) => T {
-  const made = new Map<string, T>();
-  return (...labels) => {
-    const key = labels.join(' ');
-    const known = made.get(key);
-    if (known !== undefined) return known;
-    const child = make(...labels);
-    made.set(key, child);
-    return child;
-  };
+    () => {
+      const now = performance.eventLoopUtilization();
+      const { utilization } = performance.eventLoopUtilization(now, last);
+      last = now;
+      return utilization;
+    },
+  );
 }

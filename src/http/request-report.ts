@@ -2,6 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
 import type { ConnectionFault } from './connection.ts';
+import type { Metrics } from './metrics.ts';
 import { pathOf } from './request-parts.ts';
 import { fastifyPath } from './route.ts';
 import type { Route } from './route.ts';
@@ -17,10 +18,7 @@ const OTHER_METHOD = '_OTHER';
 const FAULT_LINES_MAX = 10;
 const FAULT_LINES_WINDOW_MS = 1_000;
 
-/** Where the time of a request is counted. `route` is empty when nothing matched. */
-export type RequestMetrics = Readonly<{
-  observeRequest(method: string, route: string, status: number, seconds: number): void;
-}>;
+export type RequestMetrics = Pick<Metrics, 'requestSeconds'>;
 
 /** Follows a request to its end, whoever ends it. */
 export type RequestReport = (request: FastifyRequest, reply: FastifyReply) => void;
@@ -53,7 +51,7 @@ export function createRequestReport(
       };
       if (route?.quiet === true) log.debug(fields, 'request');
       else log.info(fields, 'request');
-      metrics?.observeRequest(request.method, route?.path ?? '', status, durationMs / 1000);
+      observe(metrics, request.method, route?.path, status, durationMs / 1000);
     });
   };
 }
@@ -70,7 +68,7 @@ export function createFaultReport(
   let lines = 0;
   let unlogged = 0;
   return ({ requestId, problem: { status, code }, reason }) => {
-    metrics?.observeRequest(OTHER_METHOD, '', status, 0);
+    observe(metrics, OTHER_METHOD, undefined, status, 0);
     const nowMs = performance.now();
     if (nowMs >= windowEndsAtMs) {
       windowEndsAtMs = nowMs + FAULT_LINES_WINDOW_MS;
@@ -87,4 +85,20 @@ export function createFaultReport(
     );
     unlogged = 0;
   };
+}
+
+/** The route is empty where nothing matched. */
+function observe(
+  metrics: RequestMetrics | undefined,
+  method: string,
+  route: string | undefined,
+  status: number,
+  seconds: number,
+): void {
+  const labels = {
+    http_request_method: method,
+    http_route: route ?? '',
+    http_response_status_code: status,
+  };
+  metrics?.requestSeconds.observe(labels, seconds);
 }

@@ -2,12 +2,13 @@ import { ifMatchHolds } from '#src/http/entity-tags.ts';
 import type { EntityTags } from '#src/http/entity-tags.ts';
 import { PRINCIPAL } from '#src/http/idempotency.ts';
 import type { InFlight } from '#src/http/idempotency.ts';
-import type { CommandOutcome } from '#src/http/metrics.ts';
 import { Problem } from '#src/http/problem.ts';
 import type { ReadyAnswer, RouteRequest } from '#src/http/route.ts';
 import type { OrderCommand } from './domain/order-commands.ts';
 import type { HandleOrderCommand, OrderAnswer } from './handle-order-command.ts';
 import { orderProblemKinds, toOrderProblem } from './order-problems.ts';
+
+export type CommandOutcome = 'ok' | 'replayed' | 'conflict' | 'rejected' | 'shed' | 'unknown';
 
 export type OrderCommandDependencies = Readonly<{
   handle: HandleOrderCommand;

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { messageFrom } from '#src/outbox/outbox.ts';
@@ -180,6 +181,10 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
       'nodejs_eventloop_lag_seconds',
     ]) {
       expect(text).toMatch(new RegExp(`^${name}[ {]`, 'm'));
+    }
+    const operations = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8');
+    for (const [, name] of text.matchAll(/^# TYPE ((?:orders|http)_\w+)/gm)) {
+      expect(operations).toContain(`\`${name}\``);
     }
     expect(text).toContain('orders_commands_total{command="PlaceOrder",outcome="ok"} 1');
     expect(text).toContain('orders_commands_total{command="CancelOrder",outcome="rejected"} 1');

@@ -1,21 +1,24 @@
 import { describe, expect, test } from 'vitest';
 import { createMetrics } from '#src/http/metrics.ts';
 
+const gauge = (name: string, ...labelNames: string[]) => ({ name, help: 'h', labelNames });
+
 describe('the metrics', () => {
   test('count what they are told', async () => {
     const metrics = createMetrics();
-    metrics.countCommand('PlaceOrder', 'ok');
-    metrics.countCommand('PlaceOrder', 'ok');
-    metrics.countCommand('PayOrder', 'rejected');
-    metrics.observeAppend(3, 0.004);
-    metrics.countEvents('OrderPlaced', 3);
-    metrics.countFailedBatch('contended');
-    metrics.countRetries('lost_race', 2);
-    metrics.observeStreamLoad(3);
-    metrics.countPoolTimeout('reads');
-    metrics.countPublished('t', 5);
-    metrics.countPublishError('t', 'unknown');
-    metrics.countLeaseTransition('relay');
+    metrics.commands.inc({ command: 'PlaceOrder', outcome: 'ok' });
+    metrics.commands.inc({ command: 'PlaceOrder', outcome: 'ok' });
+    metrics.commands.inc({ command: 'PayOrder', outcome: 'rejected' });
+    metrics.appendUnits.observe(3);
+    metrics.appendSeconds.observe(0.004);
+    metrics.appendedEvents.inc({ event_type: 'OrderPlaced' }, 3);
+    metrics.failedAppends.inc({ failure: 'contended' });
+    metrics.retries.inc({ reason: 'lost_race' }, 2);
+    metrics.streamEvents.observe(3);
+    metrics.poolTimeouts.inc({ pool: 'reads' });
+    metrics.published.inc({ topic: 't' }, 5);
+    metrics.publishErrors.inc({ topic: 't', reason: 'unknown' });
+    metrics.leaseTransitions.inc({ lease: 'relay' });
     const text = await metrics.text();
     expect(text.split('\n')).toEqual(
       expect.arrayContaining([
@@ -40,10 +43,13 @@ describe('the metrics', () => {
   test('read gauges when they are asked', async () => {
     const metrics = createMetrics();
     let pending = 1;
-    metrics.watch('orders_db_oldest_transaction_age_seconds', () => pending);
-    metrics.watch('orders_command_queue_length', async () => 7);
-    metrics.watchEach('orders_db_pool_in_use', () => ({ writer: 2, reads: 1 }));
-    metrics.watchEach('orders_saga_instances', () => ({ a: { running: 1, stuck: 0 }, b: {} }));
+    metrics.watch(gauge('orders_db_oldest_transaction_age_seconds'), () => pending);
+    metrics.watch(gauge('orders_command_queue_length'), async () => 7);
+    metrics.watch(gauge('orders_db_pool_in_use', 'pool'), () => ({ writer: 2, reads: 1 }));
+    metrics.watch(gauge('orders_saga_instances', 'saga', 'state'), () => ({
+      a: { running: 1, stuck: 0 },
+      b: {},
+    }));
     expect(await metrics.text()).toContain('\norders_db_oldest_transaction_age_seconds 1\n');
     pending = 2;
     const lines = (await metrics.text()).split('\n');
@@ -58,7 +64,7 @@ describe('the metrics', () => {
   test('forget a label that is no longer read', async () => {
     const metrics = createMetrics();
     let held: Record<string, number> = { relay: 1 };
-    metrics.watchEach('orders_lease_held', () => held);
+    metrics.watch(gauge('orders_lease_held', 'lease'), () => held);
     expect(await metrics.text()).toContain('orders_lease_held{lease="relay"} 1');
     held = {};
     expect(await metrics.text()).not.toContain('lease="relay"');
@@ -66,11 +72,14 @@ describe('the metrics', () => {
 
   test('are told even when a gauge fails or hangs', async () => {
     const metrics = createMetrics();
-    metrics.watch('orders_command_queue_length', () => {
+    metrics.watch(gauge('orders_command_queue_length'), () => {
       throw new Error('away');
     });
-    metrics.watch('orders_db_oldest_transaction_age_seconds', () => new Promise(() => undefined));
-    metrics.watchEach('orders_db_pool_idle', () => Promise.reject(new Error('away')));
+    metrics.watch(
+      gauge('orders_db_oldest_transaction_age_seconds'),
+      () => new Promise(() => undefined),
+    );
+    metrics.watch(gauge('orders_db_pool_idle', 'pool'), () => Promise.reject(new Error('away')));
     const text = await metrics.text();
     expect(text).toMatch(/^orders_command_queue_length nan$/im);
     expect(text).toMatch(/^orders_db_oldest_transaction_age_seconds nan$/im);
@@ -80,7 +89,7 @@ describe('the metrics', () => {
   test('do not ask again for a gauge that still hangs', async () => {
     const metrics = createMetrics();
     let asked = 0;
-    metrics.watch('orders_db_oldest_transaction_age_seconds', () => {
+    metrics.watch(gauge('orders_db_oldest_transaction_age_seconds'), () => {
       asked += 1;
       return new Promise(() => undefined);
     });
@@ -99,7 +108,7 @@ describe('the metrics', () => {
   test('belong to one service: another counts for itself', async () => {
     const one = createMetrics();
     const other = createMetrics();
-    one.countPublished('t', 1);
+    one.published.inc({ topic: 't' });
     expect(await one.text()).toContain('orders_outbox_published_total{topic="t"} 1');
     expect(await other.text()).not.toContain('orders_outbox_published_total{');
   });
