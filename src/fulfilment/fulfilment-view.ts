@@ -9,31 +9,33 @@ import type { FulfilledOrder } from './fulfilment-definition.ts';
 import type { FulfilmentRow } from './fulfilment-queries.ts';
 
 /** A fulfilment as people see it. Unset fields are left out. */
-export const fulfilmentAnswer = z.object({
-  sagaId: uuid,
-  orderId: uuid,
-  definitionVersion: z.int(),
-  state: z.enum(['running', 'compensating', 'stuck', 'completed', 'compensated']),
-  reason: z.string().optional(),
-  steps: z.array(
-    z.object({
-      step: z.string(),
-      state: z.enum(['pending', 'requested', 'done', 'refused', 'cancelled', 'given_up']),
-      attempts: z.int(),
-      key: z.string().optional(),
-      outcome: z.enum(['ok', 'refused', 'not_applied', 'unknown']).optional(),
-      reason: z.string().optional(),
-      result: z.record(z.string(), z.unknown()).optional(),
-      requestedAt: instant.optional(),
-      settledAt: instant.optional(),
-      nextTryAt: instant.optional(),
-      deadlineAt: instant.optional(),
-    }),
-  ),
-  open: z.array(z.object({ step: z.string(), reason: z.string() })),
-  startedAt: instant,
-  updatedAt: instant,
-});
+export const fulfilmentAnswer = z
+  .object({
+    sagaId: uuid,
+    orderId: uuid,
+    definitionVersion: z.int(),
+    state: z.enum(['running', 'compensating', 'stuck', 'completed', 'compensated']),
+    reason: z.string().optional(),
+    steps: z.array(
+      z.object({
+        step: z.string(),
+        state: z.enum(['pending', 'requested', 'done', 'refused', 'cancelled', 'given_up']),
+        attempts: z.int(),
+        key: z.string().optional(),
+        outcome: z.enum(['ok', 'refused', 'not_applied', 'unknown']).optional(),
+        reason: z.string().optional(),
+        result: z.record(z.string(), z.unknown()).optional(),
+        requestedAt: instant.optional(),
+        settledAt: instant.optional(),
+        nextTryAt: instant.optional(),
+        deadlineAt: instant.optional(),
+      }),
+    ),
+    open: z.array(z.object({ step: z.string(), reason: z.string() })),
+    startedAt: instant,
+    updatedAt: instant,
+  })
+  .meta({ id: 'Fulfilment' });
 
 export type FulfilmentView = z.infer<typeof fulfilmentAnswer>;
 type StepView = FulfilmentView['steps'][number];

@@ -39,13 +39,15 @@ const stockQuery = z.strictObject({
     .refine(isCursor, { error: 'must be nextCursor as it was answered' })
     .optional(),
 });
-const stockLevel = z.object({
-  sku: z.string(),
-  onHand: z.int(),
-  reserved: z.int(),
-  available: z.int(),
-  updatedAt: instant,
-});
+const stockLevel = z
+  .object({
+    sku: z.string(),
+    onHand: z.int(),
+    reserved: z.int(),
+    available: z.int(),
+    updatedAt: instant,
+  })
+  .meta({ id: 'StockLevel' });
 
 const example = {
   sku: 'book',

@@ -40,7 +40,7 @@ export function healthRoutes({ check, isDraining, metrics }: HealthDependencies)
       description: 'Asks nothing else. Restart the process when this fails.',
       quiet: true,
       answers: {
-        200: { description: 'It does.', schema: z.strictObject({ status: z.literal('ok') }) },
+        200: { description: 'It does.', schema: z.object({ status: z.literal('ok') }) },
       },
       handle: async () => ({ status: 200, body: { status: 'ok' as const } }),
     }),

@@ -69,50 +69,54 @@ export const listOrdersQuery = z.strictObject({
 });
 
 /** An order as it is answered: `OrderView`. */
-export const orderAnswer = z.object({
-  orderId: uuid,
-  customerId: z.string(),
-  status,
-  currency: z.string(),
-  items: z.array(z.object({ sku: z.string(), quantity: z.int(), priceCents: z.int() })),
-  itemCount: z.int(),
-  totalCents: z.int(),
-  version,
-  placedAt: instant,
-  paidAt: instant.optional(),
-  paymentId: z.string().optional(),
-  shippedAt: instant.optional(),
-  trackingNumber: z.string().optional(),
-  carrier: z.string().optional(),
-  cancelledAt: instant.optional(),
-  reason: z.string().optional(),
-  refundAmountCents: z.int().optional(),
-  capturedCents: z.int(),
-  refundedCents: z.int(),
-  owedCents: z.int().min(0),
-  fulfilment: z.enum(['running', 'compensating', 'completed', 'compensated', 'stuck']).optional(),
-  cancellationRequestedAt: instant.optional(),
-});
+export const orderAnswer = z
+  .object({
+    orderId: uuid,
+    customerId: z.string(),
+    status,
+    currency: z.string(),
+    items: z.array(z.object({ sku: z.string(), quantity: z.int(), priceCents: z.int() })),
+    itemCount: z.int(),
+    totalCents: z.int(),
+    version,
+    placedAt: instant,
+    paidAt: instant.optional(),
+    paymentId: z.string().optional(),
+    shippedAt: instant.optional(),
+    trackingNumber: z.string().optional(),
+    carrier: z.string().optional(),
+    cancelledAt: instant.optional(),
+    reason: z.string().optional(),
+    refundAmountCents: z.int().optional(),
+    capturedCents: z.int(),
+    refundedCents: z.int(),
+    owedCents: z.int().min(0),
+    fulfilment: z.enum(['running', 'compensating', 'completed', 'compensated', 'stuck']).optional(),
+    cancellationRequestedAt: instant.optional(),
+  })
+  .meta({ id: 'Order' });
 
 /** A row of a list: an order without its items. */
-export const orderSummary = orderAnswer.pick({
-  orderId: true,
-  customerId: true,
-  status: true,
-  currency: true,
-  itemCount: true,
-  totalCents: true,
-  capturedCents: true,
-  refundedCents: true,
-  owedCents: true,
-  version: true,
-  placedAt: true,
-  paidAt: true,
-  shippedAt: true,
-  trackingNumber: true,
-  cancelledAt: true,
-  fulfilment: true,
-});
+export const orderSummary = orderAnswer
+  .pick({
+    orderId: true,
+    customerId: true,
+    status: true,
+    currency: true,
+    itemCount: true,
+    totalCents: true,
+    capturedCents: true,
+    refundedCents: true,
+    owedCents: true,
+    version: true,
+    placedAt: true,
+    paidAt: true,
+    shippedAt: true,
+    trackingNumber: true,
+    cancelledAt: true,
+    fulfilment: true,
+  })
+  .meta({ id: 'OrderSummary' });
 
 export const orderPage = z.object({
   data: z.array(orderSummary),

@@ -26,6 +26,7 @@ const operation = z.looseObject({
 const document = z.looseObject({
   openapi: z.string().regex(/^3\.1\./),
   paths: z.record(z.string(), z.record(z.string(), operation)),
+  components: z.looseObject({ schemas: z.record(z.string(), z.looseObject({})) }),
 });
 
 describe.skipIf(skipReason('postgres'))('the service describes', () => {
@@ -74,6 +75,31 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
       const isProblem = Number(status) >= 400 && path !== '/readyz';
       if (isProblem) expect(response['content']).toHaveProperty('application/problem+json');
     }
+  });
+
+  test('what it sends by name, for clients that are generated', () => {
+    const { schemas } = openapi.components;
+    const names = ['Order', 'OrderSummary', 'StockLevel', 'Fulfilment', 'Problem'];
+    expect(Object.keys(schemas)).toEqual(expect.arrayContaining(names));
+    const sent = (path: string, method: string, status: string) =>
+      JSON.stringify(openapi.paths[path]![method]!.responses[status]);
+    expect(sent('/v1/orders', 'post', '201')).toContain('#/components/schemas/Order"');
+    expect(sent('/v1/orders/{orderId}', 'get', '200')).toContain('#/components/schemas/Order"');
+    expect(sent('/v1/orders', 'get', '200')).toContain('#/components/schemas/OrderSummary"');
+    expect(sent('/v1/stock/{sku}', 'get', '200')).toContain('#/components/schemas/StockLevel"');
+    expect(sent('/v1/stock', 'get', '200')).toContain('#/components/schemas/StockLevel"');
+    expect(sent('/v1/orders/{orderId}/fulfilment', 'get', '200')).toContain(
+      '#/components/schemas/Fulfilment"',
+    );
+    expect(schemas['Order']).toMatchObject({ required: expect.arrayContaining(['orderId']) });
+  });
+
+  test('responses that may gain members in a later release', () => {
+    const responses = Object.values(openapi.paths).flatMap((methods) =>
+      Object.values(methods).map((of) => of.responses),
+    );
+    const described = JSON.stringify([responses, openapi.components.schemas]);
+    expect(described).not.toContain('"additionalProperties":false');
   });
 
   test('nothing that is not there: every operation answers, every reference leads somewhere', async () => {
