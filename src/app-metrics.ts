@@ -6,10 +6,9 @@ import { watchPoolTimeouts } from './database/pool-timeouts.ts';
 import type { Unit, UnitStore } from './event-store/event-store.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import type { Metrics } from './http/metrics.ts';
-import type { RelayMetrics } from './outbox/batch-sender.ts';
 import { NO_BACKLOG } from './outbox/outbox-monitor.ts';
 import type { OutboxBacklog, OutboxMonitor } from './outbox/outbox-monitor.ts';
-import type { Relay } from './outbox/relay.ts';
+import type { Relay, RelayMetrics } from './outbox/relay.ts';
 import type { SagaRunnerEvents } from './sagas/saga-runner.ts';
 import { countLiveSagas, oldestLiveAgeSeconds } from './sagas/saga-work.ts';
 

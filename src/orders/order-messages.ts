@@ -1,5 +1,5 @@
 import type { EventMetadata } from '#src/event-store/event-store.ts';
-import { murmur2 } from '#src/outbox/partitioner.ts';
+import { murmur2 } from '#src/outbox/outbox.ts';
 import type { OrderEventType } from './domain/order-events.ts';
 import { ORDER_CATEGORY } from './order-event-codec.ts';
 import type { RecordedOrderEvent } from './order-view.ts';

@@ -5,7 +5,7 @@ import type { Admin, ISocketFactoryArgs, Producer } from 'kafkajs';
 import RequestQueue from 'kafkajs/src/network/requestQueue/index.js';
 import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
 import type { Logger } from 'pino';
-import { withDeadline } from './deadline.ts';
+import { withDeadline } from '#src/workers/worker.ts';
 import type { Publisher, PublishOutcome, PublishRequest, TopicLimits } from './outbox.ts';
 
 const CONNECTION_TIMEOUT_MS = 3_000;

@@ -1,5 +1,5 @@
 import type { Pool } from 'pg';
-import { relayLease } from './relay.ts';
+import { relayLease } from './outbox-store.ts';
 
 /** What one statement deletes, and one entry of the audit stands for. */
 const PRUNE_BATCH_ROWS = 10_000;

@@ -1,39 +1,44 @@
 import type { Pool } from 'pg';
 import type { OutboxRow } from './outbox.ts';
 
-/** Past this many the topic is at fault, not the messages: nothing more is parked. */
+/** With more parked keys than this the topic is at fault, not the messages, and no more keys are parked. */
 const PARKED_KEYS_MAX = 1_000;
 
-/** Which rows to read: some partitions may have to wait. */
+/** Which rows to read. */
 export type Window = Readonly<{
-  /** Where to look from; what waits of a key that is found comes from below it too. */
+  /** Keys are found from this id on. The rows of a found key are read even if their ids are lower. */
   fromId: number;
   partitions: number;
+  /** Partitions that cannot take messages now. */
   excluded: readonly number[];
   rowsMax: number;
   bytesMax: number;
 }>;
 
-/** What tells a message from another that got its id, and one of the same version even. */
+/** Identifies a message: another one may have the same id, or the same id and version. */
 export type SentRow = Pick<OutboxRow, 'id' | 'ce_id' | 'ce_time'>;
 
-/** A message that Kafka refuses, and who says so. */
+/** A message that Kafka refuses, and the epoch of the leader that sent it. */
 export type Refusal = Readonly<{
   outboxId: number;
   messageId: string;
   reason: string;
-  lease: string;
   epoch: number;
 }>;
 
+/** The name of the lease by which the relays of a topic agree who leads. */
+export function relayLease(topic: string): string {
+  return `relay ${topic}`;
+}
+
 export type OutboxStore = ReturnType<typeof createOutboxStore>;
 
-/** The relay's statements on the outbox of one topic. */
+/** The relay's SQL statements for the outbox of one topic. */
 export function createOutboxStore(pool: Pool, topic: string) {
   return {
     /**
-     * What is there to publish: the start of what waits of each key, by version. Never from the last id
-     * seen, since a transaction may commit a lower id later than a higher one.
+     * The messages to publish next: for each key its first waiting ones, by version. It never reads on from
+     * the last id seen, because a transaction may commit a lower id after a higher one.
      */
     waiting: async (window: Window): Promise<OutboxRow[]> => {
       const { fromId, partitions, excluded, rowsMax, bytesMax } = window;
@@ -47,8 +52,8 @@ export function createOutboxStore(pool: Pool, topic: string) {
     },
 
     /**
-     * Removes what Kafka acknowledged. Right whoever does it, so it is not fenced. Not by id alone: after
-     * a fail-over that lost commits, another message may have got the id of one that was sent before it.
+     * Deletes what Kafka acknowledged. That is right whoever does it, so the epoch is not checked. The id alone
+     * does not identify a message: after a fail-over that lost commits, another message may have its id.
      */
     remove: async (rows: readonly SentRow[]): Promise<void> => {
       await pool.query(
@@ -59,13 +64,13 @@ export function createOutboxStore(pool: Pool, topic: string) {
 
     /**
      * Parks the key of a message. Writes nothing and resolves to false when the lease has another epoch
-     * by now, the message is gone or too many keys are parked.
+     * now, the message is gone or too many keys are parked.
      */
-    park: async ({ outboxId, messageId, reason, lease, epoch }: Refusal): Promise<boolean> => {
+    park: async ({ outboxId, messageId, reason, epoch }: Refusal): Promise<boolean> => {
       const { rowCount } = await pool.query(PARK, [
         outboxId,
         reason,
-        lease,
+        relayLease(topic),
         epoch,
         PARKED_KEYS_MAX,
         messageId,
@@ -73,7 +78,7 @@ export function createOutboxStore(pool: Pool, topic: string) {
       return rowCount === 1;
     },
 
-    /** Notes how many partitions the topic has; resolves to how many it had when first used. */
+    /** Stores how many partitions the topic has. Resolves to how many it had when it was first used. */
     rememberPartitions: async (found: number): Promise<number> => {
       const { rows } = await pool.query<Readonly<{ partitions: number }>>(
         `insert into outbox_topics as known (topic, partitions, partitions_found) values ($1, $2, $2)
@@ -85,7 +90,7 @@ export function createOutboxStore(pool: Pool, topic: string) {
       return rows[0]?.partitions ?? (await storedPartitions(pool, topic));
     },
 
-    /** Whether messages for other topics wait, which this relay never sends. */
+    /** Whether the outbox holds messages for other topics, which this relay never sends. */
     hasOtherTopics: async (): Promise<boolean> => {
       const { rowCount } = await pool.query('select from outbox_events where topic <> $1 limit 1', [
         topic,
@@ -100,7 +105,7 @@ async function storedPartitions(pool: Pool, topic: string): Promise<number> {
     'select partitions from outbox_topics where topic = $1',
     [topic],
   );
-  if (rows[0] === undefined) throw new Error(`topic ${topic} is not remembered`);
+  if (rows[0] === undefined) throw new Error(`topic ${topic} has no row in outbox_topics`);
   return rows[0].partitions;
 }
 

@@ -1,3 +1,8 @@
+const MURMUR2_SEED = 0x9747b28c;
+const MURMUR2_MULTIPLIER = 0x5bd1e995;
+const MURMUR2_SHIFT = 24;
+const MAX_POSITIVE = 0x7fffffff;
+
 /** A row of `outbox_events`: a message that Kafka has not acknowledged yet. */
 export type OutboxRow = Readonly<{
   id: number;
@@ -77,4 +82,32 @@ export function messageFrom(row: Omit<OutboxRow, 'id' | 'key_hash'>): OutboxMess
       ...(row.traceparent !== null && { traceparent: row.traceparent }),
     },
   };
+}
+
+/**
+ * The murmur2 hash of a message key as Kafka's Java client computes it: signed, 32 bits, over the
+ * UTF-8 bytes. Every client that follows Java's default then uses the same partition for a key.
+ */
+export function murmur2(key: string): number {
+  const bytes = Buffer.from(key);
+  const tail = bytes.length - (bytes.length % 4);
+  let hash = MURMUR2_SEED ^ bytes.length;
+  for (let at = 0; at < tail; at += 4) {
+    hash = Math.imul(hash, MURMUR2_MULTIPLIER) ^ mixed(bytes.readInt32LE(at));
+  }
+  if (tail < bytes.length) {
+    hash = Math.imul(hash ^ bytes.readUIntLE(tail, bytes.length - tail), MURMUR2_MULTIPLIER);
+  }
+  hash = Math.imul(hash ^ (hash >>> 13), MURMUR2_MULTIPLIER);
+  return hash ^ (hash >>> 15);
+}
+
+/** The partition, from 0, of a key with this hash in a topic of `count` partitions. */
+export function partitionFor(hash: number, count: number): number {
+  return (hash & MAX_POSITIVE) % count;
+}
+
+function mixed(word: number): number {
+  const product = Math.imul(word, MURMUR2_MULTIPLIER);
+  return Math.imul(product ^ (product >>> MURMUR2_SHIFT), MURMUR2_MULTIPLIER);
 }

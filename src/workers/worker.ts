@@ -84,6 +84,18 @@ export function fullJitterMs(failures: number, { baseMs, maxMs }: Backoff): numb
   return Math.random() * Math.min(maxMs, baseMs * 2 ** Math.min(failures - 1, 30));
 }
 
+/** Settles as `work` does. After `timeoutMs` it settles as `onTimeout` says, and `work` goes on unobserved. */
+export function withDeadline<T>(
+  work: Promise<T>,
+  timeoutMs: number,
+  onTimeout: () => T | Promise<T>,
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => resolve(onTimeout()), timeoutMs);
+    work.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}
+
 /** Waits that a stop ends, and some of them a wake, which is kept when it comes too early. */
 function createWait(stopping: AbortSignal) {
   let woken = false;

@@ -5,11 +5,11 @@ import { pino } from 'pino';
 import { createDatabase } from '#src/database/database.ts';
 import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
 import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
+import { murmur2 } from '#src/outbox/outbox.ts';
 import type { Publisher } from '#src/outbox/outbox.ts';
 import { createOutboxMonitor } from '#src/outbox/outbox-monitor.ts';
-import { murmur2 } from '#src/outbox/partitioner.ts';
-import type { RelaySettings } from '#src/outbox/relay-settings.ts';
 import { createRelay } from '#src/outbox/relay.ts';
+import type { RelaySettings } from '#src/outbox/relay.ts';
 
 export const quiet = pino({ level: 'silent' });
 
@@ -23,8 +23,8 @@ const testSettings: Partial<RelaySettings> = {
   sendTimeoutMs: 60_000,
   stopMs: 60_000,
   idleMs: 20,
-  roundMs: 5,
-  patienceMs: 100,
+  roundIntervalMs: 5,
+  roundTimeoutMs: 100,
   topicCheckMs: 200,
   backoff: { baseMs: 20, maxMs: 200 },
 };

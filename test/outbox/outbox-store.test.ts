@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { createOutboxStore } from '#src/outbox/outbox-store.ts';
 import type { Window } from '#src/outbox/outbox-store.ts';
-import { murmur2, partitionFor } from '#src/outbox/partitioner.ts';
+import { murmur2, partitionFor } from '#src/outbox/outbox.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -210,7 +210,6 @@ describe.skipIf(skipReason('postgres'))('parking a key', () => {
     outboxId: 1,
     messageId: 'key:1',
     reason: 'MESSAGE_TOO_LARGE',
-    lease: 'relay mine',
     epoch: 3,
   };
 

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import { createBatchSender } from '#src/outbox/batch-sender.ts';
-import { createOutboxStore } from '#src/outbox/outbox-store.ts';
+import { createOutboxStore, relayLease } from '#src/outbox/outbox-store.ts';
 import { messageFrom } from '#src/outbox/outbox.ts';
 import type { OutboxRow, Publisher } from '#src/outbox/outbox.ts';
+import { createRounds } from '#src/outbox/relay-rounds.ts';
+import { relayDefaults } from '#src/outbox/relay.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { startFaultyKafka } from '#test/support/faulty-kafka.ts';
@@ -85,32 +86,32 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event comes o
     );
     await insertEvents(db, topic.name, events);
     await db.query(
-      `insert into leases values ('it', gen_random_uuid(), 1, clock_timestamp() + interval '1 h')`,
+      `insert into leases values ($1, gen_random_uuid(), 1, clock_timestamp() + interval '1 h')`,
+      [relayLease(topic.name)],
     );
-    const store = createOutboxStore(service.pool, topic.name);
-    const window = { fromId: 0, partitions: 1, excluded: [], rowsMax: 100, bytesMax: 1_000_000 };
-    const rows = await store.waiting(window);
     const publisher = testPublisher(brokers);
-    const sender = (maySend: () => boolean) =>
-      createBatchSender({
+    const rounds = (maySend: () => boolean) =>
+      createRounds({
         topic: topic.name,
-        lease: 'it',
         epoch: 1,
-        sendTimeoutMs: 60_000,
-        store,
+        limits: { partitions: 1, batchBytesMax: 1_000_000 },
+        settings: { ...relayDefaults, sendTimeoutMs: 60_000, roundTimeoutMs: 60_000 },
+        store: createOutboxStore(service.pool, topic.name),
         publisher,
+        lowestId: () => 0,
         maySend,
-        metrics: { published: () => {}, publishFailed: () => {}, leaseChanged: () => {} },
+        metrics: { published: () => {}, publishFailed: () => {} },
         log: quiet,
       });
+    const { signal } = new AbortController();
     let asked = 0;
-    const ending = sender(() => {
+    const ending = rounds(() => {
       asked += 1;
       return asked === 1;
     });
-    await expect(ending(0, rows)).resolves.toMatchObject({ acked: [] });
-    const next = await sender(() => true)(0, rows);
-    expect(next.acked).toHaveLength(7);
+    await expect(ending.run(signal)).resolves.toBe(0);
+    expect(asked).toBe(2);
+    await expect(rounds(() => true).run(signal)).resolves.toBe(7);
     const good = new Map(keys.filter((key) => key !== keys[5]).map((key) => [key, 1]));
     const messages = await readTopic(topic.name, { until: (all) => isComplete(all, good) });
     expect(faultsOf(messages, good)).toEqual([]);

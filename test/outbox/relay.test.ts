@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { runOutboxCommand } from '#src/outbox/outbox-commands.ts';
+import { partitionFor } from '#src/outbox/outbox.ts';
 import type { Publisher } from '#src/outbox/outbox.ts';
-import { partitionFor } from '#src/outbox/partitioner.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';

@@ -1,8 +1,10 @@
 import { array, assert, integer, property, record } from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { cutBatches } from '#src/outbox/batches.ts';
+import { partitionFor } from '#src/outbox/outbox.ts';
 import type { OutboxRow } from '#src/outbox/outbox.ts';
-import { partitionFor } from '#src/outbox/partitioner.ts';
+import { createRounds, cutBatches } from '#src/outbox/relay-rounds.ts';
+import { relayDefaults } from '#src/outbox/relay.ts';
+import { quiet } from './outbox-fixture.ts';
 
 /** What a message takes besides its payload. */
 const ENVELOPE_BYTES = 1_024;
@@ -75,4 +77,36 @@ describe('cutting batches', () => {
       ),
     );
   });
+});
+
+const PARTITIONS = 3;
+/** A rest that lasts longer than the test, whatever chance makes of it. */
+const LONG_REST = { baseMs: 1e12, maxMs: 1e12 };
+
+test('a leader reads nothing while there is no partition that it could send to', async () => {
+  const excluded: (readonly number[])[] = [];
+  const rounds = createRounds({
+    topic: 'topic',
+    epoch: 1,
+    limits: { partitions: PARTITIONS, batchBytesMax: 1_000_000 },
+    settings: { ...relayDefaults, backoff: LONG_REST, roundIntervalMs: 0 },
+    store: {
+      waiting: async (window) => {
+        excluded.push(window.excluded);
+        const id = excluded.length - 1;
+        return [row(id, id, 2)]; // of one partition after the other
+      },
+      remove: async () => {},
+      park: async () => false,
+    },
+    publisher: { publish: async () => ({ kind: 'unknown', reason: 'Kafka is away' }) },
+    lowestId: () => 0,
+    maySend: () => true,
+    metrics: { published: () => {}, publishFailed: () => {} },
+    log: quiet,
+  });
+  for (let round = 0; round < 6; round += 1) await rounds.run(new AbortController().signal);
+  // With a filter that no row passes, the whole backlog would be scanned again and again.
+  expect(excluded).toEqual([[], [0], [0, 1]]);
+  expect(rounds.failure()).toBe('Kafka is away');
 });

@@ -1,7 +1,7 @@
 import { assert, integer, property, string, uuid } from 'fast-check';
 import { Partitioners } from 'kafkajs';
 import { describe, expect, test } from 'vitest';
-import { murmur2, partitionFor } from '#src/outbox/partitioner.ts';
+import { murmur2, partitionFor } from '#src/outbox/outbox.ts';
 
 const topic = 'any';
 const kafkajsPartition = Partitioners.DefaultPartitioner();
