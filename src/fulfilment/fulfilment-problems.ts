@@ -6,39 +6,43 @@ export const fulfilmentProblemKinds = {
     code: 'fulfilment_not_found',
     status: 404,
     title: 'No fulfilment of this order',
-    advice: 'There is no such order, or its fulfilment was never started.',
+    advice: 'The order does not exist, or its automatic fulfilment was never started.',
   },
   notStuck: {
     code: 'fulfilment_not_stuck',
     status: 409,
     title: 'Fulfilment is not stuck',
-    advice: 'It goes on by itself or has ended. Only a stuck fulfilment takes retry and resolve.',
+    advice:
+      'The fulfilment is still running or has ended. Only a stuck fulfilment accepts retry and ' +
+      'resolve.',
   },
   stepNotOpen: {
     code: 'step_not_open',
     status: 409,
     title: 'Step is not open',
     advice:
-      'The fulfilment does not wait for this step. `open` of the answer lists those it waits for.',
+      'The fulfilment is not stuck at this step. `open` of this response lists the steps that ' +
+      'it is stuck at.',
   },
   stockNotFound: {
     code: 'stock_not_found',
     status: 404,
     title: 'No such sku in stock',
-    advice: 'Nothing was ever put on hand under this sku. PUT /v1/stock/{sku} does so.',
+    advice: 'This sku has no stock. Set it with PUT /v1/stock/{sku}.',
   },
   stockReserved: {
     code: 'stock_reserved',
     status: 409,
-    title: 'More is reserved than that',
+    title: 'Stock is reserved',
     advice:
-      'onHand may not fall below what is reserved: `stock` of the answer shows it. Cancel orders ' +
-      'first, or wait until they ship.',
+      'onHand cannot be less than the reserved quantity, which `stock` of this response shows. ' +
+      'Cancel orders first, or wait until they have shipped.',
   },
   stockTooLarge: {
     code: 'stock_too_large',
     status: 422,
     title: 'Stock too large',
-    advice: 'onHand may not grow above 1000000000: `stock` of the answer shows what is there.',
+    advice:
+      'onHand cannot be more than 1000000000. `stock` of this response shows the present stock.',
   },
 } as const satisfies Record<string, ProblemKind>;

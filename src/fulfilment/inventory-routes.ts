@@ -36,7 +36,7 @@ const adjustBody = z.strictObject({
 const stockQuery = z.strictObject({
   limit: queryInteger(1, PAGE_MAX).default(PAGE_DEFAULT),
   cursor: cursorText(400)
-    .refine(isCursor, { error: 'must be nextCursor as it was answered' })
+    .refine(isCursor, { error: 'must be a nextCursor that this service sent' })
     .optional(),
 });
 const stockLevel = z

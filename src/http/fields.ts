@@ -56,7 +56,7 @@ export function cursorText(max: number) {
     .string()
     .min(1)
     .max(max)
-    .regex(/^[\w-]+$/, 'must be nextCursor as it was answered');
+    .regex(/^[\w-]+$/, 'must be a nextCursor that this service sent');
 }
 
 /** A whole number from `min` to `max`, as a JSON number. */

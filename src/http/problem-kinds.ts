@@ -6,7 +6,9 @@ export const problemKinds = {
     code: 'malformed_request',
     status: 400,
     title: 'Malformed request',
-    advice: 'The request is not HTTP/1.1, or its address is not a valid one. Send it correctly.',
+    advice:
+      'The request is not valid HTTP/1.1, or its address is not a valid one. Correct it and ' +
+      'send it again.',
   },
   malformedJson: {
     code: 'malformed_json',
@@ -18,53 +20,57 @@ export const problemKinds = {
     code: 'invalid_request',
     status: 400,
     title: 'Invalid request',
-    advice: 'Each member of `errors` names a field and the rule that it breaks. Correct them all.',
+    advice:
+      'Each entry of `errors` names a field and the rule that it breaks. Correct all of them.',
   },
   headerNotHonoured: {
     code: 'header_not_honoured',
     status: 400,
     title: 'Header not honoured',
     advice:
-      'Idempotency-Key, If-Match or If-None-Match was sent to a command that cannot honour it. ' +
-      'Nothing was done. Leave it out; the description of the request lists what it honours.',
+      'The command does not support the header Idempotency-Key, If-Match or If-None-Match that ' +
+      'was sent with it. Nothing was done. Leave the header out. The API documentation lists ' +
+      'the headers of each command.',
   },
   crossOrigin: {
     code: 'cross_origin',
     status: 403,
-    title: 'Sent by a page of another origin',
+    title: 'Request from another origin',
     advice:
-      'A browser sent this for a page of another origin. Nothing was done. Send commands from ' +
-      'the origin of this service, or with an empty JSON object as application/json.',
+      'A browser sent this command from a page of another origin. Nothing was done. Send ' +
+      'commands from the origin of this service, or send a JSON body with the content type ' +
+      'application/json, even if it is an empty object.',
   },
   routeNotFound: {
     code: 'route_not_found',
     status: 404,
     title: 'No such address',
-    advice: 'Nothing answers at this path. /openapi.json lists what does.',
+    advice: 'There is nothing at this path. /openapi.json lists all paths.',
   },
   methodNotAllowed: {
     code: 'method_not_allowed',
     status: 405,
     title: 'Method not allowed',
-    advice: 'The path exists, the method does not. The Allow header lists those that do.',
+    advice:
+      'This path does not support the method. The Allow header lists the methods that it supports.',
   },
   requestTimeout: {
     code: 'request_timeout',
     status: 408,
     title: 'Request took too long to arrive',
-    advice: 'Send the whole request within the time limit; repeat it on a new connection.',
+    advice: 'Send the whole request within the time limit. Open a new connection to send it again.',
   },
   bodyTooLarge: {
     code: 'body_too_large',
     status: 413,
     title: 'Body too large',
-    advice: 'The body is above the limit. Send a smaller one.',
+    advice: 'The body is larger than the limit. Send a smaller one.',
   },
   uriTooLong: {
     code: 'uri_too_long',
     status: 414,
     title: 'Address too long',
-    advice: 'A part of the path is longer than any identifier here.',
+    advice: 'A part of the path is longer than any valid identifier. Shorten it.',
   },
   unsupportedMediaType: {
     code: 'unsupported_media_type',
@@ -76,38 +82,42 @@ export const problemKinds = {
     code: 'idempotency_key_in_use',
     status: 409,
     title: 'Idempotency-Key in use',
-    advice: 'A request with this key is under way. Repeat it after Retry-After seconds.',
+    advice:
+      'Another request with this key is still being processed. Retry after the number of ' +
+      'seconds in Retry-After.',
   },
   idempotencyKeyReused: {
     code: 'idempotency_key_reused',
     status: 422,
     title: 'Idempotency-Key used for another request',
-    advice: 'A key stands for one request for 72 hours. Choose a new key for a new request.',
+    advice:
+      'A key belongs to one request for 72 hours, and this request differs from the first one. ' +
+      'Use a new key for a new request.',
   },
   preconditionFailed: {
     code: 'precondition_failed',
     status: 412,
     title: 'Precondition failed',
     advice:
-      'If-Match or If-None-Match does not hold: what is there has changed. Nothing was done. ' +
-      'Read it, decide again, and send its new ETag.',
+      'If-Match or If-None-Match does not hold, because the resource has changed. Nothing was ' +
+      'done. Read the resource again, decide again, and send its new ETag.',
   },
   ifMatchWeak: {
     code: 'if_match_weak',
     status: 412,
     title: 'If-Match names a weak tag',
     advice:
-      'If-Match compares strongly, so a weak tag (W/) never holds. Nothing was done. The tags of ' +
-      'this service are strong: a proxy on the way has weakened it, mostly by compressing. Send ' +
-      'the tag without its W/, or let the proxy leave responses as they are.',
+      'If-Match never matches a weak tag (W/). Nothing was done. This service sends strong tags ' +
+      'only, so a proxy has weakened the tag, usually by compressing the response. Send the tag ' +
+      'without the W/, or configure the proxy to leave responses unchanged.',
   },
   preconditionRequired: {
     code: 'precondition_required',
     status: 428,
     title: 'Precondition required',
     advice:
-      'This command needs If-Match. Nothing was done. Read what it is about, decide, and send the ' +
-      'ETag of what you read.',
+      'This command needs If-Match. Nothing was done. Read the resource, decide, and send the ' +
+      'ETag that you read.',
   },
   expectationFailed: {
     code: 'expectation_failed',
@@ -126,21 +136,23 @@ export const problemKinds = {
     status: 501,
     title: 'Not implemented',
     advice:
-      'The server does not do this: it is no proxy (CONNECT), and knows no transfer coding but ' +
-      'chunked. Send the request without.',
+      'The server does not support this: it is not a proxy (CONNECT), and chunked is the only ' +
+      'transfer coding that it knows. Send the request without it.',
   },
   overloaded: {
     code: 'overloaded',
     status: 503,
-    title: 'Too much at once',
-    advice: 'Nothing was written. Repeat the request after Retry-After seconds.',
+    title: 'Overloaded',
+    advice:
+      'The service has too much to do at the moment. Nothing was written. Retry after the ' +
+      'number of seconds in Retry-After.',
   },
   internal: {
     code: 'internal',
     status: 500,
     title: 'Internal error',
     advice:
-      'A fault of the service; the log has it under the requestId. The request may have taken ' +
-      'effect: repeat it with the same Idempotency-Key.',
+      'The service has a fault. Its log has the details under the requestId. The request may ' +
+      'have taken effect: retry it with the same Idempotency-Key.',
   },
 } as const satisfies Record<string, ProblemKind>;

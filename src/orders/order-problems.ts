@@ -19,111 +19,117 @@ const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, '
   order_not_found: {
     status: 404,
     title: 'No such order',
-    advice: 'Check the order id: nothing was ever placed under it.',
+    advice: 'There is no order with this id. Check the id.',
   },
   order_already_placed: {
     status: 409,
     title: 'Order already placed',
-    advice: 'There is an order under this id. Read it.',
+    advice: 'There is already an order with this id. Read it.',
   },
   order_already_paid: {
     status: 409,
     title: 'Order already paid',
-    advice: 'It is paid and handled by hand: ship or cancel it instead.',
+    advice:
+      'The order is already paid, so it cannot be fulfilled automatically. Ship it or cancel it ' +
+      'by hand.',
   },
   order_not_paid: {
     status: 409,
     title: 'Order not paid',
-    advice: 'Pay the order first.',
+    advice: 'The order must be paid before it ships. Pay it first.',
   },
   order_already_shipped: {
     status: 409,
     title: 'Order already shipped',
-    advice: 'The parcel has left: the order can no longer be shipped, cancelled or fulfilled.',
+    advice: 'The parcel has left. The order can no longer be shipped, cancelled or fulfilled.',
   },
   order_cancelled: {
     status: 409,
     title: 'Order cancelled',
-    advice: 'A cancelled order stays so. Place a new one.',
+    advice: 'The order is cancelled and stays cancelled. Place a new one.',
   },
   order_not_cancelled: {
     status: 409,
     title: 'Order not cancelled',
     advice:
-      'It owes nothing: only payments above its total are given back before it is cancelled. Cancel ' +
-      'it first.',
+      'The order owes nothing. Before it is cancelled, only payments above its total can be ' +
+      'refunded. Cancel it first.',
   },
   total_too_large: {
     status: 400,
     title: 'Total too large',
-    advice: 'The sum of quantity times price is above 2^53-1. Split the order.',
+    advice:
+      'The total, which is the sum of quantity times price, is above 2^53-1. Split the order.',
   },
   payment_amount_mismatch: {
     status: 422,
-    title: 'Amount cannot be a payment',
+    title: 'Payment amount not valid',
     advice:
-      'Nothing was recorded. A payment of 0 is one only of a pending order whose total is 0, and all ' +
-      'payments of an order together are 2^53-1 at most.',
+      'Nothing was recorded. An amount of 0 is valid only for a pending order whose total is 0, ' +
+      'and all payments of an order together may not exceed 2^53-1.',
   },
   payment_id_taken: {
     status: 409,
     title: 'Payment id taken',
     advice:
-      'This paymentId stands for another amount already. Nothing was recorded. Compare both with the ' +
-      'payment provider; report a second payment under its own id.',
+      'This paymentId is already recorded with another amount. Nothing was recorded. Compare ' +
+      'both amounts with the payment provider, and report a second payment under its own id.',
   },
   too_many_payments: {
     status: 409,
     title: 'Too many payments',
     advice:
-      'An order takes 100 payments at most. Nothing was recorded: give this one back outside of this ' +
-      'service.',
+      'An order can have at most 100 payments. Nothing was recorded. Refund this payment ' +
+      'outside of this service.',
   },
   refund_exceeds_owed: {
     status: 422,
-    title: 'Refund above what is owed',
+    title: 'Refund larger than the amount owed',
     advice:
-      'Refund at most owedCents of the order, and of a payment that you name at most what is left of it.',
+      'Refund at most owedCents of the order. If you name a payment, refund at most what is ' +
+      'left of that payment.',
   },
   refund_id_taken: {
     status: 409,
     title: 'Refund id taken',
     advice:
-      'This refundId stands for another amount or payment already. Nothing was recorded. Report ' +
-      'another refund under its own id.',
+      'This refundId is already recorded with another amount or payment. Nothing was recorded. ' +
+      'Report another refund under its own id.',
   },
   too_many_refunds: {
     status: 409,
     title: 'Too many refunds',
-    advice:
-      'An order is refunded in 100 parts at most. Give back the rest outside of this service.',
+    advice: 'An order can have at most 100 refunds. Refund the rest outside of this service.',
   },
   fulfilment_running: {
     status: 409,
     title: 'Fulfilment running',
     advice:
-      'The saga of this order ships it and refunds what it captured. Follow its fulfilment, or cancel.',
+      'An automatic fulfilment ships this order and refunds what it captured. Follow the ' +
+      'fulfilment, or cancel the order.',
   },
   cancellation_requested: {
     status: 409,
     title: 'Cancellation requested',
-    advice: 'The order is being undone. Wait until it is cancelled.',
+    advice:
+      'The order is being cancelled: its fulfilment is being undone. Wait until it is cancelled.',
   },
   shipment_requested: {
     status: 409,
     title: 'Shipment requested',
-    advice: 'The carrier has been asked: the order can no longer be cancelled.',
+    advice: 'The carrier has already been asked to ship the order. It can no longer be cancelled.',
   },
   version_conflict: {
     status: 409,
-    title: 'Too many writers at once',
-    advice: 'Others changed the order at every attempt. Nothing was written; try again.',
+    title: 'Too many concurrent changes',
+    advice: 'Other requests changed the order during every attempt. Nothing was written. Retry.',
   },
   version_mismatch: {
     status: 412,
     title: 'Order has changed',
     advice:
-      'The order is not at the version of If-Match. Read it, decide again, send its new ETag.',
+      'The version of the order is not the one in If-Match. Read the order again, decide again, ' +
+      'and send its new ETag.',
   },
 };
 
@@ -138,13 +144,17 @@ export const orderProblemKinds = {
     code: 'order_version_not_found',
     status: 404,
     title: 'No such version of the order',
-    advice: 'The order exists, but not at this version or instant. Leave the parameter out.',
+    advice:
+      'The order exists, but not at this version or time. Leave the parameter out to read it as ' +
+      'it is now.',
   },
   cursorInvalid: {
     code: 'cursor_invalid',
     status: 400,
     title: 'Cursor not valid',
-    advice: 'Send nextCursor as it was answered, with the same filters; or start without a cursor.',
+    advice:
+      'Send nextCursor of the previous page unchanged and with the same filters, or start ' +
+      'without a cursor.',
   },
   versionConflict: refusalKind('version_conflict'),
   fulfilmentOff: {
@@ -152,7 +162,8 @@ export const orderProblemKinds = {
     status: 409,
     title: 'Fulfilment is switched off',
     advice:
-      'This installation has no providers (PAYMENT_URL, SHIPPING_URL): pay and ship by hand instead.',
+      'This installation has no payment and shipping providers (PAYMENT_URL, SHIPPING_URL). Pay ' +
+      'and ship the order by hand.',
   },
   overloaded: problemKinds.overloaded,
   outboxFull: {
@@ -160,30 +171,33 @@ export const orderProblemKinds = {
     status: 503,
     title: 'Outbox full',
     advice:
-      'Events wait for Kafka up to OUTBOX_MAX_ROWS. Nothing was written. Try again after ' +
-      'Retry-After seconds; an operator should look at the relay.',
+      'Too many events wait to be published to Kafka (OUTBOX_MAX_ROWS). Nothing was written. ' +
+      'Retry after the number of seconds in Retry-After. An operator should look at the relay.',
   },
   clockOff: {
     code: 'clock_off',
     status: 503,
-    title: 'Clock off',
+    title: 'Clock is wrong',
     advice:
-      'The clock of this replica is more than 30 s off that of the database, so it records nothing. ' +
-      'Nothing was written. Try again after Retry-After seconds; an operator should mend the clock.',
+      'The clock of this replica differs from the clock of the database by more than 30 s, so ' +
+      'the replica writes no events. Nothing was written. Retry after the number of seconds in ' +
+      'Retry-After. An operator should correct the clock.',
   },
   databaseUnavailable: {
     code: 'database_unavailable',
     status: 503,
     title: 'Database unavailable',
-    advice: 'Nothing was written. Try again after Retry-After seconds.',
+    advice:
+      'The database is unavailable at the moment. Nothing was written. Retry after the number of ' +
+      'seconds in Retry-After.',
   },
   outcomeUnknown: {
     code: 'outcome_unknown',
     status: 503,
     title: 'Outcome unknown',
     advice:
-      'The database did not answer in time: the command may have taken effect. Repeat it with the ' +
-      'same Idempotency-Key, or read what it was to change before you try again.',
+      'The database did not respond in time, so the command may or may not have taken effect. ' +
+      'Retry it with the same Idempotency-Key, or read the resource before you try again.',
   },
 } as const satisfies Record<string, ProblemKind>;
 
