@@ -56,7 +56,9 @@ export const orderEventCodec = createEventCodec(orderEvent, {
 });
 
 /** @throws EventUnreadable */
-export function toRecordedOrderEvent(stored: StoredEvent): RecordedOrderEvent {
+export function toRecordedOrderEvent(
+  stored: Omit<StoredEvent, 'position' | 'metadata'>,
+): RecordedOrderEvent {
   const { version, recordedAt } = stored;
   return { ...orderEventCodec.decode(stored), version, recordedAt };
 }

@@ -1,6 +1,6 @@
 import type { Projection } from '#src/projections/projection.ts';
-import { ORDER_CATEGORY } from './order-event-codec.ts';
-import { foldOrder } from './order-history.ts';
+import { ORDER_CATEGORY, toRecordedOrderEvent } from './order-event-codec.ts';
+import { evolveView } from './order-view.ts';
 import type { OrderView } from './order-view.ts';
 
 /** A row of `orders_summary`, as its columns are named. Instants are ISO 8601 in UTC. */
@@ -47,7 +47,8 @@ export const ordersSummaryProjection: Projection = {
   keyColumn: 'order_id',
   category: ORDER_CATEGORY,
   project(stream) {
-    const { view } = foldOrder(stream);
+    const events = stream.map(toRecordedOrderEvent);
+    const view = events.reduce<OrderView | null>(evolveView, null);
     if (!view) throw new Error('a stream without events has no summary');
     return toOrdersSummaryRow(view);
   },
