@@ -12,16 +12,16 @@ const CONNECTION_TIMEOUT_MS = 3_000;
 const KEEP_ALIVE_DELAY_MS = 10_000;
 const OPEN_TOPIC_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 5_000;
-/** Shorter than a send may take, so that kafkajs can retry the request with the same sequence numbers. */
+/** Shorter than a send may take: kafkajs can retry the request with the same sequence numbers. */
 const PUBLISH_REQUEST_TIMEOUT_MS = 3_000;
-/** How long a broker may wait for its replicas. Shorter than a request may take, so that it responds. */
+/** How long a broker may wait for its replicas. It then still responds before the request ends. */
 const REPLICAS_TIMEOUT_MS = 2_500;
 const RETRY = { retries: 3, initialRetryTime: 100, maxRetryTime: 1_000 };
 /** Kafka's default for `max.message.bytes`. */
 const BATCH_BYTES_MAX_DEFAULT = 1_048_588;
 const IPV6_SUFFIX = '.ipv6-literal.net';
 
-/** Errors by which Kafka says that a record of the batch can never be stored. Any other error may pass. */
+/** Errors that say that a record of the batch can never be stored. Any other error may pass. */
 const REFUSALS: ReadonlySet<string> = new Set([
   'MESSAGE_TOO_LARGE',
   'RECORD_LIST_TOO_LARGE',
@@ -93,9 +93,9 @@ type KafkaSession = Readonly<{
 }>;
 
 /**
- * Opens a producer, which connects with the first batch. The first batch that is not acknowledged ends its
- * use: kafkajs gives the sequence numbers of that batch to the next one. The broker would take the next
- * batch for a duplicate, acknowledge it and drop it.
+ * Opens a producer, which connects with the first batch. The first batch that is not acknowledged
+ * ends its use: kafkajs gives the sequence numbers of that batch to the next one. The broker would
+ * take the next batch for a duplicate, acknowledge it and drop it.
  */
 function openSession({ kafka, destroy }: KafkaClient): KafkaSession {
   const producer = kafka.producer({
@@ -239,8 +239,8 @@ export function createKafkaClient(
 }
 
 /**
- * The connections of one client. kafkajs keeps sending after `disconnect()` (its issue 1174). Only a client
- * whose sockets are destroyed, and that cannot open new ones, certainly sends nothing more.
+ * The connections of one client. kafkajs keeps sending after `disconnect()` (its issue 1174). A
+ * client certainly sends nothing more when its sockets are destroyed and it cannot open new ones.
  */
 export function createConnections() {
   const sockets = new Set<Socket>();
@@ -279,9 +279,10 @@ function fromKafkajsHost(host: string): string {
 }
 
 /**
- * Patch 1. kafkajs 2.2.4 sets a timer of 1 ms for each connection, again and again, even when no request
- * is pending: 6 to 8 % of a core, and a TimeoutNegativeWarning (its issues 1704 and 1751). The patch sets
- * the timer only while requests are pending. The next request that has to wait sets it again.
+ * Patch 1. kafkajs 2.2.4 sets a timer of 1 ms for each connection, again and again, even when no
+ * request is pending: 6 to 8 % of a core, and a TimeoutNegativeWarning (its issues 1704 and 1751).
+ * The patch sets the timer only while requests are pending. The next request that has to wait sets
+ * it again.
  */
 function stopIdleTimers() {
   const schedule = RequestQueue.prototype.scheduleCheckPendingRequests;
@@ -293,10 +294,10 @@ function stopIdleTimers() {
 }
 
 /**
- * Patch 2. An idempotent producer of kafkajs 2.2.4 asks for the metadata of all topics of the cluster, and
- * rejects the whole response when one partition in it has no leader. One such partition, of any topic, would
- * stop all publishing. The patch hides the partitions from that check. A send to a partition without a leader
- * still fails by itself.
+ * Patch 2. An idempotent producer of kafkajs 2.2.4 asks for the metadata of all topics of the
+ * cluster, and rejects the whole response when one partition in it has no leader. One such
+ * partition, of any topic, would stop all publishing. The patch hides the partitions from that
+ * check. A send to a partition without a leader still fails by itself.
  */
 function acceptPartitionsWithoutLeader() {
   for (const version of metadata.versions) {

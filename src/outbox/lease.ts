@@ -3,20 +3,20 @@ import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { createWorker } from '#src/workers/worker.ts';
 
-/** The right to be the only one, for now. */
+/** The right of one process to act, for a limited time. */
 export type LeaseTerm = Readonly<{
-  /** Grows each time that the lease is taken: what an old holder still writes is told by it. */
+  /** The fencing token: grows each time that the lease is taken, so old writes can be refused. */
   epoch: number;
   remainingMs: number;
 }>;
 
 export type LeaseOptions = Readonly<{
   pool: Pool;
-  /** What there may be one of. */
+  /** The lease is held by one process for each name. */
   name: string;
-  /** How long a holder that fell silent keeps the others out. */
+  /** How long a lease that is not renewed lasts. */
   ttlMs: number;
-  /** How often the holder renews it and the others ask for it. */
+  /** How often the holder renews it and the others try to take it. */
   pollMs: number;
   log: Pick<Logger, 'info' | 'error'>;
   onChange: (isHeld: boolean) => void;
@@ -24,16 +24,16 @@ export type LeaseOptions = Readonly<{
 
 export type Lease = Readonly<{
   start(): void;
-  /** The term, if this process holds the lease and the time is not up. */
+  /** The term, if this process holds the lease and it has not expired. */
   current(): LeaseTerm | undefined;
-  /** Gives the lease back, so that another may have it at once. */
+  /** Releases the lease, so that another process can take it at once. */
   stop(): Promise<void>;
 }>;
 
 /**
- * A lease is a row with owner, epoch and expiry. Expiry is on the database's clock; what is left of it
- * is counted here on the monotonic clock, from before the renewal was sent, so that the holder always
- * thinks it over a little sooner than the others do.
+ * A lease is a row with owner, epoch and expiry. The database's clock decides about expiry. The
+ * holder counts the remaining time on its monotonic clock, from before it sent the renewal. So for
+ * the holder the lease always ends a little earlier than for the others.
  */
 export function createLease({ pool, name, ttlMs, pollMs, log, onChange }: LeaseOptions): Lease {
   const owner = randomUUID();
@@ -78,8 +78,8 @@ type Owner = Readonly<{ pool: Pool; name: string; owner: string; ttlMs: number }
 type EpochRow = Readonly<{ epoch: number }>;
 
 /**
- * Looks before it writes: a process that waits leaves no dead rows. One that took the lease and never
- * heard so takes it again, or nobody would act until it ran out.
+ * Reads before it writes, so that waiting processes leave no dead rows. A process that took the
+ * lease but did not get the response takes it again; otherwise nobody would act until it expired.
  */
 async function acquire({ pool, name, owner, ttlMs }: Owner): Promise<number | undefined> {
   const taken = await pool.query(

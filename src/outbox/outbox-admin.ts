@@ -1,12 +1,12 @@
 import type { Pool } from 'pg';
 import { relayLease } from './outbox-store.ts';
 
-/** What one statement deletes, and one entry of the audit stands for. */
+/** Rows that one statement deletes and one audit entry records. */
 const PRUNE_BATCH_ROWS = 10_000;
-/** A service that is down for a deployment has no lease, and comes back. */
+/** A service that is down for a deployment holds no lease but will be back. */
 const RECENTLY_LED = '1 hour';
 
-/** What an operator asked for cannot be done now; the message says why. */
+/** The command cannot be carried out now. The message says why. */
 export class OutboxCommandRefused extends Error {
   constructor(message: string) {
     super(message);
@@ -14,7 +14,7 @@ export class OutboxCommandRefused extends Error {
   }
 }
 
-/** What waits, by topic. */
+/** The outbox of one topic. */
 export type TopicStatus = Readonly<{
   topic: string;
   waiting: number;
@@ -22,12 +22,12 @@ export type TopicStatus = Readonly<{
   parked: number;
   partitions: number | null;
   partitionsFound: number | null;
-  /** Whether a relay of the service leads, and since how many changes of leader. */
+  /** Whether a relay of the service leads. */
   isLed: boolean;
   epoch: number | null;
 }>;
 
-/** A key that waits for an operator. */
+/** A key whose messages wait until an operator decides. */
 export type ParkedKey = Readonly<{
   topic: string;
   messageKey: string;
@@ -35,27 +35,29 @@ export type ParkedKey = Readonly<{
   messageId: string;
   reason: string;
   parkedAt: Date;
-  /** Messages of the key, the refused one among them. */
+  /** Waiting messages of the key, the refused one included. */
   waiting: number;
 }>;
 
 export type OutboxAdmin = ReturnType<typeof createOutboxAdmin>;
 
-/** What operators can see and do; every change is recorded with its actor, by the statement that makes it. */
+/**
+ * What operators can see and do. The statement that makes a change also records it, with its actor.
+ */
 export function createOutboxAdmin(pool: Pool, actor: string) {
   return {
     status: async (): Promise<TopicStatus[]> => (await pool.query<TopicStatus>(STATUS)).rows,
 
     parked: async (): Promise<ParkedKey[]> => (await pool.query<ParkedKey>(PARKED)).rows,
 
-    /** Lets the relay try a key again, or all keys; resolves to how many. */
+    /** Frees one parked key, or all of them, for another try. Resolves to how many. */
     retry: async (messageKey?: string): Promise<number> => {
       const { rowCount } = await pool.query(RETRY, [actor, messageKey ?? null]);
       if (rowCount === 0) throw new OutboxCommandRefused(notParked(messageKey));
       return rowCount ?? 0;
     },
 
-    /** Deletes a parked message for good: the one way in which an event may never reach Kafka. */
+    /** Deletes a parked message for good: the only way in which an event never reaches Kafka. */
     skip: async (outboxId: number, reason: string) => {
       const { rows } = await pool.query<Readonly<{ messageKey: string; messageId: string }>>(SKIP, [
         actor,
@@ -66,7 +68,7 @@ export function createOutboxAdmin(pool: Pool, actor: string) {
       return rows[0];
     },
 
-    /** Deletes messages older than that, in parts, each recorded; resolves to how many. */
+    /** Deletes older messages in parts, each of which is recorded. Resolves to how many. */
     prune: async (olderThanMs: number, isForced: boolean): Promise<number> => {
       if (!isForced) await refuseWhileLed(pool);
       const { rows } = await pool.query<Readonly<{ before: Date }>>(
@@ -77,7 +79,7 @@ export function createOutboxAdmin(pool: Pool, actor: string) {
       return pruneBefore(pool, before, actor, { olderThanMs, isForced, before });
     },
 
-    /** Takes the number of partitions that the relay found for the right one. */
+    /** Makes the number of partitions that the relay found the expected one. */
     acceptPartitions: async (topic: string) => {
       const { rows } = await pool.query<Readonly<{ before: number; now: number }>>(ACCEPT, [
         actor,
@@ -95,7 +97,7 @@ function notParked(what: string | undefined): string {
   return what === undefined ? 'nothing is parked' : `${what} is not parked`;
 }
 
-/** What is left under a relay of our own was not published. */
+/** While a relay of the service leads, the messages in the outbox are not published yet. */
 async function refuseWhileLed(pool: Pool): Promise<void> {
   const { rows } = await pool.query<Readonly<{ name: string }>>(
     `select name from leases

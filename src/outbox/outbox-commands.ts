@@ -2,19 +2,18 @@ import { hostname, userInfo } from 'node:os';
 import { parseArgs } from 'node:util';
 import type { Pool } from 'pg';
 import { createOutboxAdmin, OutboxCommandRefused } from './outbox-admin.ts';
-import type { OutboxAdmin } from './outbox-admin.ts';
-import { describeParked, describeStatus } from './outbox-report.ts';
+import type { OutboxAdmin, ParkedKey, TopicStatus } from './outbox-admin.ts';
 
 const USAGE = `Usage: npm run outbox -- <command>
 
-  status                            what waits, who relays, topics and their partitions
-  parked                            messages that Kafka refused; later messages of their keys wait
-  retry <key> | retry --all         send a parked message again (after a change to the topic, say)
-  skip <outboxId> --reason <text>   give up a parked message for good; its key goes on without it
-  prune --older-than <2h> [--force] delete messages that an outside relay has published
-  accept-partitions <topic>         go on after the topic got another number of partitions
+  status                            waiting messages, parked keys, relay and partitions by topic
+  parked                            messages that Kafka refused; later ones of their keys wait
+  retry <key> | retry --all         send a parked message again, after a change to the topic
+  skip <outboxId> --reason <text>   delete a parked message for good; its key continues without it
+  prune --older-than <2h> [--force] delete messages that another relay has published
+  accept-partitions <topic>         continue after the number of partitions of the topic changed
 
-Every change is recorded in the table outbox_audit, with --by <name> or else your user name.`;
+Every change is recorded in the table outbox_audit, under --by <name> or your user name.`;
 
 const OPTIONS = {
   all: { type: 'boolean' },
@@ -24,6 +23,8 @@ const OPTIONS = {
   by: { type: 'string' },
 } as const;
 
+const SECONDS_PER_MINUTE = 60;
+const SECONDS_PER_HOUR = 3_600;
 const UNIT_MS: Readonly<Record<string, number>> = {
   s: 1_000,
   m: 60_000,
@@ -32,7 +33,8 @@ const UNIT_MS: Readonly<Record<string, number>> = {
 };
 const REASON_LENGTH_MAX = 500;
 
-class UsageWrong extends Error {}
+/** The arguments make no valid command. The message says why. */
+class UsageError extends Error {}
 
 type Options = Readonly<ReturnType<typeof parse>['values']>;
 type Command = (
@@ -60,7 +62,7 @@ const commands: Readonly<Record<string, Command>> = {
 
   skip: async (admin, operands, { reason }) => {
     const [outboxId] = expectOperands(operands, ['<outboxId>']);
-    if (!/^[1-9][0-9]{0,15}$/.test(outboxId ?? '')) throw new UsageWrong('<outboxId> is a number');
+    if (!/^[1-9][0-9]{0,15}$/.test(outboxId ?? '')) throw new UsageError('<outboxId> is a number');
     const { messageKey, messageId } = await admin.skip(Number(outboxId), expectReason(reason));
     return `skipped ${messageId}; key ${messageKey} goes on without it`;
   },
@@ -79,8 +81,8 @@ const commands: Readonly<Record<string, Command>> = {
 };
 
 /**
- * Runs one command of an operator and prints its answer.
- * @returns the exit code: 0 done, 1 refused, 2 not understood
+ * Runs one command of an operator and prints its result.
+ * @returns the exit code: 0 done, 1 refused, 2 wrong usage
  */
 export async function runOutboxCommand(
   args: readonly string[],
@@ -91,7 +93,7 @@ export async function runOutboxCommand(
     const { values, positionals } = parse(args);
     const [name = '', ...operands] = positionals;
     const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
-    if (command === undefined) throw new UsageWrong(name ? `unknown command ${name}` : '');
+    if (command === undefined) throw new UsageError(name ? `unknown command ${name}` : '');
     const admin = createOutboxAdmin(pool, values.by ?? userName());
     print(await command(admin, operands, values));
     return 0;
@@ -100,7 +102,7 @@ export async function runOutboxCommand(
       print(error.message);
       return 1;
     }
-    if (!(error instanceof UsageWrong)) throw error;
+    if (!(error instanceof UsageError)) throw error;
     print(error.message ? `${error.message}\n\n${USAGE}` : USAGE);
     return 2;
   }
@@ -110,22 +112,22 @@ function parse(args: readonly string[]) {
   try {
     return parseArgs({ args: [...args], options: OPTIONS, allowPositionals: true });
   } catch (error) {
-    throw new UsageWrong(error instanceof Error ? error.message : 'not understood');
+    throw new UsageError(error instanceof Error ? error.message : String(error));
   }
 }
 
 function expectOperands(operands: readonly string[], names: readonly string[]): readonly string[] {
   const missing = names[operands.length];
-  if (missing !== undefined) throw new UsageWrong(`${missing} is missing`);
+  if (missing !== undefined) throw new UsageError(`${missing} is missing`);
   const extra = operands[names.length];
-  if (extra !== undefined) throw new UsageWrong(`${extra} is too much`);
+  if (extra !== undefined) throw new UsageError(`${extra} is too much`);
   return operands;
 }
 
 function expectReason(reason: string | undefined): string {
   const text = reason?.trim() ?? '';
   if (text === '' || text.length > REASON_LENGTH_MAX) {
-    throw new UsageWrong(`--reason takes 1 to ${REASON_LENGTH_MAX} characters`);
+    throw new UsageError(`--reason takes 1 to ${REASON_LENGTH_MAX} characters`);
   }
   return text;
 }
@@ -134,15 +136,59 @@ function expectDurationMs(text: string | undefined): number {
   const [, count, unit = ''] = /^([0-9]{1,6})([smhd])$/.exec(text ?? '') ?? [];
   const unitMs = UNIT_MS[unit];
   if (unitMs === undefined)
-    throw new UsageWrong('--older-than takes a number and s, m, h or d: 2h');
+    throw new UsageError('--older-than takes a number and s, m, h or d: 2h');
   return Number(count) * unitMs;
 }
 
-/** A container may run under a user id that has no name. */
+/** A user id may have no name, for example in a container. */
 function userName(): string {
   try {
     return `${userInfo().username}@${hostname()}`;
   } catch {
     return `${process.getuid?.() ?? 'unknown'}@${hostname()}`;
   }
+}
+
+function describeStatus(topics: readonly TopicStatus[]): string {
+  if (topics.length === 0) return 'The outbox is empty and was never relayed.';
+  return topics.map(describeTopic).join('\n\n');
+}
+
+function describeParked(keys: readonly ParkedKey[]): string {
+  if (keys.length === 0) return 'Nothing is parked.';
+  const paragraphs = keys.map(
+    ({ topic, messageKey, outboxId, messageId, reason, parkedAt, waiting }) =>
+      [
+        `key ${messageKey} of topic ${topic}`,
+        `  message ${messageId} (outbox id ${outboxId}) was refused: ${reason}`,
+        `  parked ${parkedAt.toISOString()}; ${waiting} of its messages wait`,
+      ].join('\n'),
+  );
+  return paragraphs.join('\n\n');
+}
+
+function describeTopic(status: TopicStatus): string {
+  const { topic, waiting, oldestAgeSeconds, parked, isLed, epoch } = status;
+  const oldest = oldestAgeSeconds === null ? '' : `, the oldest for ${age(oldestAgeSeconds)}`;
+  return [
+    `topic ${topic}`,
+    `  waiting     ${waiting}${oldest}`,
+    `  parked      ${parked} keys`,
+    `  relay       ${isLed ? `leads, epoch ${epoch}` : 'no process of the service leads'}`,
+    `  partitions  ${describePartitions(status)}`,
+  ].join('\n');
+}
+
+function describePartitions({ topic, partitions, partitionsFound }: TopicStatus): string {
+  if (partitions === partitionsFound) return String(partitions ?? 'not known yet');
+  return (
+    `${partitions}, but the topic has ${partitionsFound} now: the relay is stopped. When consumers ` +
+    `have read all that is there, run accept-partitions ${topic}`
+  );
+}
+
+function age(seconds: number): string {
+  if (seconds < 2 * SECONDS_PER_MINUTE) return `${Math.round(seconds)} s`;
+  if (seconds < 2 * SECONDS_PER_HOUR) return `${Math.round(seconds / SECONDS_PER_MINUTE)} min`;
+  return `${Math.round(seconds / SECONDS_PER_HOUR)} h`;
 }

@@ -1,47 +1,48 @@
 import type { Pool } from 'pg';
 
-/** Ids that one statement of a check steps over at first, and the time that makes a step a slow one. */
+/** Ids that the first statement of a check covers. The steps grow until one is slow. */
 const STEP_IDS = 10_000;
 const SLOW_STEP_MS = 20;
 
-/** Where reads of the outbox may start. It saves time; nothing may depend on its being right. */
+/** The id at which reads of the outbox may start. It only saves time. */
 export type OutboxFloor = Readonly<{
-  /** As far as is known, no row is below it. */
+  /** As far as is known, no row has a lower id. */
   lowestId(): number;
-  /** Raises it, when every transaction has ended that was inserting at the call before or earlier. */
+  /** Raises the floor once all transactions have ended that were inserting at the previous call. */
   advance(): Promise<void>;
   /**
-   * Looks whether there are rows below it all the same, and lowers it to the first of them.
+   * Looks for rows below the floor, and lowers it to the first of them.
    * @returns whether there were any
    */
   check(): Promise<boolean>;
 }>;
 
-/** An id, and the transactions that may have drawn it or a lower one and not committed yet. */
+/** The last id that was drawn, and the open transactions that may have drawn it or a lower one. */
 type Mark = Readonly<{ lastId: number; writers: ReadonlySet<string> }>;
 
-/** A transaction loses its name when it is prepared, so any of these may be one that was marked. */
+/** A prepared transaction has no name in `pg_locks`, so any of them may be one of the mark. */
 const PREPARED = 'prepared';
 
 /**
- * Rows that are deleted but still visible to some long transaction (a backup, a report) have to be
- * stepped over by every read from the start: 200,000 of them took 100 ms. Reading on from the last id
- * seen instead would lose what commits late. So ids are passed over only when they are surely settled.
- * A transaction that inserts holds the table's lock for that from before it draws an id until what it
- * committed is visible. So a mark notes the last id and then who holds the lock, and once none of them
- * does any more, every id up to the mark is visible or never will be.
+ * A read from the start of the table is slow while a long transaction (a backup, a report) still
+ * sees deleted rows: 200,000 of them took 100 ms. A read from the last id seen would lose rows that
+ * commit late. So the floor rises over an id only when no open transaction can still insert at it.
  *
- * All this holds while ids only grow, and the sequence may go back: by `setval`, by a switch-over to a
- * database that got the rows without it, by a crash before ids that were drawn were on disk. So the floor
- * is checked against the rows themselves, again and again. Until the check a row below it is late, and so
- * are later versions of its key (`outbox_waiting`), but none is lost or overtaken.
+ * A transaction that inserts holds a lock on the table, from before it draws an id until its rows
+ * are visible. A mark stores the last id that was drawn and then the transactions that hold this
+ * lock. When all of them have ended, every row up to the mark's id is visible or was rolled back.
+ *
+ * This is true only while ids grow. The sequence can go back: by `setval`, by a switch-over to a
+ * database that got the rows but not the sequence, or by a crash before the drawn ids were on disk.
+ * So the floor is regularly checked against the rows. Until then a row below the floor is late, and
+ * so are later versions of its key (`outbox_waiting`). No row is lost or overtaken.
  */
 export function createOutboxFloor(pool: Pool): OutboxFloor {
   let lowestId = 0;
   let mark: Mark | undefined;
   return {
     lowestId: () => lowestId,
-    // Statements of their own, in this order, and none earlier than the mark that it is held against.
+    // Two statements, in this order. Both must run after the ones that made the mark.
     advance: async () => {
       const before = mark;
       const lastId = await lastIdDrawn(pool);
@@ -83,9 +84,9 @@ async function writersNow(pool: Pool): Promise<ReadonlySet<string>> {
 }
 
 /**
- * Downwards, in steps that grow while they are quick. One statement from the start would run into its
- * time limit where millions of rows died that some transaction still sees; those are right below the
- * floor, and what is below them was vacuumed and takes no time.
+ * Searches downwards, in steps that grow while they are fast. A single statement would run into its
+ * timeout when some transaction still sees millions of deleted rows. Those are right below the
+ * floor. Lower rows are vacuumed and cost no time.
  */
 async function lowestIdBelow(pool: Pool, id: number): Promise<number | undefined> {
   let lowest: number | undefined;

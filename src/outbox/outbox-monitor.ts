@@ -3,17 +3,17 @@ import type { Logger } from 'pino';
 import { createWorker } from '#src/workers/worker.ts';
 import { createOutboxFloor } from './outbox-floor.ts';
 
-/** A look over the whole table takes at most this share of the time, however large it is. */
-const LOOKING_SHARE = 0.05;
-/** Rows that one statement counts; 50,000 took 0.1 to 0.3 s, so even a slow disk is no time-out. */
+/** The share of time that counting, and checking the floor, may take, however large the outbox is. */
+const SCAN_TIME_SHARE = 0.05;
+/** Rows that one statement counts. 50,000 took 0.1 to 0.3 s, so a slow disk causes no timeout. */
 const STEP_ROWS = 50_000;
 const BACKOFF = { baseMs: 500, maxMs: 5_000 };
 
-/** What waits in the outbox, as of the last look. */
+/** What waits in the outbox, as last counted. */
 export type OutboxBacklog = Readonly<{
-  /** Counted up to the bound of the outbox plus one. */
+  /** Counted up to `rowsMax` + 1. */
   pendingRows: number;
-  /** Age of the oldest event that nothing holds back, in seconds; 0 when there is none. */
+  /** Age in seconds of the oldest event whose key is not parked; 0 when there is none. */
   oldestAgeSeconds: number;
   parkedKeys: number;
   oldestParkedAgeSeconds: number;
@@ -29,18 +29,18 @@ export const NO_BACKLOG: OutboxBacklog = {
 export type OutboxMonitor = Readonly<{
   start(): void;
   stop(): Promise<void>;
-  /** Looks now. */
+  /** Counts now. */
   refresh(): Promise<void>;
   backlog(): OutboxBacklog;
   /** The same for each topic that has rows or parked keys. */
   backlogs(): ReadonlyMap<string, OutboxBacklog>;
-  /** Where a read may start: as far as is known, no row of the outbox is below it. */
+  /** The id at which a read may start: as far as is known, no row has a lower one. */
   lowestId(): number;
-  /** Whether the outbox held more rows than it may at the last look; cheap, for the write path. */
+  /** Whether more than `rowsMax` rows were there when last counted. Cheap, for the write path. */
   isFull(): boolean;
 }>;
 
-/** Watches the outbox in every process, leading or not, relay on or off. */
+/** Counts the outbox in every process, even where the relay is off. */
 export function createOutboxMonitor(
   options: Readonly<{
     pool: Pool;
@@ -55,22 +55,22 @@ export function createOutboxMonitor(
   let seen = NO_BACKLOG;
   const floor = createOutboxFloor(pool);
 
-  const count = inItsShare(async () => {
+  const count = limitToShare(async () => {
     const rows = await countRows(pool, floor.lowestId(), rowsMax + 1, stepRows);
     byTopic = await backlogsOf(pool, rows);
-    seen = [...byTopic.values()].reduce(together, NO_BACKLOG);
+    seen = [...byTopic.values()].reduce(sum, NO_BACKLOG);
   });
-  const checkFloor = inItsShare(async () => {
+  const checkFloor = limitToShare(async () => {
     const before = floor.lowestId();
     if (!(await floor.check())) return;
     const readFrom = { before, now: floor.lowestId() };
-    log.warn({ readFrom }, 'ids of the outbox went back: reading it from lower down');
+    log.warn({ readFrom }, 'ids of the outbox went back: reading from a lower id');
   });
 
   const worker = createWorker({
     name: 'outbox monitor',
     tick: async () => {
-      await floor.advance(); // never rests: relays read from it, over all that died since
+      await floor.advance(); // every time: the relay's reads start at it
       await checkFloor.unlessResting();
       await count.unlessResting();
       return 0;
@@ -95,14 +95,14 @@ export function createOutboxMonitor(
   };
 }
 
-/** Work that rests for as long after each run that it takes no more than its share of the time. */
-function inItsShare(work: () => Promise<void>) {
+/** Limits work to its share of the time: it rests in proportion to how long the last run took. */
+function limitToShare(work: () => Promise<void>) {
   let restsUntilMs = 0;
   const now = async () => {
     const startedAtMs = performance.now();
     await work();
     const endedAtMs = performance.now();
-    restsUntilMs = endedAtMs + (endedAtMs - startedAtMs) / LOOKING_SHARE;
+    restsUntilMs = endedAtMs + (endedAtMs - startedAtMs) / SCAN_TIME_SHARE;
   };
   return {
     now,
@@ -112,7 +112,7 @@ function inItsShare(work: () => Promise<void>) {
   };
 }
 
-function together(one: OutboxBacklog, other: OutboxBacklog): OutboxBacklog {
+function sum(one: OutboxBacklog, other: OutboxBacklog): OutboxBacklog {
   return {
     pendingRows: one.pendingRows + other.pendingRows,
     oldestAgeSeconds: Math.max(one.oldestAgeSeconds, other.oldestAgeSeconds),
@@ -121,13 +121,13 @@ function together(one: OutboxBacklog, other: OutboxBacklog): OutboxBacklog {
   };
 }
 
-/** The rows of each topic, and the lowest id among them. */
+/** For each topic the number of rows and the lowest id. */
 type Rows = Map<string, Readonly<{ count: number; lowestId: number }>>;
 type StepRow = Readonly<{ topic: string; count: number; lowestId: number; lastId: number }>;
 
 /**
- * Counts up to `rowsMax`. In steps: one statement for a million rows took 4 to 6 s, so it ran into the
- * time limit when there was most to count. What commits or goes away between two steps may be missed.
+ * Counts up to `rowsMax` rows, in steps. One statement for a million rows took 4 to 6 s and ran
+ * into its timeout. Rows that commit or are deleted between two steps may be missed.
  */
 async function countRows(
   pool: Pool,
@@ -149,7 +149,7 @@ async function countRows(
       const { count: before, lowestId: lowest } = counted.get(topic) ?? { count: 0, lowestId };
       counted.set(topic, { count: before + count, lowestId: lowest });
     }
-    const inStep = rows.reduce((sum, { count }) => sum + count, 0);
+    const inStep = rows.reduce((total, { count }) => total + count, 0);
     if (inStep < limit) break;
     left -= inStep;
     from = Math.max(...rows.map(({ lastId }) => lastId)) + 1;
@@ -157,7 +157,7 @@ async function countRows(
   return counted;
 }
 
-/** Looks for the oldest of a topic from its lowest row on, not among all that is before it. */
+/** The search for the oldest event of a topic starts at the topic's lowest id. */
 async function backlogsOf(pool: Pool, counted: Rows): Promise<Map<string, OutboxBacklog>> {
   const { rows } = await pool.query<Omit<OutboxBacklog, 'pendingRows'> & { topic: string }>(
     `select topic,

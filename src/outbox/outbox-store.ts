@@ -1,7 +1,7 @@
 import type { Pool } from 'pg';
 import type { OutboxRow } from './outbox.ts';
 
-/** With more parked keys than this the topic is at fault, not the messages, and no more keys are parked. */
+/** With this many parked keys the topic is at fault, not the messages, and no more are parked. */
 const PARKED_KEYS_MAX = 1_000;
 
 /** Which rows to read. */
@@ -37,8 +37,8 @@ export type OutboxStore = ReturnType<typeof createOutboxStore>;
 export function createOutboxStore(pool: Pool, topic: string) {
   return {
     /**
-     * The messages to publish next: for each key its first waiting ones, by version. It never reads on from
-     * the last id seen, because a transaction may commit a lower id after a higher one.
+     * The messages to publish next: for each key its first waiting ones, by version. It never reads
+     * on from the last id seen, because a transaction may commit a lower id after a higher one.
      */
     waiting: async (window: Window): Promise<OutboxRow[]> => {
       const { fromId, partitions, excluded, rowsMax, bytesMax } = window;
@@ -52,8 +52,9 @@ export function createOutboxStore(pool: Pool, topic: string) {
     },
 
     /**
-     * Deletes what Kafka acknowledged. That is right whoever does it, so the epoch is not checked. The id alone
-     * does not identify a message: after a fail-over that lost commits, another message may have its id.
+     * Deletes what Kafka acknowledged. That is right whoever does it, so the epoch is not checked.
+     * The id alone does not identify a message: after a fail-over that lost commits, another one
+     * may have it.
      */
     remove: async (rows: readonly SentRow[]): Promise<void> => {
       await pool.query(
@@ -63,8 +64,8 @@ export function createOutboxStore(pool: Pool, topic: string) {
     },
 
     /**
-     * Parks the key of a message. Writes nothing and resolves to false when the lease has another epoch
-     * now, the message is gone or too many keys are parked.
+     * Parks the key of a message. Writes nothing and resolves to false when the lease has another
+     * epoch now, the message is gone or too many keys are parked.
      */
     park: async ({ outboxId, messageId, reason, epoch }: Refusal): Promise<boolean> => {
       const { rowCount } = await pool.query(PARK, [
@@ -78,7 +79,7 @@ export function createOutboxStore(pool: Pool, topic: string) {
       return rowCount === 1;
     },
 
-    /** Stores how many partitions the topic has. Resolves to how many it had when it was first used. */
+    /** Stores how many partitions the topic has. Resolves to how many it had at first use. */
     rememberPartitions: async (found: number): Promise<number> => {
       const { rows } = await pool.query<Readonly<{ partitions: number }>>(
         `insert into outbox_topics as known (topic, partitions, partitions_found) values ($1, $2, $2)

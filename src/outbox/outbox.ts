@@ -27,45 +27,7 @@ export type OutboxMessage = Readonly<{
   headers: Readonly<Record<string, string>>;
 }>;
 
-/** What a topic allows. */
-export type TopicLimits = Readonly<{
-  partitions: number;
-  /** Largest batch that the brokers take, in bytes. */
-  batchBytesMax: number;
-}>;
-
-/**
- * What became of a batch. `acked`: all of it is in the log. `refused`: none of it is, since a record in
- * it can never be. `unknown`: all of it may be in the log or none, now or even later.
- */
-export type PublishOutcome =
-  | Readonly<{ kind: 'acked' }>
-  | Readonly<{ kind: 'refused'; reason: string }>
-  | Readonly<{ kind: 'unknown'; reason: string }>;
-
-/** One partition's batch: stored as a whole or not at all. */
-export type PublishRequest = Readonly<{
-  topic: string;
-  partition: number;
-  messages: readonly OutboxMessage[];
-  /** After this long the attempt is cut off and its outcome is `unknown`. */
-  timeoutMs: number;
-}>;
-
-/** The way to Kafka. Never throws from `publish`; one unsettled batch per partition is the caller's duty. */
-export type Publisher = Readonly<{
-  /**
-   * Creates the topic if it is missing.
-   * @throws when the brokers cannot be asked
-   */
-  openTopic(topic: string): Promise<TopicLimits>;
-  publish(request: PublishRequest): Promise<PublishOutcome>;
-  /** Ends all connections at once: nothing that was started sends another byte. */
-  abort(): void;
-  close(): Promise<void>;
-}>;
-
-/** Builds the message that a row stands for. */
+/** Builds the message of a row. */
 export function messageFrom(row: Omit<OutboxRow, 'id' | 'key_hash'>): OutboxMessage {
   return {
     key: row.message_key,
@@ -111,3 +73,42 @@ function mixed(word: number): number {
   const product = Math.imul(word, MURMUR2_MULTIPLIER);
   return Math.imul(product ^ (product >>> MURMUR2_SHIFT), MURMUR2_MULTIPLIER);
 }
+
+/** The limits of a topic. */
+export type TopicLimits = Readonly<{
+  partitions: number;
+  /** The largest batch that the brokers accept, in bytes. */
+  batchBytesMax: number;
+}>;
+
+/**
+ * What became of a batch. `acked`: it is in the topic. `refused`: it is not, because Kafka can
+ * never store one of its records. `unknown`: it may be in the topic or not, or arrive there later.
+ */
+export type PublishOutcome =
+  | Readonly<{ kind: 'acked' }>
+  | Readonly<{ kind: 'refused'; reason: string }>
+  | Readonly<{ kind: 'unknown'; reason: string }>;
+
+/** A batch for one partition. Kafka stores all of it or nothing. */
+export type PublishRequest = Readonly<{
+  topic: string;
+  partition: number;
+  messages: readonly OutboxMessage[];
+  /** After this time the send is aborted and its outcome is `unknown`. */
+  timeoutMs: number;
+}>;
+
+/** The port to Kafka. The caller must have at most one batch per partition in flight. */
+export type Publisher = Readonly<{
+  /**
+   * Creates the topic if it is missing.
+   * @throws when the brokers cannot be reached
+   */
+  openTopic(topic: string): Promise<TopicLimits>;
+  /** Never throws. */
+  publish(request: PublishRequest): Promise<PublishOutcome>;
+  /** Ends all connections at once: nothing that was started sends another byte. */
+  abort(): void;
+  close(): Promise<void>;
+}>;

@@ -14,7 +14,7 @@ const TOPIC_LIMIT_SHARE = 0.9;
 export type RoundSettings = Readonly<{
   /** A batch without a response is aborted after this time. */
   sendTimeoutMs: number;
-  /** Shortest time between the starts of two rounds while there is no backlog, so that batches fill. */
+  /** Shortest time between two rounds while there is no backlog, so that batches fill. */
   roundIntervalMs: number;
   /** How long a round waits for its batches. After that it leaves the slow partitions behind. */
   roundTimeoutMs: number;
@@ -62,8 +62,8 @@ type SendResult = Readonly<{ acked: readonly OutboxRow[]; failure?: string }>;
 type EndedBatch = Readonly<{ partition: number; acked: readonly OutboxRow[] }>;
 
 /**
- * Each partition has at most one batch in flight; the partitions do not wait for each other. A round waits
- * a little for its batches, so that they share one read and one delete.
+ * Each partition has at most one batch in flight; the partitions do not wait for each other. A
+ * round waits a little for its batches, so that they share one read and one delete.
  */
 export function createRounds(options: RoundsOptions): Rounds {
   const { settings, store, lowestId, limits } = options;
@@ -151,9 +151,9 @@ function batchBounds(settings: RoundSettings, limits: TopicLimits): BatchBounds 
 }
 
 /**
- * Cuts the first batch of each partition from rows in the order to send. A batch ends at the first row that
- * does not fit: a smaller row behind it may have the same key and must not overtake it. A row that is too
- * large by itself makes a batch of one.
+ * Cuts the first batch of each partition from rows in the order to send. A batch ends at the first
+ * row that does not fit: a smaller row behind it may have the same key and must not overtake it. A
+ * row that is too large by itself makes a batch of one.
  */
 export function cutBatches(
   rows: readonly OutboxRow[],
@@ -188,8 +188,8 @@ function createBatchSender(options: RoundsOptions) {
   };
 
   /**
-   * Halves a batch that Kafka refuses until the refused message is alone, then parks its key. The first half
-   * is settled before the second is sent, and no later message of a parked key is sent.
+   * Halves a batch that Kafka refuses until the refused message is alone, then parks its key. The
+   * first half is settled before the second is sent, and no later message of a parked key is sent.
    * @returns why it stopped early, if it did
    */
   const send = async (partition: number, batch: readonly OutboxRow[], acked: OutboxRow[]) => {

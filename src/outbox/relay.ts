@@ -75,8 +75,9 @@ export type Relay = Readonly<{
 }>;
 
 /**
- * Publishes the outbox of one topic. Any number of processes may run a relay; a lease lets one of them lead.
- * Every leader starts at the lowest row. So a message may be sent twice, but never before its predecessor.
+ * Publishes the outbox of one topic. Any number of processes may run a relay; a lease lets one of
+ * them lead. Every leader starts at the lowest row. So a message may be sent twice, but never
+ * before its predecessor.
  */
 export function createRelay(options: RelayOptions): Relay {
   const { publisher, monitor, log, topic } = options;
@@ -159,8 +160,9 @@ type TopicState = Readonly<{ epoch: number; limits: TopicLimits; partitionsExpec
 type TopicCheck = ReturnType<typeof createTopicCheck>;
 
 /**
- * Opens the topic for a new leader, and checks it from time to time because its partitions may change.
- * While their number is not the expected one, nothing may be sent: keys would move to other partitions.
+ * Opens the topic for a new leader, and checks it from time to time because its partitions may
+ * change. While their number is not the expected one, nothing may be sent: keys would move to other
+ * partitions.
  */
 function createTopicCheck(parts: Parts, onChange: () => void) {
   const { topic, publisher, store, lease, settings, log } = parts;

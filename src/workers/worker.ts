@@ -1,35 +1,35 @@
 import { setImmediate } from 'node:timers/promises';
 import type { Logger } from 'pino';
 
-/** Waits after failures: random between 0 and a bound that doubles from `baseMs` up to `maxMs`. */
+/** The wait after a failure: random, below a bound that doubles from `baseMs` up to `maxMs`. */
 export type Backoff = Readonly<{ baseMs: number; maxMs: number }>;
 
-/** How a tick ended: how much it did, or why it failed. */
+/** How much work a tick did, or why it failed. */
 export type TickResult = Readonly<{ done: number }> | Readonly<{ error: unknown }>;
 
-/** What a worker does again and again, and how long it waits in between. */
+/** What a worker does repeatedly, and how long it waits in between. */
 export type WorkerOptions = Readonly<{
   name: string;
-  /** One bounded piece of work; resolves to how much it did. More than 0 means: again at once. */
+  /** One bounded piece of work. Resolves to how much it did; after 0 the worker waits. */
   tick: (signal: AbortSignal) => Promise<number>;
   /** Longest wait after a tick that found nothing to do. */
   idleMs: number;
   errorBackoff: Backoff;
   log: Pick<Logger, 'info' | 'error'>;
-  /** Hears how every tick ended, before the wait that follows. */
+  /** Called after every tick, before the wait that follows. */
   onTick?: (result: TickResult) => void;
 }>;
 
 export type Worker = Readonly<{
   /** Starts the loop; a second call does nothing. */
   start(): void;
-  /** Cuts the idle wait short, the running one or the next. A wait after a failure goes its length. */
+  /** Ends the current idle wait, or else the next one. It does not shorten a wait after a failure. */
   wake(): void;
   /** Aborts the signal, waits for the running tick and ends the loop for good. */
   stop(): Promise<void>;
 }>;
 
-/** The loop of all background work: never two ticks at once, never busy, ended by `stop`. */
+/** The loop of all background work. It never runs two ticks at once, and `stop` ends it. */
 export function createWorker(options: WorkerOptions): Worker {
   const { name, idleMs, errorBackoff, log, onTick } = options;
   const stopping = new AbortController();
@@ -63,7 +63,7 @@ export function createWorker(options: WorkerOptions): Worker {
       count(result);
       if ('error' in result) await wait.full(fullJitterMs(failures, errorBackoff));
       else if (result.done === 0) await wait.untilWokenOr(idleMs);
-      else await setImmediate(); // lets I/O in between two ticks
+      else await setImmediate(); // lets I/O run between two ticks
     }
   };
 
@@ -79,12 +79,12 @@ export function createWorker(options: WorkerOptions): Worker {
   };
 }
 
-/** Spreads the retries of many processes, so that they do not all come back at one moment. */
+/** A random wait before a retry, so that many processes do not retry at the same moment. */
 export function fullJitterMs(failures: number, { baseMs, maxMs }: Backoff): number {
   return Math.random() * Math.min(maxMs, baseMs * 2 ** Math.min(failures - 1, 30));
 }
 
-/** Settles as `work` does. After `timeoutMs` it settles as `onTimeout` says, and `work` goes on unobserved. */
+/** Settles as `work` does, or as `onTimeout` says after `timeoutMs`. It does not end `work`. */
 export function withDeadline<T>(
   work: Promise<T>,
   timeoutMs: number,
@@ -96,7 +96,7 @@ export function withDeadline<T>(
   });
 }
 
-/** Waits that a stop ends, and some of them a wake, which is kept when it comes too early. */
+/** Waits that end on stop. An idle wait also ends on a wake, even one that came before it. */
 function createWait(stopping: AbortSignal) {
   let woken = false;
   let endIdleWait: (() => void) | undefined;
