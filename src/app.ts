@@ -48,7 +48,7 @@ import type { Publisher } from './outbox/outbox.ts';
 import { createRelay } from './outbox/relay.ts';
 import type { Relay } from './outbox/relay.ts';
 import { createProjectionVerifier } from './projections/projection-verifier.ts';
-import { sagaEventCodec } from './sagas/saga-event-codec.ts';
+import { sagaEventCodec } from './sagas/saga.ts';
 import type { ObserveSaga } from './sagas/saga-points.ts';
 import type { Worker } from './workers/worker.ts';
 

@@ -2,7 +2,7 @@ import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
 import type { OrderView } from '#src/orders/order-view.ts';
 import type { ReservationRow } from '#src/orders/order-units.ts';
-import type { SagaEvent } from '#src/sagas/saga-events.ts';
+import type { SagaEvent } from '#src/sagas/saga.ts';
 import type { FulfilledOrder } from './fulfilment-definition.ts';
 import { captured, refunded, shipped } from './fulfilment-facts.ts';
 

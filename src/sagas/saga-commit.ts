@@ -4,13 +4,10 @@ import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
 import { recordedAt } from '#src/event-store/recorded-at.ts';
 import { advance } from './saga-decisions.ts';
 import type { Advance, Situation } from './saga-decisions.ts';
-import { toRecordedSagaEvent } from './saga-event-codec.ts';
-import type { SagaEvent } from './saga-events.ts';
-import { toAppend } from './saga-kind.ts';
+import { SagaStreamDamaged, foldSaga, toNewSagaEvent, toRecordedSagaEvent } from './saga.ts';
+import type { SagaEvent, Saga } from './saga.ts';
 import type { SagaKind } from './saga-kind.ts';
 import type { SagaWorkRow } from './saga-work.ts';
-import { SagaStreamDamaged, foldSaga } from './saga.ts';
-import type { Saga } from './saga.ts';
 
 /** The two clocks of a commit. */
 export type SagaClocks = Readonly<{
@@ -95,8 +92,12 @@ export function decideCommit<Subject, Rows>(
   const { events } = advanced;
   if (events.length === 0) return { result: { ...advanced, written: false } };
   const metadata = task.metadata ?? followUp(first.metadata, sagaId, definition.name);
-  const target = { sagaId, category, expectedVersion: stream.length };
-  const append = toAppend(target, events, metadata);
+  const append = {
+    streamId: sagaId,
+    category,
+    expectedVersion: stream.length,
+    events: events.map((event) => toNewSagaEvent(event, metadata)),
+  };
   const work = task.work(advanced);
   const change = { sagaId, subjectId, saga: advanced.saga, subject, events, append, work };
   const unit = kind.unitOf({ ...change, metadata, at });

@@ -1,8 +1,7 @@
 import { cancelledStep } from './saga-definition.ts';
 import type { CallAction, SagaAction, SagaDefinition, SagaStep } from './saga-definition.ts';
-import type { RecordedSagaEvent, SagaEvent } from './saga-events.ts';
+import type { RecordedSagaEvent, SagaEvent, Saga } from './saga.ts';
 import { actionOf, evolveSaga, isLive } from './saga.ts';
-import type { Saga } from './saga.ts';
 
 /** What the decisions on a saga depend on beside its own events. */
 export type Situation<Subject> = Readonly<{

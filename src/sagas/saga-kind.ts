@@ -1,16 +1,13 @@
 import type {
   EventMetadata,
-  NewEvent,
   StoredEvent,
   StreamAppend,
   Unit,
 } from '#src/event-store/event-store.ts';
 import type { StepCall } from './saga-call.ts';
 import type { SagaDefinition } from './saga-definition.ts';
-import { sagaEventCodec } from './saga-event-codec.ts';
-import type { RecordedSagaEvent } from './saga-events.ts';
+import type { RecordedSagaEvent, Saga } from './saga.ts';
 import type { SagaWorkRow } from './saga-work.ts';
-import type { Saga } from './saga.ts';
 
 /** What a saga writes in one commit, before its owner adds what follows from it. */
 export type SagaChange<Subject> = Readonly<{
@@ -40,23 +37,3 @@ export type SagaKind<Subject, Rows> = Readonly<{
   /** All that is written with the saga's events: in the subject's stream, and in rows. */
   unitOf(change: SagaChange<Subject>): Unit<Rows>;
 }>;
-
-export function toAppend(
-  target: Readonly<{ sagaId: string; category: string; expectedVersion: number }>,
-  events: readonly RecordedSagaEvent[],
-  metadata: EventMetadata,
-): StreamAppend {
-  const { sagaId, category, expectedVersion } = target;
-  return {
-    streamId: sagaId,
-    category,
-    expectedVersion,
-    events: events.map(({ type, data, recordedAt }): NewEvent => ({
-      type,
-      schemaVersion: sagaEventCodec.schemaVersion(type),
-      data,
-      metadata,
-      recordedAt,
-    })),
-  };
-}

@@ -10,11 +10,10 @@ import { decideCommit } from './saga-commit.ts';
 import type { SagaClocks, SagaCommit } from './saga-commit.ts';
 import { openSteps } from './saga-decisions.ts';
 import type { SagaDefinition } from './saga-definition.ts';
-import type { SagaEvent } from './saga-events.ts';
+import type { SagaEvent, Saga, SagaState } from './saga.ts';
 import type { SagaKind } from './saga-kind.ts';
 import { standing } from './saga-work.ts';
 import { actionOf } from './saga.ts';
-import type { Saga, SagaState } from './saga.ts';
 
 /** What an operator found out about a step of a stuck saga. */
 export type Resolution = Readonly<{

@@ -12,11 +12,11 @@ import {
 } from '#src/event-store/group-commit-errors.ts';
 import { createWorker, fullJitterMs } from '#src/workers/worker.ts';
 import type { Backoff } from '#src/workers/worker.ts';
-import { toAppend } from './saga-kind.ts';
 import type { SagaKind } from './saga-kind.ts';
 import type { ObserveSaga } from './saga-points.ts';
 import { runSaga } from './saga-run.ts';
 import type { SagaHolder } from './saga-run.ts';
+import { toNewSagaEvent } from './saga.ts';
 import { createClaimSagas, giveBack, requireDefinitions, setAside } from './saga-work.ts';
 import type { SagaClaim, SagaWorkRow } from './saga-work.ts';
 
@@ -206,9 +206,14 @@ function beginSaga(
   if (!kind) throw new Error('there is no definition to start a saga with');
   const { name, version } = kind.definition;
   const data = { definition: name, definitionVersion: version, subjectId };
-  const target = { sagaId, category: kind.category, expectedVersion: 0 };
+  const started = { type: 'SagaStarted', data, recordedAt: at } as const;
   return {
-    append: toAppend(target, [{ type: 'SagaStarted', data, recordedAt: at }], metadata),
+    append: {
+      streamId: sagaId,
+      category: kind.category,
+      expectedVersion: 0,
+      events: [toNewSagaEvent(started, metadata)],
+    },
     work: {
       op: 'begin',
       saga_id: sagaId,

@@ -1,4 +1,98 @@
-import type { RecordedSagaEvent } from './saga-events.ts';
+import { z } from 'zod';
+import { createEventCodec } from '#src/event-store/event-codec.ts';
+import type { EventMetadata, NewEvent, StoredEvent } from '#src/event-store/event-store.ts';
+
+const step = z.string();
+const reason = z.string();
+/**
+ * The database's time (ISO 8601, UTC). Deadlines count from it, because `recordedAt` depends on the clocks
+ * of all processes that wrote before. Events of earlier releases do not have it.
+ */
+const at = z.string().optional();
+const event = <const Type extends string, Data extends z.ZodType>(type: Type, data: Data) =>
+  z.object({ type: z.literal(type), data });
+
+/**
+ * What has happened to a saga. Events are stored for ever: a field may be added, but it is never renamed and
+ * its meaning never changes. `step` is the name of an action. `request` and `result` are JSON that only the
+ * definition understands.
+ */
+const sagaEvent = z.discriminatedUnion('type', [
+  event(
+    'SagaStarted',
+    z.object({ definition: z.string(), definitionVersion: z.int(), subjectId: z.string() }),
+  ),
+  /** The intent. It is stored before the call is made, with everything that a repeated call will send. */
+  event('StepRequested', z.object({ step, key: z.string(), request: z.unknown(), at })),
+  /** A call was made, but it is still open whether the step has happened. */
+  event(
+    'StepAttempted',
+    z.object({ step, outcome: z.enum(['not_applied', 'unknown']), reason, at }),
+  ),
+  event('StepDone', z.object({ step, result: z.unknown() })),
+  /** The step has not happened under its key, and never will. */
+  event('StepRefused', z.object({ step, reason })),
+  /** The key was cancelled: the step has not happened, and never will. */
+  event('StepCancelled', z.object({ step })),
+  /** The step may have happened, but it is not tried again. */
+  event('StepGivenUp', z.object({ step, reason })),
+  /** From here on everything that was done is undone. */
+  event('CompensationStarted', z.object({ reason })),
+  event('SagaCompleted', z.object({})),
+  event('SagaCompensated', z.object({ reason })),
+  /** The saga waits for an operator. `open` lists what is neither done nor undone, and why. */
+  event('SagaStuck', z.object({ open: z.array(z.object({ step, reason })) })),
+  /** An operator told the saga to try again. */
+  event('RetryRequested', z.object({})),
+  /** An operator stated whether a step was done. */
+  event(
+    'StepResolved',
+    z.object({
+      step,
+      outcome: z.enum(['done', 'notDone']),
+      reference: z.string().nullable(),
+      reason,
+    }),
+  ),
+  /** The step is tried again. It gets a new key only if the old one can have no effect. */
+  event('StepReopened', z.object({ step, newKey: z.boolean(), at })),
+]);
+
+export type SagaEvent = z.infer<typeof sagaEvent>;
+
+/** An event of a saga with its time (ISO 8601, UTC). */
+export type RecordedSagaEvent = SagaEvent & Readonly<{ recordedAt: string }>;
+
+/** Reads stored events of sagas. */
+export const sagaEventCodec = createEventCodec<SagaEvent>(sagaEvent, {
+  SagaStarted: [],
+  StepRequested: [],
+  StepAttempted: [],
+  StepDone: [],
+  StepRefused: [],
+  StepCancelled: [],
+  StepGivenUp: [],
+  CompensationStarted: [],
+  SagaCompleted: [],
+  SagaCompensated: [],
+  SagaStuck: [],
+  RetryRequested: [],
+  StepResolved: [],
+  StepReopened: [],
+});
+
+/** @throws EventUnreadable */
+export function toRecordedSagaEvent(stored: StoredEvent): RecordedSagaEvent {
+  return { ...sagaEventCodec.decode(stored), recordedAt: stored.recordedAt };
+}
+
+/** How events of a saga are stored. */
+export function toNewSagaEvent(
+  { type, data, recordedAt }: RecordedSagaEvent,
+  metadata: EventMetadata,
+): NewEvent {
+  return { type, schemaVersion: sagaEventCodec.schemaVersion(type), data, metadata, recordedAt };
+}
 
 /** `stuck` waits for an operator; the last two are ends. */
 export type SagaState = 'running' | 'compensating' | 'stuck' | 'completed' | 'compensated';

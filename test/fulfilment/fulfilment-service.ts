@@ -25,9 +25,8 @@ import type { OrderItem } from '#src/orders/domain/order-events.ts';
 import { foldOrder } from '#src/orders/order-history.ts';
 import { writeUnits } from '#src/orders/order-units.ts';
 import type { OrderRows } from '#src/orders/order-units.ts';
-import { toRecordedSagaEvent } from '#src/sagas/saga-event-codec.ts';
+import { toRecordedSagaEvent, foldSaga } from '#src/sagas/saga.ts';
 import { decideRetry, operateSaga } from '#src/sagas/saga-operator.ts';
-import { foldSaga } from '#src/sagas/saga.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { eventually } from '#test/support/poll.ts';
 

@@ -7,7 +7,7 @@ import { callStep } from '#src/sagas/saga-call.ts';
 import type { StepCall } from '#src/sagas/saga-call.ts';
 import { advance, eventsOfOutcome } from '#src/sagas/saga-decisions.ts';
 import type { Situation, Todo } from '#src/sagas/saga-decisions.ts';
-import type { RecordedSagaEvent } from '#src/sagas/saga-events.ts';
+import type { RecordedSagaEvent } from '#src/sagas/saga.ts';
 import { actionOf, foldSaga } from '#src/sagas/saga.ts';
 
 const MINUTE_MS = 60_000;
