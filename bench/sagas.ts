@@ -13,7 +13,7 @@ import { migrate } from '#src/database/migrate.ts';
 import type { Unit } from '#src/event-store/event-store.ts';
 import { createGroupCommit } from '#src/event-store/group-commit.ts';
 import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
-import type { Providers } from '#src/fulfilment/fulfilment-calls.ts';
+import type { Providers } from '#src/fulfilment/fulfilment-definition.ts';
 import { createFulfilment } from '#src/fulfilment/fulfilment.ts';
 import { changeStock } from '#src/fulfilment/inventory.ts';
 import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';

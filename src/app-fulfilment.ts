@@ -4,14 +4,14 @@ import type { Config } from './config.ts';
 import type { ClockWatch } from './database/clock-watch.ts';
 import type { DatabaseClock } from './database/database-clock.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
-import type { Providers } from './fulfilment/fulfilment-calls.ts';
+import type { Providers } from './fulfilment/fulfilment-definition.ts';
 import { createFulfilment } from './fulfilment/fulfilment.ts';
 import type { Fulfilment } from './fulfilment/fulfilment.ts';
 import { createHttpPaymentProvider } from './fulfilment/providers/http-payment-provider.ts';
 import { createHttpShippingProvider } from './fulfilment/providers/http-shipping-provider.ts';
 import type { OrderRows } from './orders/order-units.ts';
 import type { ObserveSaga } from './sagas/saga-points.ts';
-import type { SagaRunnerEvents } from './sagas/saga-runner.ts';
+import type { SagaRunnerEvents } from './sagas/saga-run.ts';
 
 /** Providers forget keys after a day at the earliest. */
 const RESEND_MS_MAX = 20 * 3_600_000;

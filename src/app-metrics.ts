@@ -9,8 +9,8 @@ import type { Metrics } from './http/metrics.ts';
 import { NO_BACKLOG } from './outbox/outbox-monitor.ts';
 import type { OutboxBacklog, OutboxMonitor } from './outbox/outbox-monitor.ts';
 import type { Relay, RelayMetrics } from './outbox/relay.ts';
-import type { SagaRunnerEvents } from './sagas/saga-runner.ts';
-import { countLiveSagas, oldestLiveAgeSeconds } from './sagas/saga-work.ts';
+import type { SagaRunnerEvents } from './sagas/saga-run.ts';
+import { countLiveSagas, oldestLiveAgeSeconds } from './sagas/saga-store.ts';
 
 const RELAY_LEASE = 'relay';
 

@@ -5,7 +5,6 @@ import { actionsOf } from '#src/sagas/saga-definition.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import { actionOf, isLive, reasonOf } from '#src/sagas/saga.ts';
 import type { Saga } from '#src/sagas/saga.ts';
-import type { FulfilledOrder } from './fulfilment-definition.ts';
 import type { FulfilmentRow } from './fulfilment-queries.ts';
 
 /** A fulfilment as people see it. Unset fields are left out. */
@@ -49,7 +48,7 @@ const resultObject = z.record(z.string(), z.unknown());
 export function toFulfilmentView(
   saga: Saga,
   row: FulfilmentRow,
-  definition: SagaDefinition<FulfilledOrder>,
+  definition: SagaDefinition,
 ): FulfilmentView {
   const forward = new Set(definition.steps.map(({ action }) => action.name));
   const shown = actionsOf(definition).filter(

@@ -7,21 +7,19 @@ import type { FollowUp } from '#src/orders/handle-order-command.ts';
 import { orderProblem, orderProblemKinds } from '#src/orders/order-problems.ts';
 import type { OrderRows } from '#src/orders/order-units.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
+import type { SagaCommitContext } from '#src/sagas/saga-commit.ts';
 import type { ObserveSaga } from '#src/sagas/saga-points.ts';
+import type { SagaRunnerEvents, SagaRunnerLimits } from '#src/sagas/saga-run.ts';
 import { createSagaRunner } from '#src/sagas/saga-runner.ts';
-import type { SagaRunnerEvents, SagaRunnerLimits } from '#src/sagas/saga-runner.ts';
-import type { Providers } from './fulfilment-calls.ts';
-import { fulfilmentDefinition } from './fulfilment-definition.ts';
-import type { FulfilledOrder, FulfilmentDeadlines } from './fulfilment-definition.ts';
-import { fulfilmentKind } from './fulfilment-kind.ts';
-import type { FulfilmentKind } from './fulfilment-kind.ts';
+import { fulfilmentCalls, fulfilmentDefinition } from './fulfilment-definition.ts';
+import type { FulfilmentDeadlines, Providers } from './fulfilment-definition.ts';
 
 const NOTHING = { appends: [], sagas: [] } as const;
 
 export type FulfilmentDependencies = Readonly<{
   commit: Pick<GroupCommit<OrderRows>, 'submit'>;
   pool: Pool;
-  /** None: orders are handled by hand, and nothing may be left to fulfil. */
+  /** Without providers orders are handled by hand, and no live fulfilment may exist. */
   providers: Providers | undefined;
   deadlines: FulfilmentDeadlines;
   limits: SagaRunnerLimits;
@@ -38,12 +36,12 @@ export type FulfilmentDependencies = Readonly<{
 
 /** The sagas of orders in this process. */
 export type Fulfilment = Readonly<{
-  /** Every version that is known, to show what was done by it. */
-  definitions: readonly SagaDefinition<FulfilledOrder>[];
-  /** Those that can be carried out here. */
-  kinds: readonly FulfilmentKind[];
-  /** All deadlines are on it. */
-  clock: DatabaseClock;
+  /** Every version that is known, to show sagas. The last one is for new sagas. */
+  definitions: readonly SagaDefinition[];
+  /** The definitions that this process can carry out: none without providers. */
+  runnable: readonly SagaDefinition[];
+  /** For the commits of operators. */
+  commitContext: SagaCommitContext;
   /** For the command handler. @throws Problem `fulfilment_off` for an order that starts one */
   followUp: FollowUp;
   /** For the group commit: to be told of every unit that was committed. */
@@ -55,13 +53,15 @@ export type Fulfilment = Readonly<{
 }>;
 
 export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilment {
-  const { providers, deadlines, topic, clock } = dependencies;
-  const kinds = providers ? [fulfilmentKind(providers, deadlines, topic)] : [];
-  const runner = createSagaRunner({ ...dependencies, kinds });
+  const { providers, deadlines, topic, now, clock } = dependencies;
+  const definitions = [fulfilmentDefinition(deadlines)];
+  const runnable = providers ? definitions : [];
+  const calls = providers ? fulfilmentCalls(providers) : {};
+  const runner = createSagaRunner({ ...dependencies, definitions: runnable, calls });
   return {
-    definitions: [fulfilmentDefinition(deadlines)],
-    kinds,
-    clock,
+    definitions,
+    runnable,
+    commitContext: { now, clock, topic },
     followUp: (orderId, events, { recordedAt, metadata }) => {
       for (const { type, data } of events) {
         if (type === 'CancellationRequested') {

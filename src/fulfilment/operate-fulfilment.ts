@@ -15,9 +15,7 @@ import { toRecordedSagaEvent, foldSaga, isLive } from '#src/sagas/saga.ts';
 import type { SagaEvent, Saga } from '#src/sagas/saga.ts';
 import { SagaNotStuck, StepNotOpen, operateSaga } from '#src/sagas/saga-operator.ts';
 import type { Operated } from '#src/sagas/saga-operator.ts';
-import type { FulfilledOrder } from './fulfilment-definition.ts';
 import type { Fulfilment } from './fulfilment.ts';
-import type { FulfilmentKind } from './fulfilment-kind.ts';
 import { fulfilmentProblemKinds } from './fulfilment-problems.ts';
 import { readFulfilmentRow } from './fulfilment-queries.ts';
 import type { FulfilmentRow } from './fulfilment-queries.ts';
@@ -33,16 +31,15 @@ const SHOWN_LENGTH = 12;
 export type FulfilmentAccess = Readonly<{
   commit: Pick<GroupCommit<OrderRows>, 'submit'>;
   inFlight: InFlight;
-  fulfilment: Pick<Fulfilment, 'definitions' | 'kinds' | 'clock'>;
+  fulfilment: Pick<Fulfilment, 'definitions' | 'runnable' | 'commitContext'>;
   eventStore: EventStore;
   reads: Reads;
-  now: () => Date;
 }>;
 
 /** What an operator's word comes to. */
 export type OperatorDecision = (
   saga: Saga,
-  definition: SagaDefinition<FulfilledOrder>,
+  definition: SagaDefinition,
   isSetAside: boolean,
 ) => SagaEvent[];
 
@@ -65,7 +62,7 @@ export function operateFulfilment(
   { headers, keyed, requestId, traceparent }: OperatorRequest,
   decide: OperatorDecision,
 ): Promise<ReadyAnswer> {
-  const { commit, reads, fulfilment, now } = access;
+  const { commit, reads, fulfilment } = access;
   const ifMatch = headers['if-match'];
   const operate = () =>
     asProblems(async () => {
@@ -78,8 +75,8 @@ export function operateFulfilment(
       const { sagaId, epoch } = row;
       const operated = await operateSaga(
         commit,
-        () => kindOf(fulfilment, row),
-        { now, clock: fulfilment.clock },
+        () => runnableFor(fulfilment, row),
+        fulfilment.commitContext,
         { sagaId, subjectId: orderId, epoch, metadata },
         {
           key: keyed?.ref,
@@ -93,7 +90,7 @@ export function operateFulfilment(
             etag: versionETag(version),
             location: null,
             body: JSON.stringify(
-              toFulfilmentView(saga, idle(row, saga), kindOf(fulfilment, row).definition),
+              toFulfilmentView(saga, idle(row, saga), runnableFor(fulfilment, row)),
             ),
           }),
         },
@@ -105,14 +102,14 @@ export function operateFulfilment(
   return access.inFlight.run(keyed, operate);
 }
 
-/** @throws Problem `fulfilment_off` where this process cannot carry it out */
-function kindOf(
-  { kinds }: FulfilmentAccess['fulfilment'],
+/** @throws Problem `fulfilment_off` if this process cannot carry the fulfilment out */
+function runnableFor(
+  { runnable }: FulfilmentAccess['fulfilment'],
   { definitionVersion }: FulfilmentRow,
-): FulfilmentKind {
-  const kind = kinds.find(({ definition: { version } }) => version === definitionVersion);
-  if (!kind) throw orderProblem(fulfilmentOff);
-  return kind;
+): SagaDefinition {
+  const definition = runnable.find(({ version }) => version === definitionVersion);
+  if (!definition) throw orderProblem(fulfilmentOff);
+  return definition;
 }
 
 /** Nothing is stored without a key. */

@@ -12,7 +12,6 @@ import { recordedAt } from '#src/event-store/recorded-at.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
 import { requireSameRequest } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';
-import type { SagaWorkRow } from '#src/sagas/saga-work.ts';
 import type { OrderCommand } from './domain/order-commands.ts';
 import type { OrderEvent } from './domain/order-events.ts';
 import { OrderRejected } from './domain/order-rejected.ts';
@@ -22,7 +21,7 @@ import { ORDER_CATEGORY } from './order-event-codec.ts';
 import { foldOrder } from './order-history.ts';
 import type { OrderHistory } from './order-history.ts';
 import { appendToOrder } from './order-units.ts';
-import type { OrderAppend, OrderAt, OrderRows } from './order-units.ts';
+import type { OrderAppend, OrderAt, OrderRows, SagaWorkRow } from './order-units.ts';
 import { StreamDamaged } from './order-view.ts';
 import type { OrderView } from './order-view.ts';
 

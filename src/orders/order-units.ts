@@ -1,12 +1,11 @@
 import type { EventMetadata, StreamAppend, Unit } from '#src/event-store/event-store.ts';
 import type { WriteFunction } from '#src/event-store/postgres-unit-store.ts';
-import type { SagaWorkRow } from '#src/sagas/saga-work.ts';
 import type { OrderEvent } from './domain/order-events.ts';
 import { ORDER_CATEGORY, orderEventCodec } from './order-event-codec.ts';
 import { toMessageRow } from './order-messages.ts';
 import type { OrderMessageRow } from './order-messages.ts';
 import { evolveView } from './order-view.ts';
-import type { OrderView, RecordedOrderEvent } from './order-view.ts';
+import type { FulfilmentState, OrderView, RecordedOrderEvent } from './order-view.ts';
 import { toOrdersSummaryRow } from './orders-summary.ts';
 import type { OrdersSummaryRow } from './orders-summary.ts';
 
@@ -25,6 +24,40 @@ export type OrderRows = Readonly<{
 export type ReservationRow =
   | Readonly<{ op: 'reserve'; reservation_id: string; sku: string; quantity: number }>
   | Readonly<{ op: 'release' | 'consume'; reservation_id: string }>;
+
+/**
+ * What a unit does to `saga_work`, named as its columns. Times are on the database's clock, so they are sent
+ * as spans. Only the deadline is an instant: it follows from the saga's events.
+ */
+export type SagaWorkRow =
+  | Readonly<{
+      op: 'begin';
+      saga_id: string;
+      subject_id: string;
+      definition: string;
+      definition_version: number;
+      owner: string | null;
+      lease_ms: number | null;
+      due_in_ms: number;
+    }>
+  | Readonly<{
+      op: 'advance';
+      saga_id: string;
+      /** The fencing token: the row must be at this epoch. */
+      epoch: number;
+      state: FulfilmentState;
+      step: string | null;
+      attempt: number;
+      reason: string | null;
+      /** The owner keeps the saga, and its lease starts anew. Null gives it back, which ends the epoch. */
+      owner: string | null;
+      lease_ms: number | null;
+      /** Null: there is nothing left to do. */
+      due_in_ms: number | null;
+      deadline_at: string | null;
+    }>
+  /** Makes the live saga of an order due at once, whoever holds it: the order is to be cancelled. */
+  | Readonly<{ op: 'wake'; subject_id: string }>;
 
 /** Calls `write_units` of the migrations; its arguments are in their order there. */
 export const writeUnits: WriteFunction<OrderRows> = {

@@ -1,36 +1,52 @@
 import type { DatabaseClock } from '#src/database/database-clock.ts';
-import type { EventMetadata, Loaded, Verdict } from '#src/event-store/event-store.ts';
+import type {
+  EventMetadata,
+  Loaded,
+  StoredEvent,
+  Unit,
+  Verdict,
+} from '#src/event-store/event-store.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
 import { recordedAt } from '#src/event-store/recorded-at.ts';
+import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
+import type { OrderEvent } from '#src/orders/domain/order-events.ts';
+import { decide, evolve } from '#src/orders/domain/order.ts';
+import type { Order } from '#src/orders/domain/order.ts';
+import { ORDER_CATEGORY, toRecordedOrderEvent } from '#src/orders/order-event-codec.ts';
+import { foldOrder } from '#src/orders/order-history.ts';
+import { appendToOrder } from '#src/orders/order-units.ts';
+import type { OrderRows, SagaWorkRow } from '#src/orders/order-units.ts';
+import { StreamDamaged } from '#src/orders/order-view.ts';
 import { advance } from './saga-decisions.ts';
 import type { Advance, Situation } from './saga-decisions.ts';
+import type { SagaDefinition } from './saga-definition.ts';
 import { SagaStreamDamaged, foldSaga, toNewSagaEvent, toRecordedSagaEvent } from './saga.ts';
-import type { SagaEvent, Saga } from './saga.ts';
-import type { SagaKind } from './saga-kind.ts';
-import type { SagaWorkRow } from './saga-work.ts';
+import type { RecordedSagaEvent, Saga, SagaEvent } from './saga.ts';
 
-/** The two clocks of a commit. */
-export type SagaClocks = Readonly<{
-  /** This process's own, for what is recorded. */
+/** What every commit of a saga needs. */
+export type SagaCommitContext = Readonly<{
+  /** The process's own clock, for what is recorded. */
   now: () => Date;
-  /** The database's, for what is due. */
+  /** The database's clock, for what is due. */
   clock: Pick<DatabaseClock, 'now'>;
+  /** Where messages about the order go. */
+  topic: string;
 }>;
 
 /** One commit of a saga. */
-export type SagaCommit<Subject> = Readonly<{
+export type SagaCommit = Readonly<{
   sagaId: string;
   subjectId: string;
   /**
-   * What there is to record on the saga at this version of its stream; null where that has become
-   * pointless, so that nothing is written.
+   * The events to record on the saga at this version of its stream. Null if there is nothing to record any
+   * more: nothing is written then.
    */
-  news(saga: Saga, situation: Situation<Subject>, version: number): readonly SagaEvent[] | null;
-  /** The row of the queue that goes with what was decided. */
+  newEvents(saga: Saga, situation: Situation, version: number): readonly SagaEvent[] | null;
+  /** The queue row that belongs to what was decided. */
   work(advanced: Advance): SagaWorkRow;
-  /** Who causes it; the saga itself where it is left out. */
+  /** Who causes the commit. Left out, it is the saga itself. */
   metadata?: EventMetadata;
-  /** By the runner, which bounds its commits by the sagas that it works on. */
+  /** True for the runner, which bounds its commits by the number of sagas that it works on. */
   hasReservedRoom?: boolean;
 }>;
 
@@ -38,74 +54,127 @@ export type SagaCommit<Subject> = Readonly<{
 export type SagaCommitted = Advance & Readonly<{ written: boolean }>;
 
 /**
- * Records news of a saga and all that follows, on the newest state of it and of its subject, again and
- * again until no race is lost. The subject's version is checked even where nothing is added to it, so
- * that nothing is decided on a subject that has changed meanwhile.
- * @returns null if another owner has the saga now, or if the news had become pointless
- * @throws what `submit` of the group commit throws, but for a lost race
+ * Records new events of a saga and everything that follows from them. It decides on the newest state of saga
+ * and order, and decides again after each lost race. The order's version is checked even if the order gets
+ * no new event, so that no decision is based on an order that has changed meanwhile.
+ * @returns null if another owner has the saga now, or if there was nothing to record any more
+ * @throws what `submit` of the group commit throws, except for a lost race
  */
-export function commitSaga<Subject, Rows>(
-  commit: Pick<GroupCommit<Rows>, 'submit'>,
-  kind: SagaKind<Subject, Rows>,
-  clocks: SagaClocks,
-  task: SagaCommit<Subject>,
+export function commitSaga(
+  commit: Pick<GroupCommit<OrderRows>, 'submit'>,
+  definition: SagaDefinition,
+  context: SagaCommitContext,
+  task: SagaCommit,
 ): Promise<SagaCommitted | null> {
   return commit.submit({
     loads: [task.sagaId, task.subjectId],
     attemptsMax: Infinity,
     hasReservedRoom: task.hasReservedRoom ?? false,
-    decide: (loaded, refusedBy) => decideCommit(kind, clocks, task, loaded, refusedBy),
+    decide: (loaded, refusedBy) => decideCommit(definition, context, task, loaded, refusedBy),
   });
 }
 
-/** One decision of `commitSaga`, for those who write something of their own with it. */
-export function decideCommit<Subject, Rows>(
-  kind: SagaKind<Subject, Rows>,
-  { now, clock }: SagaClocks,
-  task: SagaCommit<Subject>,
+/** The decision of `commitSaga`, for callers that write something else in the same unit. */
+export function decideCommit(
+  definition: SagaDefinition,
+  context: SagaCommitContext,
+  task: SagaCommit,
   loaded: Loaded,
   refusedBy: Verdict | undefined,
-): Decision<Rows, SagaCommitted | null> {
+): Decision<OrderRows, SagaCommitted | null> {
   if (refusedBy === 'fenced') return { result: null };
-  const refused: Situation<Subject>['refused'] = kind.refusals[refusedBy ?? ''];
+  const refused: Situation['refused'] = definition.refusals[refusedBy ?? ''];
   const { sagaId, subjectId } = task;
   const stream = loaded.stream(sagaId);
-  const subjectStream = loaded.stream(subjectId);
+  const orderStream = loaded.stream(subjectId);
   const saga = foldSaga(stream.map(toRecordedSagaEvent));
   const [first] = stream;
   if (saga === null || !first) throw new SagaStreamDamaged('nothing');
-  const { definition, category } = kind;
-  const at = recordedAt(now(), stream.at(-1)?.recordedAt, subjectStream.at(-1)?.recordedAt);
-  const subject = kind.foldSubject(subjectStream);
+  const at = recordedAt(context.now(), stream.at(-1)?.recordedAt, orderStream.at(-1)?.recordedAt);
+  const subject = foldSubject(orderStream);
   const situation = {
     sagaId,
     definition,
-    subject,
+    order: subject,
     at,
-    now: clock.now().toISOString(),
+    now: context.clock.now().toISOString(),
     ...(refused && { refused }),
   };
-  const news = task.news(saga, situation, stream.length);
-  if (news === null) return { result: null };
+  const newEvents = task.newEvents(saga, situation, stream.length);
+  if (newEvents === null) return { result: null };
 
-  const advanced = advance(saga, news, situation);
+  const advanced = advance(saga, newEvents, situation);
   const { events } = advanced;
   if (events.length === 0) return { result: { ...advanced, written: false } };
-  const metadata = task.metadata ?? followUp(first.metadata, sagaId, definition.name);
+  const metadata = task.metadata ?? sagaMetadata(first.metadata, sagaId, definition.name);
+  const order = orderUnit(events, subject, situation, { metadata, topic: context.topic });
   const append = {
     streamId: sagaId,
-    category,
+    category: definition.name,
     expectedVersion: stream.length,
     events: events.map((event) => toNewSagaEvent(event, metadata)),
   };
-  const work = task.work(advanced);
-  const change = { sagaId, subjectId, saga: advanced.saga, subject, events, append, work };
-  const unit = kind.unitOf({ ...change, metadata, at });
-  return { unit, result: { ...advanced, written: true } };
+  return {
+    unit: {
+      appends: [append, ...order.appends],
+      rows: { ...order.rows, sagas: [task.work(advanced)] },
+    },
+    result: { ...advanced, written: true },
+  };
+}
+
+/** The order that a saga works on, for the rules and for people. */
+type Subject = Situation['order'] & Readonly<{ order: Order }>;
+
+function foldSubject(stream: readonly StoredEvent[]): Subject {
+  const { order, view } = foldOrder(stream);
+  if (view === null) throw new StreamDamaged(0);
+  const stored = stream.find(({ type }) => type === 'CancellationRequested');
+  const request = stored && toRecordedOrderEvent(stored);
+  const cancellation = request?.type === 'CancellationRequested' ? request.data.reason : null;
+  return { order, view, cancellation };
+}
+
+/**
+ * What the events of a saga do to its order, to the stock and to Kafka. If the order gets no new event, its
+ * version is still checked.
+ */
+function orderUnit(
+  events: readonly RecordedSagaEvent[],
+  subject: Subject,
+  { sagaId, definition, at }: Situation,
+  context: Readonly<{ metadata: EventMetadata; topic: string }>,
+): Unit<OrderRows> {
+  const { order, view } = subject;
+  const { orderId, version } = view;
+  const commands = events.flatMap((event) => definition.orderCommand(event, subject) ?? []);
+  const [first, ...rest] = orderEvents(order, commands);
+  const { appends, rows } = first
+    ? appendToOrder({ orderId, view }, [first, ...rest], { ...context, recordedAt: at }).unit
+    : {
+        appends: [
+          { streamId: orderId, category: ORDER_CATEGORY, expectedVersion: version, events: [] },
+        ],
+        rows: { summaries: [], messages: [] },
+      };
+  const reservations = events.flatMap((event) => definition.reservations(sagaId, event, subject));
+  return { appends, rows: { ...rows, reservations } };
+}
+
+function orderEvents(order: Order, commands: readonly FulfilmentCommand[]): OrderEvent[] {
+  const events: OrderEvent[] = [];
+  let current = order;
+  for (const command of commands) {
+    for (const event of decide(command, current)) {
+      events.push(event);
+      current = evolve(current, event);
+    }
+  }
+  return events;
 }
 
 /** What a saga does belongs to the request that started it. */
-function followUp(
+function sagaMetadata(
   { correlationId, traceparent }: EventMetadata,
   sagaId: string,
   actor: string,

@@ -1,13 +1,20 @@
 import { cancelledStep } from './saga-definition.ts';
-import type { CallAction, SagaAction, SagaDefinition, SagaStep } from './saga-definition.ts';
+import type {
+  CallAction,
+  SagaAction,
+  SagaDefinition,
+  SagaOrder,
+  SagaStep,
+  StepOutcome,
+} from './saga-definition.ts';
 import type { RecordedSagaEvent, SagaEvent, Saga } from './saga.ts';
 import { actionOf, evolveSaga, isLive } from './saga.ts';
 
 /** What the decisions on a saga depend on beside its own events. */
-export type Situation<Subject> = Readonly<{
+export type Situation = Readonly<{
   sagaId: string;
-  definition: SagaDefinition<Subject>;
-  subject: Subject;
+  definition: SagaDefinition;
+  order: SagaOrder;
   /** When what is decided now is recorded: never before what was recorded last. */
   at: string;
   /** What the database's clock says (ISO 8601, UTC): deadlines count on it alone. */
@@ -15,18 +22,6 @@ export type Situation<Subject> = Readonly<{
   /** A local action that the database has just refused. */
   refused?: Readonly<{ step: string; reason: string }>;
 }>;
-
-/** What became of a call, as it was made by `callStep`. */
-export type StepOutcome =
-  | Readonly<{ outcome: 'ok'; result: unknown }>
-  | Readonly<{ outcome: 'refused'; reason: string }>
-  | Readonly<{ outcome: 'not_applied'; reason: string; retryAfterMs?: number }>
-  /** `hopeless`: asking again would answer the same. */
-  | Readonly<{ outcome: 'unknown'; reason: string; retryAfterMs?: number; hopeless?: true }>
-  /** Of a cancel: the open call has had no effect, and never will. */
-  | Readonly<{ outcome: 'cancelled' }>
-  /** Of a cancel: the open call has had its effect. */
-  | Readonly<{ outcome: 'already_done'; result: unknown }>;
 
 /** What a saga is to do once its events are committed. */
 export type Todo =
@@ -42,10 +37,10 @@ export type Advance = Readonly<{
 }>;
 
 /** Records `news`, then all that follows from it without a call outside. */
-export function advance<Subject>(
+export function advance(
   saga: Saga | null,
   news: readonly SagaEvent[],
-  situation: Situation<Subject>,
+  situation: Situation,
 ): Advance {
   const events: RecordedSagaEvent[] = [];
   let state = saga;
@@ -76,11 +71,11 @@ function timed(event: SagaEvent, at: string): SagaEvent {
 }
 
 /** The events that tell what became of a call; none if that is known already. */
-export function eventsOfOutcome<Subject>(
+export function eventsOfOutcome(
   saga: Saga,
   { name: step, deadlineMs }: CallAction,
   outcome: StepOutcome,
-  { definition, now }: Situation<Subject>,
+  { definition, now }: Situation,
 ): SagaEvent[] {
   const { state, triedFrom } = actionOf(saga, step);
   if (state !== 'requested') return [];
@@ -114,9 +109,9 @@ export function eventsOfOutcome<Subject>(
 }
 
 /** What is neither done nor undone, and why: the list that a stuck saga shows. */
-export function openSteps<Subject>(
+export function openSteps(
   saga: Saga,
-  { steps }: SagaDefinition<Subject>,
+  { steps }: SagaDefinition,
 ): { step: string; reason: string }[] {
   return steps.toReversed().flatMap((step) => {
     const { name } = step.action;
@@ -134,13 +129,13 @@ type Next =
   | Readonly<{ call: CallAction }>
   | Readonly<{ rest: true }>;
 
-function nextOf<Subject>(saga: Saga, situation: Situation<Subject>): Next {
+function nextOf(saga: Saga, situation: Situation): Next {
   if (!isLive(saga)) return { rest: true };
   return saga.compensating ? nextBack(saga, situation) : nextForward(saga, situation);
 }
 
-function nextForward<Subject>(saga: Saga, situation: Situation<Subject>): Next {
-  const { definition, subject } = situation;
+function nextForward(saga: Saga, situation: Situation): Next {
+  const { definition, order } = situation;
   const step = definition.steps.find(({ action }) => actionOf(saga, action.name).state !== 'done');
   if (!step) return { event: { type: 'SagaCompleted', data: {} } };
   const { name } = step.action;
@@ -148,13 +143,13 @@ function nextForward<Subject>(saga: Saga, situation: Situation<Subject>): Next {
   if (state === 'refused') return turnBack(`${name} refused: ${reason}`);
   if (state === 'cancelled') return turnBack(`${name} given up: ${reason}`);
   const mayTurnBack = !step.pivot || state === 'pending';
-  const interruption = definition.interruption(subject);
-  if (mayTurnBack && interruption !== null) return turnBack(interruption);
+  const { cancellation } = order;
+  if (mayTurnBack && cancellation !== null) return turnBack(cancellation);
   if (state !== 'given_up') return perform(saga, step.action, situation);
   return mayTurnBack ? turnBack(`${name} given up: ${reason}`) : settle(saga, [step], situation);
 }
 
-function nextBack<Subject>(saga: Saga, situation: Situation<Subject>): Next {
+function nextBack(saga: Saga, situation: Situation): Next {
   const open = situation.definition.steps
     .toReversed()
     .filter((step) => isOpen(saga, step.action.name) || compensationDue(saga, step));
@@ -164,11 +159,7 @@ function nextBack<Subject>(saga: Saga, situation: Situation<Subject>): Next {
 }
 
 /** Tries what was tried least, in the order given: what fails does not keep the others waiting. */
-function settle<Subject>(
-  saga: Saga,
-  steps: readonly SagaStep[],
-  situation: Situation<Subject>,
-): Next {
+function settle(saga: Saga, steps: readonly SagaStep[], situation: Situation): Next {
   const ways = steps.flatMap((step) => {
     const way = isOpen(saga, step.action.name) ? step.cancel : step.compensation;
     return way && mayGoOn(saga, way) ? [way] : [];
@@ -182,19 +173,19 @@ function settle<Subject>(
   return perform(saga, least, situation);
 }
 
-function perform<Subject>(saga: Saga, action: SagaAction, situation: Situation<Subject>): Next {
+function perform(saga: Saga, action: SagaAction, situation: Situation): Next {
   const { name: step } = action;
   const { state, round } = actionOf(saga, step);
-  const { definition, sagaId, subject, refused } = situation;
+  const { definition, sagaId, order, refused } = situation;
   if (action.kind === 'local') {
     return {
       event: refused?.step === step ? { type: 'StepRefused', data: refused } : done(step, {}),
     };
   }
-  const result = definition.withoutCall(step, saga, subject);
+  const result = definition.withoutCall(step, saga, order);
   if (result !== undefined) return { event: done(step, result) };
   if (state !== 'pending') return { call: action };
-  const request = definition.request(step, saga, subject);
+  const request = definition.request(step, saga, order);
   const key = `${sagaId}-${step}-${round}`;
   return { event: { type: 'StepRequested', data: { step, key, request } } };
 }

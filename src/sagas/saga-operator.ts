@@ -6,13 +6,13 @@ import type {
   StoredAnswer,
 } from '#src/event-store/event-store.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
+import type { OrderRows } from '#src/orders/order-units.ts';
 import { decideCommit } from './saga-commit.ts';
-import type { SagaClocks, SagaCommit } from './saga-commit.ts';
+import type { SagaCommit, SagaCommitContext } from './saga-commit.ts';
 import { openSteps } from './saga-decisions.ts';
 import type { SagaDefinition } from './saga-definition.ts';
 import type { SagaEvent, Saga, SagaState } from './saga.ts';
-import type { SagaKind } from './saga-kind.ts';
-import { standing } from './saga-work.ts';
+import { progressColumns } from './saga-store.ts';
 import { actionOf } from './saga.ts';
 
 /** What an operator found out about a step of a stuck saga. */
@@ -56,9 +56,9 @@ export type OperatedSaga = Readonly<{
 }>;
 
 /** What an operator wants of a saga, and what is answered. */
-export type Operation<Subject> = Readonly<{
+export type Operation = Readonly<{
   /** The events that it comes to, on the saga at this version of its stream. */
-  decide(saga: Saga, definition: SagaDefinition<Subject>, version: number): SagaEvent[];
+  decide(saga: Saga, definition: SagaDefinition, version: number): SagaEvent[];
   /** The answer, once the saga is so and its stream at this version. */
   answer(saga: Saga, version: number): KeptAnswer;
   /** The operator's key, under which the answer is kept with its effect. */
@@ -69,29 +69,29 @@ export type Operation<Subject> = Readonly<{
 export type Operated = Readonly<{ answer: StoredAnswer; replayed: boolean }>;
 
 /**
- * Commits what an operator decides on a stuck saga, and makes it due. `kindOf` may throw where the saga
+ * Commits what an operator decides on a stuck saga, and makes it due. `definitionOf` may throw where the saga
  * cannot be carried out any more; what took effect earlier under the same key is answered all the same.
  * @returns null where the saga has moved on since the operator saw it: nothing was written
- * @throws what `kindOf`, `decide` or `submit` of the group commit throws
+ * @throws what `definitionOf`, `decide` or `submit` of the group commit throws
  */
-export async function operateSaga<Subject, Rows>(
-  commit: Pick<GroupCommit<Rows>, 'submit'>,
-  kindOf: () => SagaKind<Subject, Rows>,
-  clocks: SagaClocks,
+export async function operateSaga(
+  commit: Pick<GroupCommit<OrderRows>, 'submit'>,
+  definitionOf: () => SagaDefinition,
+  context: SagaCommitContext,
   { sagaId, subjectId, epoch, metadata }: OperatedSaga,
-  { decide, answer, key }: Operation<Subject>,
+  { decide, answer, key }: Operation,
 ): Promise<Operated | null> {
   const commandId = randomUUID();
-  const task: SagaCommit<Subject> = {
+  const task: SagaCommit = {
     sagaId,
     subjectId,
     metadata,
-    news: (saga, { definition }, version) => decide(saga, definition, version),
+    newEvents: (saga, { definition }, version) => decide(saga, definition, version),
     work: ({ saga, todo }) => ({
       op: 'advance',
       saga_id: sagaId,
       epoch,
-      ...standing(saga, todo),
+      ...progressColumns(saga, todo),
       owner: null,
       lease_ms: null,
       due_in_ms: todo.kind === 'rest' ? null : 0,
@@ -101,10 +101,10 @@ export async function operateSaga<Subject, Rows>(
     loads: [sagaId, subjectId],
     ...(key && { key }),
     attemptsMax: Infinity,
-    decide: (loaded, refusedBy): Decision<Rows, Operated | null> => {
+    decide: (loaded, refusedBy): Decision<OrderRows, Operated | null> => {
       const earlier = key && loaded.answer(key);
       if (earlier) return { result: { answer: earlier, replayed: true } };
-      const { unit, result } = decideCommit(kindOf(), clocks, task, loaded, refusedBy);
+      const { unit, result } = decideCommit(definitionOf(), context, task, loaded, refusedBy);
       if (!unit || !result) return { result: null };
       const version = loaded.stream(sagaId).length + result.events.length;
       const stored = answer(result.saga, version);
@@ -120,9 +120,9 @@ export async function operateSaga<Subject, Rows>(
  * runs that failed simply goes on.
  * @throws SagaNotStuck
  */
-export function decideRetry<Subject>(
+export function decideRetry(
   saga: Saga,
-  { steps }: SagaDefinition<Subject>,
+  { steps }: SagaDefinition,
   isSetAside: boolean,
 ): SagaEvent[] {
   if (saga.state !== 'stuck' && !isSetAside) throw new SagaNotStuck(saga.state);
@@ -143,10 +143,10 @@ export function decideRetry<Subject>(
  * @throws SagaNotStuck
  * @throws StepNotOpen
  */
-export function decideResolve<Subject>(
+export function decideResolve(
   saga: Saga,
   resolution: Resolution,
-  definition: SagaDefinition<Subject>,
+  definition: SagaDefinition,
   isSetAside: boolean,
 ): SagaEvent[] {
   if (saga.state !== 'stuck' && !isSetAside) throw new SagaNotStuck(saga.state);

@@ -1,6 +1,5 @@
-import type { CallName } from './saga-call.ts';
 import { actionsOf, cancelledStep } from './saga-definition.ts';
-import type { SagaDefinition } from './saga-definition.ts';
+import type { CallName, SagaDefinition } from './saga-definition.ts';
 
 /**
  * A moment at which a process may die. `start` is the commit of a saga that has just been taken up; the
@@ -12,7 +11,7 @@ export type SagaPoint = `${'before' | 'after'} ${'commit' | CallName} ${string}`
 export type ObserveSaga = (point: SagaPoint, sagaId: string) => void | Promise<void>;
 
 /** Every point that runs of this definition can pass, so that none can be forgotten. */
-export function sagaPoints(definition: SagaDefinition<never>): readonly SagaPoint[] {
+export function sagaPoints(definition: SagaDefinition): readonly SagaPoint[] {
   const calls = actionsOf(definition).filter(({ kind }) => kind === 'call');
   const points: SagaPoint[] = ['after claim', ...around('commit', 'start')];
   for (const { name } of calls) {

@@ -1,115 +1,159 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Pool } from 'pg';
+import type { Logger } from 'pino';
+import type { DatabaseClock } from '#src/database/database-clock.ts';
+import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import {
   CommandOverloaded,
   RowsLocked,
   StoreUnavailable,
 } from '#src/event-store/group-commit-errors.ts';
+import type { OrderRows, SagaWorkRow } from '#src/orders/order-units.ts';
 import { fullJitterMs } from '#src/workers/worker.ts';
-import { CallNotMade, callStep } from './saga-call.ts';
+import type { Backoff } from '#src/workers/worker.ts';
 import { commitSaga } from './saga-commit.ts';
-import type { SagaCommitted } from './saga-commit.ts';
+import type { SagaCommitContext, SagaCommitted } from './saga-commit.ts';
 import { eventsOfOutcome } from './saga-decisions.ts';
-import type { Advance, StepOutcome, Todo } from './saga-decisions.ts';
-import { cancelledStep } from './saga-definition.ts';
-import type { CallAction } from './saga-definition.ts';
-import type { SagaKind } from './saga-kind.ts';
-import type { SagaRunnerDependencies, SagaRunnerLimits } from './saga-runner.ts';
-import { giveBack, renewLease, standing } from './saga-work.ts';
-import type { SagaClaim, SagaWorkRow } from './saga-work.ts';
+import type { Advance, Todo } from './saga-decisions.ts';
+import { CallNotMade, cancelledStep } from './saga-definition.ts';
+import type {
+  CallAction,
+  CallName,
+  KeyedRequest,
+  SagaDefinition,
+  StepCall,
+  StepOutcome,
+  UnknownOutcome,
+} from './saga-definition.ts';
+import type { ObserveSaga } from './saga-points.ts';
+import { giveBack, progressColumns, renewLease } from './saga-store.ts';
+import type { SagaClaim } from './saga-store.ts';
 import { actionOf, reasonOf } from './saga.ts';
 import type { Saga } from './saga.ts';
 
-/** How long to wait before a commit is tried again that was surely not written. */
+/** How long to wait before a commit that was certainly not written is tried again. */
 const COMMIT_RETRY = { baseMs: 50, maxMs: 2_000 } as const;
 /**
- * How often the outcome of a call is tried to be recorded while somebody keeps a row locked. Then the saga
- * gives its place to others, and the call is looked up next time.
+ * How often to try to record the outcome of a call while somebody else keeps a row locked. After that the
+ * saga is given back, and the next owner looks the call up.
  */
 const LOCKED_TRIES_MAX = 5;
 
-/** Who runs, and what ends a run before its time. */
-export type SagaHolder = Readonly<{
+export type SagaRunnerLimits = Readonly<{
+  /** Of one call. An attempt is at most two calls. */
+  callTimeoutMs: number;
+  /** How much longer than an attempt a lease lasts, because the outcome is still to be written. */
+  leaseMarginMs: number;
+  /** How many sagas this process works on at once. */
+  concurrency: number;
+  /** How often to look for sagas that are due. */
+  pollMs: number;
+  /** Between the attempts of a step. */
+  retry: Backoff;
+  /** The provider may have forgotten an older key: such a call is only looked up. */
+  resendMsMax: number;
+  /** How long a stop waits for calls that are under way. */
+  stopMsMax: number;
+}>;
+
+/** What happened, for metrics. */
+export type SagaRunnerEvents = Readonly<{
+  called(definition: string, step: string, outcome: string, durationMs: number): void;
+}>;
+
+export type SagaRunDependencies = SagaCommitContext &
+  Readonly<{
+    commit: Pick<GroupCommit<OrderRows>, 'submit'>;
+    pool: Pool;
+    /** For all deadlines. */
+    clock: DatabaseClock;
+    /** The call of each action that is one. */
+    calls: Readonly<Record<string, StepCall>>;
+    limits: SagaRunnerLimits;
+    log: Pick<Logger, 'info' | 'warn' | 'error'>;
+    events?: SagaRunnerEvents;
+    observe?: ObserveSaga;
+  }>;
+
+/** The process that works on sagas, and what ends its work early. */
+export type SagaOwner = Readonly<{
   owner: string;
   leaseMs: number;
   /** No further step is begun. */
   stopping: AbortSignal;
-  /** Calls under way are cut off, and their outcome is left to whoever comes next. */
+  /** Calls that are under way are cut off. The next owner looks their outcome up. */
   cutting: AbortSignal;
 }>;
 
-/** A saga in the hands of this process. */
-type Run<Subject, Rows> = Readonly<{
-  dependencies: SagaRunnerDependencies<Subject, Rows>;
-  holder: SagaHolder;
-  kind: SagaKind<Subject, Rows>;
+/** A saga that this process holds. */
+export type HeldSaga = Readonly<{
+  dependencies: SagaRunDependencies;
+  holder: SagaOwner;
+  definition: SagaDefinition;
   claim: SagaClaim;
 }>;
 
-/** A call that was made, and what became of it. */
-type Report = Readonly<{ action: CallAction; outcome: StepOutcome }>;
+/** An attempt that was made, and its outcome. */
+type Attempt = Readonly<{ action: CallAction; outcome: StepOutcome }>;
 
-/** Works on a saga until it has to wait, has come to rest, or is somebody else's. */
-export async function runSaga<Subject, Rows>(
-  run: Run<Subject, Rows>,
-  heldFrom: number,
-): Promise<void> {
-  const { dependencies, holder, claim } = run;
+/** Works on a saga until it has to wait, has ended, is stuck, or belongs to another process. */
+export async function runSaga(held: HeldSaga, heldFrom: number): Promise<void> {
+  const { dependencies, holder, claim } = held;
   const { pool, log, observe } = dependencies;
   const { sagaId } = claim;
   let heldUntil = heldFrom + holder.leaseMs;
-  let report: Report | undefined;
+  let attempt: Attempt | undefined;
   for (;;) {
-    const label = report?.action.name ?? 'start';
+    const label = attempt?.action.name ?? 'start';
     await observe?.(`before commit ${label}`, sagaId);
     const committedFrom = performance.now();
-    const committed = await record(run, report, heldUntil);
+    const committed = await record(held, attempt, heldUntil);
     await observe?.(`after commit ${label}`, sagaId);
-    if (committed === 'locked') return waitForPlace(run, report ? LOCKED_TRIES_MAX : 1);
+    if (committed === 'locked') return giveBackForLater(held, attempt ? LOCKED_TRIES_MAX : 1);
     if (!committed) return log.info({ sagaId, step: label }, 'saga has gone on elsewhere');
 
     const { saga, todo, written } = committed;
     if (written) heldUntil = committedFrom + holder.leaseMs;
     if (todo.kind === 'wait') return;
-    if (todo.kind === 'rest') return tellRest(run, saga);
+    if (todo.kind === 'rest') return logEnd(held, saga);
     if (holder.stopping.aborted) return giveBack(pool, claim, { dueInMs: 0, failed: false });
-    if (heldUntil - performance.now() < tryMsMax(dependencies.limits)) {
+    if (heldUntil - performance.now() < attemptMsMax(dependencies.limits)) {
       const renewedFrom = performance.now();
       if (!(await renewLease(pool, claim, holder.leaseMs))) return;
       heldUntil = renewedFrom + holder.leaseMs;
     }
-    report = await call(run, saga, todo);
+    attempt = await makeAttempt(held, saga, todo);
     if (holder.cutting.aborted) return;
-    if (!report) return waitForPlace(run, 1);
+    if (!attempt) return giveBackForLater(held, 1);
   }
 }
 
 /**
- * Records the report and all that follows from it. What was surely not written is tried again for as
- * long as the lease lasts; only a few times where somebody keeps a row locked, and only where there is
- * something to lose. Sagas that want the same row would otherwise hold every place of this process.
+ * Records the attempt and everything that follows from it. A commit that was certainly not written is tried
+ * again while the lease lasts. If somebody else keeps a row locked, there are only a few tries, and only one
+ * if no outcome would be lost: otherwise sagas that wait for one row could fill this process.
  */
-async function record<Subject, Rows>(
-  run: Run<Subject, Rows>,
-  report: Report | undefined,
+async function record(
+  held: HeldSaga,
+  attempt: Attempt | undefined,
   heldUntil: number,
 ): Promise<SagaCommitted | 'locked' | null> {
-  const { dependencies, holder, kind, claim } = run;
-  const { commit } = dependencies;
+  const { dependencies, holder, definition, claim } = held;
   for (let failures = 1; ; failures += 1) {
     try {
-      return await commitSaga(commit, kind, dependencies, {
+      return await commitSaga(dependencies.commit, definition, dependencies, {
         sagaId: claim.sagaId,
         subjectId: claim.subjectId,
-        news: (saga, situation) => {
-          if (!report) return [];
-          const news = eventsOfOutcome(saga, report.action, report.outcome, situation);
-          return news.length > 0 ? news : null;
+        newEvents: (saga, situation) => {
+          if (!attempt) return [];
+          const events = eventsOfOutcome(saga, attempt.action, attempt.outcome, situation);
+          return events.length > 0 ? events : null;
         },
-        work: (advanced) => workOf(run, advanced, report),
+        work: (advanced) => workRow(held, advanced, attempt),
         hasReservedRoom: true,
       });
     } catch (error) {
-      const triesMax = report ? LOCKED_TRIES_MAX : 1;
+      const triesMax = attempt ? LOCKED_TRIES_MAX : 1;
       if (error instanceof RowsLocked && failures >= triesMax) return 'locked';
       const wasNotWritten = error instanceof CommandOverloaded || error instanceof StoreUnavailable;
       if (!wasNotWritten || performance.now() > heldUntil) throw error;
@@ -119,10 +163,10 @@ async function record<Subject, Rows>(
   }
 }
 
-function workOf<Subject, Rows>(
-  { dependencies, holder, claim }: Run<Subject, Rows>,
+function workRow(
+  { dependencies, holder, claim }: HeldSaga,
   { saga, todo }: Advance,
-  report: Report | undefined,
+  attempt: Attempt | undefined,
 ): SagaWorkRow {
   const { owner, leaseMs } = holder;
   const goesOn = todo.kind === 'call';
@@ -133,78 +177,124 @@ function workOf<Subject, Rows>(
     const nowMs = dependencies.clock.now().getTime();
     const triedFromMs = triedFrom === null ? nowMs : Date.parse(triedFrom);
     const leftMs = Math.max(0, triedFromMs + todo.action.deadlineMs - nowMs);
-    return Math.ceil(Math.min(Math.max(backoffMs, retryAfterMs(report)), leftMs));
+    return Math.ceil(Math.min(Math.max(backoffMs, retryAfterMs(attempt)), leftMs));
   };
   return {
     op: 'advance',
     saga_id: claim.sagaId,
     epoch: claim.epoch,
-    ...standing(saga, todo),
+    ...progressColumns(saga, todo),
     owner: goesOn ? owner : null,
     lease_ms: goesOn ? leaseMs : null,
     due_in_ms: goesOn ? leaseMs : waitMs(),
   };
 }
 
-function retryAfterMs(report: Report | undefined): number {
-  return report && 'retryAfterMs' in report.outcome ? (report.outcome.retryAfterMs ?? 0) : 0;
+function retryAfterMs(attempt: Attempt | undefined): number {
+  return attempt && 'retryAfterMs' in attempt.outcome ? (attempt.outcome.retryAfterMs ?? 0) : 0;
 }
 
-async function call<Subject, Rows>(
-  { dependencies, holder, kind, claim }: Run<Subject, Rows>,
+/** Undefined if no call could be made. */
+async function makeAttempt(
+  { dependencies, holder, definition, claim }: HeldSaga,
   saga: Saga,
   { action, fresh }: Extract<Todo, { kind: 'call' }>,
-): Promise<Report | undefined> {
-  const { clock, limits, log, events, observe } = dependencies;
+): Promise<Attempt | undefined> {
+  const { calls, clock, limits, log, events, observe } = dependencies;
   const { sagaId } = claim;
   const { name } = action;
   const { key, request, requestedAt } = actionOf(saga, name);
-  const calls = kind.calls[name];
-  if (key === null || requestedAt === null || !calls) throw new Error(`${name} cannot be called`);
+  const call = calls[name];
+  if (key === null || requestedAt === null || !call) throw new Error(`${name} cannot be called`);
   const startedAt = performance.now();
-  const deadline = startDeadline(tryMsMax(limits), holder.cutting);
-  // A cancel is as old as the call that it settles: a provider that forgot the one forgot the other.
-  const settled = cancelledStep(kind.definition, name)?.action.name;
-  const sentAt = (settled && actionOf(saga, settled).requestedAt) ?? requestedAt;
+  const deadline = startDeadline(attemptMsMax(limits), holder.cutting);
+  // A cancel is as old as the call that it cancels: a provider that forgot the one forgot the other.
+  const cancelled = cancelledStep(definition, name)?.action.name;
+  const sentAt = (cancelled && actionOf(saga, cancelled).requestedAt) ?? requestedAt;
   const options = {
     fresh,
     mayResend: clock.now().getTime() - Date.parse(sentAt) < limits.resendMsMax,
     signal: deadline.signal,
-    around: async <Result>(what: 'send' | 'look_up' | 'cancel', make: () => Promise<Result>) => {
+    around: async <Result>(what: CallName, make: () => Promise<Result>) => {
       await observe?.(`before ${what} ${name}`, sagaId);
       const result = await make();
       await observe?.(`after ${what} ${name}`, sagaId);
       return result;
     },
   };
-  const outcome = await callStep(calls, { key, request }, options)
-    .catch(unlessNotMade)
-    .finally(deadline.end);
-  if (!outcome) return undefined;
-  events?.called(kind.definition.name, name, outcome.outcome, performance.now() - startedAt);
-  if (outcome.outcome !== 'ok') {
-    const reason = 'reason' in outcome ? outcome.reason : undefined;
-    log.info({ sagaId, step: name, outcome: outcome.outcome, reason }, 'saga step not done');
+  try {
+    const outcome = await callStep(call, { key, request }, options);
+    events?.called(definition.name, name, outcome.outcome, performance.now() - startedAt);
+    if (outcome.outcome !== 'ok') {
+      const reason = 'reason' in outcome ? outcome.reason : undefined;
+      log.info({ sagaId, step: name, outcome: outcome.outcome, reason }, 'saga step not done');
+    }
+    return { action, outcome };
+  } catch (error) {
+    if (error instanceof CallNotMade) return undefined;
+    throw error;
+  } finally {
+    deadline.end();
   }
-  return { action, outcome };
 }
 
-/** The saga's place in this process is for others until a provider has one for it, or a row is free. */
-function waitForPlace<Subject, Rows>(
-  { dependencies, claim }: Run<Subject, Rows>,
-  tries: number,
-): Promise<void> {
+export type CallOptions = Readonly<{
+  /** No call can have been made under this key yet. */
+  fresh: boolean;
+  /** The key is young enough that the provider still knows it. */
+  mayResend: boolean;
+  signal: AbortSignal;
+  /** Wraps every call that is made. */
+  around<Result>(name: CallName, call: () => Promise<Result>): Promise<Result>;
+}>;
+
+/**
+ * Makes one attempt at a step. A call that may have been sent before is looked up first. It is sent again,
+ * with the same key, only if the provider says that nothing has happened under the key.
+ * @throws CallNotMade
+ */
+export async function callStep(
+  call: StepCall,
+  keyed: KeyedRequest,
+  { fresh, mayResend, signal, around }: CallOptions,
+): Promise<StepOutcome> {
+  if ('cancel' in call) {
+    if (!mayResend) {
+      const reason = 'the key is too old for the provider to be asked about it';
+      return { outcome: 'unknown', reason, hopeless: true };
+    }
+    const cancelled = await around('cancel', () => call.cancel(keyed, signal));
+    return cancelled.outcome === 'unknown' ? withoutStated(cancelled) : cancelled;
+  }
+  if (!fresh) {
+    const found = await around('look_up', () => call.lookUp(keyed, signal));
+    if (found.outcome === 'found') return { outcome: 'ok', result: found.result };
+    if (found.outcome === 'unknown') {
+      const unknown = withoutStated(found);
+      return found.stated === undefined ? unknown : { ...unknown, hopeless: true };
+    }
+    if (!mayResend) {
+      const reason = 'not there, and the key is too old to be sent again';
+      return { outcome: 'unknown', reason, hopeless: true };
+    }
+  }
+  const sent = await around('send', () => call.send(keyed, signal));
+  return sent.outcome === 'unknown' ? withoutStated(sent) : sent;
+}
+
+function withoutStated({ outcome, reason, retryAfterMs }: UnknownOutcome) {
+  return { outcome, reason, ...(retryAfterMs !== undefined && { retryAfterMs }) };
+}
+
+/** Gives the saga back until a provider takes calls again, or a row is free. Other sagas run meanwhile. */
+function giveBackForLater({ dependencies, claim }: HeldSaga, tries: number): Promise<void> {
   const { pool, limits } = dependencies;
   const dueInMs = Math.ceil(fullJitterMs(tries, limits.retry));
   return giveBack(pool, claim, { dueInMs, failed: false });
 }
 
-function unlessNotMade(error: unknown): undefined {
-  if (!(error instanceof CallNotMade)) throw error;
-}
-
-/** A try is two calls at most: a look-up, and the call itself. */
-function tryMsMax({ callTimeoutMs }: Pick<SagaRunnerLimits, 'callTimeoutMs'>): number {
+/** An attempt is at most two calls: a look-up, and the call itself. */
+function attemptMsMax({ callTimeoutMs }: Pick<SagaRunnerLimits, 'callTimeoutMs'>): number {
   return 2 * callTimeoutMs;
 }
 
@@ -222,10 +312,7 @@ function startDeadline(timeoutMs: number, outer: AbortSignal) {
   return { signal: controller.signal, end };
 }
 
-function tellRest<Subject, Rows>(
-  { dependencies: { log }, claim: { sagaId } }: Run<Subject, Rows>,
-  saga: Saga,
-): void {
+function logEnd({ dependencies: { log }, claim: { sagaId } }: HeldSaga, saga: Saga): void {
   const { state } = saga;
   const reason = reasonOf(saga);
   if (state === 'stuck') log.warn({ sagaId, reason }, 'saga stuck: it needs an operator');

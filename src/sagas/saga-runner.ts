@@ -1,24 +1,19 @@
 import { randomUUID } from 'node:crypto';
-import type { Pool } from 'pg';
-import type { Logger } from 'pino';
-import type { DatabaseClock } from '#src/database/database-clock.ts';
 import { isOutage } from '#src/database/is-outage.ts';
 import type { EventMetadata, StreamAppend } from '#src/event-store/event-store.ts';
-import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import {
   CommandOverloaded,
   CommandUncertain,
   StoreUnavailable,
 } from '#src/event-store/group-commit-errors.ts';
+import type { SagaWorkRow } from '#src/orders/order-units.ts';
 import { createWorker, fullJitterMs } from '#src/workers/worker.ts';
-import type { Backoff } from '#src/workers/worker.ts';
-import type { SagaKind } from './saga-kind.ts';
-import type { ObserveSaga } from './saga-points.ts';
+import type { SagaDefinition } from './saga-definition.ts';
 import { runSaga } from './saga-run.ts';
-import type { SagaHolder } from './saga-run.ts';
+import type { SagaOwner, SagaRunDependencies } from './saga-run.ts';
 import { toNewSagaEvent } from './saga.ts';
-import { createClaimSagas, giveBack, requireDefinitions, setAside } from './saga-work.ts';
-import type { SagaClaim, SagaWorkRow } from './saga-work.ts';
+import { createClaimSagas, giveBack, requireDefinitions, setAside } from './saga-store.ts';
+import type { SagaClaim } from './saga-store.ts';
 
 const CLAIM_MAX = 50;
 /** Runs of a saga that may fail one after the other before it waits for an operator. */
@@ -26,44 +21,13 @@ const FAILED_RUNS_MAX = 20;
 /** The row of a new saga is at it; a claim makes a new one. */
 const FIRST_EPOCH = 1;
 
-export type SagaRunnerLimits = Readonly<{
-  /** Of one call; a try is at most two. */
-  callTimeoutMs: number;
-  /** How much longer than a try a lease lasts: its outcome is still to be written. */
-  leaseMarginMs: number;
-  /** Sagas that this process works on at once. */
-  concurrency: number;
-  /** How often to look for sagas that are due. */
-  pollMs: number;
-  /** Between the tries of a step. */
-  retry: Backoff;
-  /** A key that is older may be unknown to the provider, and is looked up only. */
-  resendMsMax: number;
-  /** How long a stop waits for calls under way. */
-  stopMsMax: number;
-}>;
-
-/** What happened, for metrics. */
-export type SagaRunnerEvents = Readonly<{
-  called(definition: string, step: string, outcome: string, durationMs: number): void;
-}>;
-
-export type SagaRunnerDependencies<Subject, Rows> = Readonly<{
-  commit: Pick<GroupCommit<Rows>, 'submit'>;
-  pool: Pool;
-  /** Every version that may be live; new sagas take the last. */
-  kinds: readonly SagaKind<Subject, Rows>[];
-  /** This process's own clock, for what is recorded. */
-  now: () => Date;
-  /** For all deadlines. */
-  clock: DatabaseClock;
-  /** While this process may write nothing it takes up nothing: another could do it meanwhile. */
-  isPaused?: () => boolean;
-  limits: SagaRunnerLimits;
-  log: Pick<Logger, 'info' | 'warn' | 'error'>;
-  events?: SagaRunnerEvents;
-  observe?: ObserveSaga;
-}>;
+export type SagaRunnerDependencies = SagaRunDependencies &
+  Readonly<{
+    /** Every version that may be live. New sagas take the last. */
+    definitions: readonly SagaDefinition[];
+    /** While this process may not write, it takes up no saga: another process could. */
+    isPaused?: () => boolean;
+  }>;
 
 export type SagaStart = Readonly<{
   sagaId: string;
@@ -77,7 +41,7 @@ export type BegunSaga = Readonly<{ append: StreamAppend; work: SagaWorkRow }>;
 
 /** Works on sagas: those that this process starts, and those that are due and nobody holds. */
 export type SagaRunner = Readonly<{
-  /** @throws SagaDefinitionMissing if there is a live saga that no kind is for */
+  /** @throws SagaDefinitionMissing if a live saga has none of the definitions */
   start(): Promise<void>;
   /** This process holds the saga from the commit on, if it has room; else whoever claims it. */
   begin(start: SagaStart): BegunSaga;
@@ -87,13 +51,10 @@ export type SagaRunner = Readonly<{
   stop(): Promise<void>;
 }>;
 
-export function createSagaRunner<Subject, Rows>(
-  dependencies: SagaRunnerDependencies<Subject, Rows>,
-): SagaRunner {
-  const { pool, kinds, clock, limits, log, isPaused = () => false } = dependencies;
+export function createSagaRunner(dependencies: SagaRunnerDependencies): SagaRunner {
+  const { pool, definitions, clock, limits, log, isPaused = () => false } = dependencies;
   const owner = randomUUID();
   const leaseMs = 2 * limits.callTimeoutMs + limits.leaseMarginMs;
-  const definitions = kinds.map(({ definition }) => definition);
   const [stopping, cutting] = [new AbortController(), new AbortController()];
   const holder = { owner, leaseMs, stopping: stopping.signal, cutting: cutting.signal };
   const claim = createClaimSagas(pool, { owner, leaseMs, definitions });
@@ -129,12 +90,12 @@ export function createSagaRunner<Subject, Rows>(
   return {
     start: async () => {
       await Promise.all([requireDefinitions(pool, definitions), clock.refresh()]);
-      if (kinds.length > 0) worker.start();
+      if (definitions.length > 0) worker.start();
     },
     begin: (start) => {
       // Those who wait come first: the saga joins them, where there are any.
       const hasRoom = !hasBacklog && running.size < limits.concurrency && !stopping.signal.aborted;
-      return beginSaga(kinds.at(-1), start, hasRoom ? { owner, leaseMs } : null);
+      return beginSaga(definitions.at(-1), start, hasRoom ? { owner, leaseMs } : null);
     },
     committed: (rows) => {
       for (const row of rows) {
@@ -152,22 +113,24 @@ export function createSagaRunner<Subject, Rows>(
   };
 }
 
-async function runGuarded<Subject, Rows>(
-  dependencies: SagaRunnerDependencies<Subject, Rows>,
-  holder: SagaHolder,
+async function runGuarded(
+  dependencies: SagaRunnerDependencies,
+  holder: SagaOwner,
   claim: SagaClaim,
   heldFrom: number,
 ): Promise<void> {
-  const { pool, kinds, limits, log, observe } = dependencies;
-  const { sagaId, definition, definitionVersion, epoch, failures } = claim;
+  const { pool, definitions, limits, log, observe } = dependencies;
+  const { sagaId, definitionVersion, epoch, failures } = claim;
   try {
-    const kind = kinds.find(
-      ({ definition: { name, version } }) => name === definition && version === definitionVersion,
+    const definition = definitions.find(
+      ({ name, version }) => name === claim.definition && version === definitionVersion,
     );
-    if (!kind) throw new Error(`${definition} version ${definitionVersion} is not known here`);
+    if (!definition) {
+      throw new Error(`${claim.definition} version ${definitionVersion} is not known here`);
+    }
     await dependencies.clock.ready();
     if (epoch > FIRST_EPOCH) await observe?.('after claim', sagaId);
-    await runSaga({ dependencies, holder, kind, claim }, heldFrom);
+    await runSaga({ dependencies, holder, definition, claim }, heldFrom);
   } catch (err) {
     if (holder.cutting.aborted) return; // it is left to its lease
     log.error({ sagaId, failures, err }, 'saga run failed, giving it back');
@@ -199,18 +162,18 @@ function nameOf(error: unknown): string {
 }
 
 function beginSaga(
-  kind: Pick<SagaKind<never, unknown>, 'definition' | 'category'> | undefined,
+  definition: SagaDefinition | undefined,
   { sagaId, subjectId, metadata, at }: SagaStart,
-  holder: Pick<SagaHolder, 'owner' | 'leaseMs'> | null,
+  holder: Pick<SagaOwner, 'owner' | 'leaseMs'> | null,
 ): BegunSaga {
-  if (!kind) throw new Error('there is no definition to start a saga with');
-  const { name, version } = kind.definition;
+  if (!definition) throw new Error('there is no definition to start a saga with');
+  const { name, version } = definition;
   const data = { definition: name, definitionVersion: version, subjectId };
   const started = { type: 'SagaStarted', data, recordedAt: at } as const;
   return {
     append: {
       streamId: sagaId,
-      category: kind.category,
+      category: name,
       expectedVersion: 0,
       events: [toNewSagaEvent(started, metadata)],
     },

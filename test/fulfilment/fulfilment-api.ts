@@ -49,7 +49,6 @@ export async function createApi(world: World, changes: Changes = {}) {
         fulfilment,
         eventStore,
         reads,
-        now: () => new Date(),
       }),
       ...inventoryRoutes({ reads, writes: service.pool, inFlight }),
     ],

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
-import type { FulfilledOrder } from '#src/fulfilment/fulfilment-definition.ts';
 import type { OrderView } from '#src/orders/order-view.ts';
 import { advance, eventsOfOutcome } from '#src/sagas/saga-decisions.ts';
-import type { Situation, StepOutcome } from '#src/sagas/saga-decisions.ts';
+import type { Situation } from '#src/sagas/saga-decisions.ts';
+import type { StepOutcome } from '#src/sagas/saga-definition.ts';
 import { actionsOf } from '#src/sagas/saga-definition.ts';
 import type { SagaEvent, Saga } from '#src/sagas/saga.ts';
 import { SagaNotStuck, StepNotOpen, decideResolve, decideRetry } from '#src/sagas/saga-operator.ts';
@@ -47,10 +47,10 @@ const midnight = Date.parse('2026-01-01T00:00:00.000Z');
 
 function decide(command: Command, saga: Saga | null): SagaEvent[] {
   const at = new Date(midnight + (command.hoursLater ?? 0) * HOUR_MS).toISOString();
-  const situation: Situation<FulfilledOrder> = {
+  const situation: Situation = {
     sagaId,
     definition,
-    subject: {
+    order: {
       view: { ...view, totalCents: command.totalCents ?? view.totalCents },
       cancellation: command.cancellation ?? null,
     },
@@ -73,7 +73,7 @@ function untimed(event: SagaEvent, now: string): SagaEvent {
   return Object.assign({ ...event }, { data });
 }
 
-function newsOf(command: Command, saga: Saga, situation: Situation<FulfilledOrder>): SagaEvent[] {
+function newsOf(command: Command, saga: Saga, situation: Situation): SagaEvent[] {
   if (command.retry) return decideRetry(saga, definition, false);
   if (command.resolve) return decideResolve(saga, command.resolve, definition, false);
   const action = actionsOf(definition).find(({ name }) => name === command.step);
@@ -553,10 +553,10 @@ describe('a deadline', () => {
   const later = (hours: number) => new Date(midnight + hours * HOUR_MS).toISOString();
   const MONTH = 30 * 24;
   /** Decided at the hour, whatever the last event says it was recorded at. */
-  const decidedAt = (hour: number): Situation<FulfilledOrder> => ({
+  const decidedAt = (hour: number): Situation => ({
     sagaId,
     definition,
-    subject: { view, cancellation: null },
+    order: { view, cancellation: null },
     at: later(MONTH),
     now: later(hour),
   });

@@ -176,7 +176,7 @@ export function createService(
     retry: async (orderId: string) => {
       const { sagaId, epoch } = (await readFulfilmentRow(database.reads, orderId))!;
       const saga = { sagaId, subjectId: orderId, epoch, metadata };
-      await operateSaga(commit, () => fulfilment.kinds[0]!, { now, clock }, saga, {
+      await operateSaga(commit, () => fulfilment.runnable[0]!, fulfilment.commitContext, saga, {
         decide: (current, definition) => decideRetry(current, definition, false),
         answer: () => NO_ANSWER,
       });

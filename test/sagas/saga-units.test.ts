@@ -6,8 +6,8 @@ import {
   createClaimSagas,
   giveBack,
   requireDefinitions,
-} from '#src/sagas/saga-work.ts';
-import type { SagaWorkRow } from '#src/sagas/saga-work.ts';
+} from '#src/sagas/saga-store.ts';
+import type { SagaWorkRow } from '#src/orders/order-units.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { append, begin, createStore, moved, reserve, unit } from '#test/support/unit-store.ts';

@@ -1,10 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
-import type { FulfilledOrder } from '#src/fulfilment/fulfilment-definition.ts';
-import { cancelIntent } from '#src/fulfilment/fulfilment-facts.ts';
-import { callStep } from '#src/sagas/saga-call.ts';
-import type { StepCall } from '#src/sagas/saga-call.ts';
+import { cancelRequest, fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
+import { callStep } from '#src/sagas/saga-run.ts';
+import type { SagaOrder, StepCall } from '#src/sagas/saga-definition.ts';
 import { advance, eventsOfOutcome } from '#src/sagas/saga-decisions.ts';
 import type { Situation, Todo } from '#src/sagas/saga-decisions.ts';
 import type { RecordedSagaEvent } from '#src/sagas/saga.ts';
@@ -17,7 +15,7 @@ const definition = fulfilmentDefinition({
   shipMs: 24 * 60 * MINUTE_MS,
   undoMs: 24 * 60 * MINUTE_MS,
 });
-const view: FulfilledOrder['view'] = {
+const view: SagaOrder['view'] = {
   orderId: 'order-1',
   customerId: 'c-1',
   status: 'pending',
@@ -93,7 +91,7 @@ function createProviderWorld(nextFault: () => Fault) {
     cancel: async ({ request }) => {
       const chosen = nextFault();
       if (chosen === 'lost_before') return LOST;
-      const entry = settle(`${operation} ${cancelIntent.parse(request).openKey}`, false, {});
+      const entry = settle(`${operation} ${cancelRequest.parse(request).openKey}`, false, {});
       if (chosen === 'lost_after') return LOST;
       return entry.effect
         ? { outcome: 'already_done', result: entry.result }
@@ -138,13 +136,13 @@ async function walk(turns: readonly Turn[], mayRefuseRefunds: boolean) {
 
   /** One commit; a process that is started anew knows only the log. */
   const commit = (
-    news: (situation: Situation<FulfilledOrder>) => ReturnType<typeof eventsOfOutcome>,
+    news: (situation: Situation) => ReturnType<typeof eventsOfOutcome>,
     short: boolean,
   ): Todo => {
     const situation = {
       sagaId: 'saga-1',
       definition,
-      subject: { view, cancellation },
+      order: { view, cancellation },
       at: new Date(now).toISOString(),
       now: new Date(now).toISOString(),
       ...(short && { refused: { step: 'reserve', reason: 'out of stock' } }),

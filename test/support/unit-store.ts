@@ -3,8 +3,7 @@ import { createDatabase } from '#src/database/database.ts';
 import type { StreamAppend, Unit } from '#src/event-store/event-store.ts';
 import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
 import { writeUnits } from '#src/orders/order-units.ts';
-import type { OrderRows, ReservationRow } from '#src/orders/order-units.ts';
-import type { SagaWorkRow } from '#src/sagas/saga-work.ts';
+import type { OrderRows, ReservationRow, SagaWorkRow } from '#src/orders/order-units.ts';
 import { createTestDatabase } from './database.ts';
 
 const metadata = { correlationId: 'test', actor: 'test' };

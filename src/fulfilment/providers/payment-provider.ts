@@ -1,4 +1,4 @@
-import type { CancelOutcome, LookUpOutcome, SendOutcome } from '#src/sagas/saga-call.ts';
+import type { CancelOutcome, LookUpOutcome, SendOutcome } from '#src/sagas/saga-definition.ts';
 
 /** Money to take for an order. One key stands for one capture, for ever, with one amount. */
 export type CaptureRequest = Readonly<{

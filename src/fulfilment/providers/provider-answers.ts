@@ -4,7 +4,7 @@ import type {
   LookUpOutcome,
   SendOutcome,
   UnknownOutcome,
-} from '#src/sagas/saga-call.ts';
+} from '#src/sagas/saga-definition.ts';
 import type { ProviderAnswer } from './provider-http.ts';
 
 /** Statuses under which the provider's word `refused`, or `not_applied`, is believed. */

@@ -1,7 +1,7 @@
 import { Agent as HttpAgent, request as requestHttp } from 'node:http';
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
-import { CallNotMade } from '#src/sagas/saga-call.ts';
+import { CallNotMade } from '#src/sagas/saga-definition.ts';
 import { createCallLimit } from './call-limit.ts';
 
 const ANSWER_BYTES_MAX = 64 * 1024;

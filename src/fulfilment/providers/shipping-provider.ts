@@ -1,4 +1,4 @@
-import type { CancelOutcome, LookUpOutcome, SendOutcome } from '#src/sagas/saga-call.ts';
+import type { CancelOutcome, LookUpOutcome, SendOutcome } from '#src/sagas/saga-definition.ts';
 
 /** A parcel to send. One key stands for one shipment, for ever, with one content. */
 export type ShipmentRequest = Readonly<{

@@ -5,7 +5,7 @@ import { inspect } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, test } from 'vitest';
 import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
-import { CallNotMade } from '#src/sagas/saga-call.ts';
+import { CallNotMade } from '#src/sagas/saga-definition.ts';
 import { createProviderHttp } from '#src/fulfilment/providers/provider-http.ts';
 
 const SECRET = 'sk_live_51H8xQ2eZvKYlo2C';

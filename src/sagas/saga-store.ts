@@ -4,42 +4,8 @@ import type { Todo } from './saga-decisions.ts';
 import { actionOf, reasonOf } from './saga.ts';
 import type { Saga, SagaState } from './saga.ts';
 
-/**
- * What a unit does to `saga_work`, as its columns are named. Times are on the database's clock, so they
- * are sent as spans; the deadline is told by the saga's own events.
- */
-export type SagaWorkRow =
-  | Readonly<{
-      op: 'begin';
-      saga_id: string;
-      subject_id: string;
-      definition: string;
-      definition_version: number;
-      owner: string | null;
-      lease_ms: number | null;
-      due_in_ms: number;
-    }>
-  | Readonly<{
-      op: 'advance';
-      saga_id: string;
-      /** Fences: the row must be at this epoch. */
-      epoch: number;
-      state: SagaState;
-      step: string | null;
-      attempt: number;
-      reason: string | null;
-      /** Kept by its owner, whose lease starts anew; or given back, which ends the epoch. */
-      owner: string | null;
-      lease_ms: number | null;
-      /** Null: nothing is to be done any more. */
-      due_in_ms: number | null;
-      deadline_at: string | null;
-    }>
-  /** Turns the live saga of a subject back: due at once, whoever holds it. */
-  | Readonly<{ op: 'wake'; subject_id: string }>;
-
-/** What the queue shows of a saga. */
-export function standing(saga: Saga, todo: Todo) {
+/** The columns of the queue that show how far a saga is. */
+export function progressColumns(saga: Saga, todo: Todo) {
   const action = todo.kind === 'rest' ? undefined : todo.action;
   const { attempts = 0, triedFrom } = action ? actionOf(saga, action.name) : {};
   const deadline =
