@@ -21,9 +21,9 @@ const resolveBody = z
   .strictObject({
     step: z.string().min(1).max(64),
     outcome: z.enum(['done', 'notDone']),
-    reference: safeText(1, 100)
-      .optional()
-      .meta({ description: 'What the provider calls it. Needed where the outcome is `done`.' }),
+    reference: safeText(1, 100).optional().meta({
+      description: 'The id that the provider gave it. Required if the outcome is `done`.',
+    }),
     reason: safeText(1, 500),
   })
   .refine(({ outcome, reference }) => outcome === 'notDone' || reference !== undefined, {
@@ -42,7 +42,7 @@ const {
 } = orderProblemKinds;
 const common = { params: orderParams, tag: 'Fulfilment' } as const;
 const goesOn: AnswerSpec = {
-  description: 'The fulfilment; it goes on.',
+  description: 'The fulfilment, which continues.',
   schema: fulfilmentAnswer,
   headers: ['ETag', 'Idempotency-Replayed'],
 };
@@ -75,12 +75,12 @@ function fulfilRoute({ run }: FulfilmentRouteDependencies): Route {
     method: 'POST',
     path: '/v1/orders/{orderId}/fulfil',
     operationId: 'fulfilOrder',
-    summary: 'Have a pending order fulfilled',
+    summary: 'Start the automatic fulfilment of a pending order',
     description:
-      'Stock is reserved, the payment captured, the parcel handed over; or all of it undone. From here ' +
-      'on pay, ship and refund by hand are refused.',
+      'Reserves the stock, captures the payment and ships the order. If a step fails, the earlier ' +
+      'steps are undone. Until it has ended, shipping and refunding by hand are refused.',
     headers: guardedHeaders,
-    answers: { 202: orderAnswered('The order; its fulfilment runs.', 'Location') },
+    answers: { 202: orderAnswered('The order. Its fulfilment is running.', 'Location') },
     problems: [
       ...commandProblems('order_already_paid', 'order_already_shipped', 'order_cancelled'),
       fulfilmentOff,
@@ -96,10 +96,10 @@ function getRoute(dependencies: FulfilmentRouteDependencies): Route {
     method: 'GET',
     path: '/v1/orders/{orderId}/fulfilment',
     operationId: 'getFulfilment',
-    summary: 'Read how far the fulfilment of an order is',
+    summary: 'Read the fulfilment of an order',
     description:
-      'Every step with its key, its tries and their outcome; `open` is what it is stuck at. The ETag ' +
-      'is for the If-Match of retry and resolve.',
+      'Shows every step with its key, its attempts and their outcome. `open` lists the steps that the ' +
+      'fulfilment is stuck at. Send the ETag as If-Match of retry and resolve.',
     answers: { 200: { description: 'The fulfilment.', schema: fulfilmentAnswer } },
     problems: [notFound, databaseUnavailable],
     handle: async ({ params }) => {
@@ -115,7 +115,7 @@ function retryRoute(dependencies: FulfilmentRouteDependencies): Route {
     method: 'POST',
     path: '/v1/orders/{orderId}/fulfilment/retry',
     operationId: 'retryFulfilment',
-    summary: 'Have a stuck fulfilment try again what it gave up',
+    summary: 'Retry the open steps of a stuck fulfilment',
     headers: guardedHeaders,
     answers: { 202: goesOn },
     problems: operatorProblems,
@@ -130,11 +130,11 @@ function resolveRoute(dependencies: FulfilmentRouteDependencies): Route {
     method: 'POST',
     path: '/v1/orders/{orderId}/fulfilment/resolve',
     operationId: 'resolveFulfilment',
-    summary: 'Tell a stuck fulfilment what became of a step',
+    summary: 'Tell a stuck fulfilment the outcome of a step',
     description:
-      'Ask the provider first: the saga believes it. A refund that was notDone is made anew, under a ' +
-      'new key. If-Match is required, so that what is said is of the attempt that was looked at: ' +
-      'send the ETag of the fulfilment.',
+      'Ask the provider first: the service does not check what you send. A refund with the outcome ' +
+      '`notDone` is made again under a new key. If-Match is required: send the ETag of the fulfilment, so ' +
+      'that the outcome applies to the attempt that you looked at.',
     headers: matchingHeaders,
     body: resolveBody,
     example: {

@@ -95,18 +95,18 @@ function putRoute(access: ChangeAccess): Route {
     path: '/v1/stock/{sku}',
     operationId: 'setStock',
     tag: 'Stock',
-    summary: 'Set what is on hand of a sku',
+    summary: 'Set the stock of a sku',
     description:
-      'What is reserved counts as on hand until it has been shipped. After a count send the ETag that ' +
-      'was read before it as If-Match: what was shipped meanwhile is then not put back. ' +
-      'If-None-Match: * sets only what is not there yet.',
+      'onHand includes what is reserved, until it has shipped. When you count the stock, read the ETag ' +
+      'before the count and send it as If-Match: the request is then refused if something shipped in ' +
+      'between. Send If-None-Match: * to set only a sku that has no stock yet.',
     params: changedStockParams,
     headers: guardedHeaders.extend({ 'if-none-match': commandHeaders['if-none-match'] }),
     body: stockBody,
     example: { onHand: 50 },
     answers: {
       200: stockAnswered('The stock of the sku.'),
-      201: stockAnswered('The stock of a sku that is new.', 'Location'),
+      201: stockAnswered('The stock of a new sku.', 'Location'),
     },
     problems: changeProblems,
     handle: ({ params, body, ...request }) => change(access, { ...params, ...body }, request),
@@ -119,10 +119,10 @@ function adjustRoute(access: ChangeAccess): Route {
     path: '/v1/stock/{sku}/adjust',
     operationId: 'adjustStock',
     tag: 'Stock',
-    summary: 'Change what is on hand of a sku by so many',
+    summary: 'Add to or subtract from the stock of a sku',
     description:
-      'For goods that came in or were lost: right whatever is shipped meanwhile. Send an ' +
-      'Idempotency-Key: without one, a repeated request changes the stock again.',
+      'For goods that came in or were lost. The result is right even if something ships at the same time. ' +
+      'Send an Idempotency-Key: without one, a retry changes the stock again.',
     params: changedStockParams,
     headers: guardedHeaders,
     body: adjustBody,
@@ -209,11 +209,11 @@ function listRoute({ reads }: InventoryAccess): Route {
     path: '/v1/stock',
     operationId: 'listStock',
     tag: 'Stock',
-    summary: 'List the stock in the order of skus',
+    summary: 'List the stock, ordered by sku',
     query: stockQuery,
     answers: {
       200: {
-        description: 'One page; nextCursor is null at the end.',
+        description: 'A page of the stock. nextCursor is null on the last page.',
         schema: z.object({ data: z.array(stockLevel), nextCursor: z.string().nullable() }),
         example: { data: [example], nextCursor: null },
       },

@@ -14,8 +14,12 @@ import { Problem } from './problem.ts';
  */
 export const commandHeaders = {
   'idempotency-key': idempotencyKey.optional(),
-  'if-match': entityTags.optional(),
-  'if-none-match': entityTags.optional(),
+  'if-match': entityTags
+    .optional()
+    .describe('ETag that you read. The command is refused if the resource has changed since.'),
+  'if-none-match': entityTags
+    .optional()
+    .describe('Send * to refuse the command if the resource exists already.'),
 } as const;
 
 /** The headers of a command that honours its caller's key. */
@@ -25,7 +29,11 @@ export const keyedHeaders = z.object({ 'idempotency-key': commandHeaders['idempo
 export const guardedHeaders = keyedHeaders.extend({ 'if-match': commandHeaders['if-match'] });
 
 /** The headers of a command that is taken only with an If-Match. */
-export const matchingHeaders = keyedHeaders.extend({ 'if-match': entityTags });
+export const matchingHeaders = keyedHeaders.extend({
+  'if-match': entityTags.describe(
+    'ETag that you read. The command is refused if the resource has changed since.',
+  ),
+});
 
 /** What the guarding headers say; undefined where one was not sent or is not valid. */
 export function guardsOf(headers: IncomingHttpHeaders) {

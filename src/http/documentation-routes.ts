@@ -65,8 +65,8 @@ function openApiRoute(document: () => ReadyAnswer): Route {
     path: '/openapi.json',
     operationId: 'openapi',
     tag: 'Documentation',
-    summary: 'This document',
-    answers: { 200: { description: 'OpenAPI 3.1.', schema: z.looseObject({}) } },
+    summary: 'Read the OpenAPI document',
+    answers: { 200: { description: 'This API as OpenAPI 3.1.', schema: z.looseObject({}) } },
     handle: async () => document(),
   });
 }
@@ -77,8 +77,13 @@ function asyncApiRoute(document: ReadyAnswer): Route {
     path: '/asyncapi.json',
     operationId: 'asyncapi',
     tag: 'Documentation',
-    summary: 'What the service publishes to Kafka',
-    answers: { 200: { description: 'AsyncAPI 3.0.', schema: z.looseObject({}) } },
+    summary: 'Read the AsyncAPI document',
+    answers: {
+      200: {
+        description: 'The messages that the service publishes to Kafka, as AsyncAPI 3.0.',
+        schema: z.looseObject({}),
+      },
+    },
     handle: async () => document,
   });
 }
@@ -117,7 +122,9 @@ function hiddenRoute(
     summary: 'A page for people',
     quiet: true,
     hidden: true,
-    answers: { 200: { description: 'A page, or what it needs.', schema: z.string(), contentType } },
+    answers: {
+      200: { description: 'A page, or a file that it loads.', schema: z.string(), contentType },
+    },
     handle,
   });
 }

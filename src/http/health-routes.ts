@@ -36,11 +36,14 @@ export function healthRoutes({ check, isDraining, metrics }: HealthDependencies)
       path: '/livez',
       operationId: 'livez',
       tag: 'Health',
-      summary: 'Whether the process answers',
-      description: 'Asks nothing else. Restart the process when this fails.',
+      summary: 'Check that the process responds',
+      description: 'Checks nothing else. Restart the process if this fails.',
       quiet: true,
       answers: {
-        200: { description: 'It does.', schema: z.object({ status: z.literal('ok') }) },
+        200: {
+          description: 'The process responds.',
+          schema: z.object({ status: z.literal('ok') }),
+        },
       },
       handle: async () => ({ status: 200, body: { status: 'ok' as const } }),
     }),
@@ -49,12 +52,13 @@ export function healthRoutes({ check, isDraining, metrics }: HealthDependencies)
       path: '/readyz',
       operationId: 'readyz',
       tag: 'Health',
-      summary: 'Whether to send requests here',
-      description: 'Fails while the database is away or the process is stopping; never for Kafka.',
+      summary: 'Check that this replica can take requests',
+      description:
+        'Fails while the database is unavailable or the process is stopping. Kafka may be unavailable.',
       quiet: true,
       answers: {
         200: { description: 'Ready.', schema: readiness },
-        503: { description: 'Not ready, or stopping.', schema: readiness },
+        503: { description: 'Not ready or stopping; `reason` says why.', schema: readiness },
       },
       handle: async () => {
         if (isDraining()) return { status: 503, body: { status: 'draining' as const } };
@@ -68,12 +72,12 @@ export function healthRoutes({ check, isDraining, metrics }: HealthDependencies)
       path: '/metrics',
       operationId: 'metrics',
       tag: 'Health',
-      summary: 'Metrics for Prometheus',
-      description: 'Read at most once a second, whoever asks.',
+      summary: 'Read the metrics',
+      description: 'For Prometheus. The values are refreshed at most once a second.',
       quiet: true,
       answers: {
         200: {
-          description: 'The Prometheus text format.',
+          description: 'The metrics in the Prometheus text format.',
           schema: z.string(),
           contentType: 'text/plain',
         },

@@ -31,6 +31,9 @@ export const idempotencyKey = z
     pattern: KEY_PATTERN,
     minLength: 1,
     maxLength: KEY_TEXT_LENGTH_MAX,
+    description:
+      'A key of your choice for this request. A retry with the same key takes effect once and gets ' +
+      'the same response, for 72 hours.',
     examples: ['8e03978e-40d5-43e8-bc93-6894a57f9324'],
   })
   .transform((text, context): string => {

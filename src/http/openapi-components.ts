@@ -19,52 +19,60 @@ export const problemExample = {
 /** The body of every failure, for the OpenAPI document. */
 export const problemSchema = z
   .looseObject({
-    type: z.string().meta({ format: 'uri-reference', description: 'Where the code is explained.' }),
+    type: z
+      .string()
+      .meta({ format: 'uri-reference', description: 'Link to the explanation of the code.' }),
     title: z.string(),
     status: z.int().min(400).max(599),
-    detail: z.string().meta({ description: 'What went wrong this time and what to do about it.' }),
-    code: z.string().meta({ pattern: '^[a-z][a-z0-9_]*$', description: 'Stable; act on this.' }),
-    requestId: z.string().meta({ description: 'Under which the log has the rest.' }),
+    detail: z.string().meta({ description: 'What went wrong and what to do about it.' }),
+    code: z.string().meta({
+      pattern: '^[a-z][a-z0-9_]*$',
+      description: 'Never changes. Act on this, not on the texts.',
+    }),
+    requestId: z.string().meta({ description: 'Find the details in the log under this id.' }),
     errors: z
       .array(z.object({ pointer: z.string(), message: z.string() }))
       .optional()
       .meta({
         description:
-          'What is wrong with the request. pointer is a JSON pointer into the body, or ' +
-          'query/limit, path/orderId, header/If-Match.',
+          'Everything that is wrong with the request. `pointer` is a JSON pointer into the body, ' +
+          'or names another part of the request, such as query/limit, path/orderId or ' +
+          'header/If-Match.',
       }),
     current: z
       .object({ status: z.string(), version: z.int(), allowed: z.array(z.string()) })
       .optional()
-      .meta({ description: 'How the order stands, and which commands it allows now.' }),
+      .meta({ description: 'The present state of the order and the commands that it allows now.' }),
   })
   .meta({
     id: 'Problem',
-    description: 'Problem details, RFC 9457.',
+    description: 'Problem details (RFC 9457).',
     examples: [problemExample],
   });
 
-/** Headers of answers, for the OpenAPI document. */
+/** Headers of responses, for the OpenAPI document. */
 export const answerHeaders = {
   'X-Request-Id': {
-    description: 'Names this request in the log.',
+    description: 'Id of this request in the log.',
     schema: { type: 'string', format: 'uuid' },
   },
   ETag: {
     description:
-      'Names this answer, for If-None-Match. That of an order is its version, for If-Match too.',
+      'Identifies this state of the resource, for If-None-Match. The ETag of an order is its ' +
+      'version, and can be sent as If-Match.',
     schema: { type: 'string', examples: ['"v1"'] },
   },
   Location: {
-    description: 'Where the new resource is.',
+    description: 'Address of the new resource.',
     schema: { type: 'string', format: 'uri-reference' },
   },
   'Idempotency-Replayed': {
-    description: 'true when the answer is the stored one of an earlier request with this key.',
+    description:
+      'true if this is the stored response to an earlier request with the same Idempotency-Key.',
     schema: { type: 'string', enum: ['true'] },
   },
   'Retry-After': {
-    description: 'Seconds to wait before the same request is worth sending again.',
+    description: 'Seconds to wait before retrying.',
     schema: { type: 'integer', minimum: 1 },
   },
 } as const;

@@ -38,18 +38,19 @@ export function buildOpenApi(routes: readonly Route[]): OpenApiDocument {
       title: 'Order service',
       version: API_VERSION,
       description:
-        'Money is in integer minor units of its currency; instants are ISO 8601 in UTC. Every ' +
-        'failure is `application/problem+json` with a stable `code`: see ' +
-        '[the list](/docs/problems). Responses may gain members in later releases: ignore those ' +
+        'Amounts are integers in the minor unit of the currency, such as cents. Times are ISO 8601 ' +
+        'in UTC. Every error is an `application/problem+json` with a stable `code`: see ' +
+        '[all problems](/docs/problems). Responses may gain members in later releases: ignore those ' +
         'that you do not know.\n\n' +
-        'Send an `Idempotency-Key` with each command: repeated, it takes effect once. Guard it with ' +
-        '`If-Match` and the ETag of what you read. A command refuses a guard that it does not ' +
-        'honour; it never ignores one. A tag that a proxy has weakened (`W/`) never matches: send ' +
-        'it without the `W/`.\n\n' +
-        'A body is `application/json` in UTF-8. A command that needs none takes an empty one or ' +
-        '`{}`. Ids and references are kept as they are sent, character for character; only a sku, ' +
-        'which is matched with the stock, must be in NFC, without control characters. What ' +
-        'happens is published to Kafka: see [the events](/docs/events).',
+        'Send an `Idempotency-Key` with each command, so that a retry takes effect only once. Send ' +
+        'the ETag that you read as `If-Match`, so that the command is refused if somebody else has ' +
+        'changed the resource. A command refuses a header of these that it does not support; it ' +
+        'never ignores one. A tag that a proxy has weakened (`W/`) never matches: send it without ' +
+        'the `W/`.\n\n' +
+        'Request bodies are `application/json` in UTF-8. A command without fields accepts an empty ' +
+        'body or `{}`. Ids and references are stored exactly as sent. A sku must be in Unicode NFC ' +
+        'and must not contain control characters. Every event is published to Kafka: see ' +
+        '[the events](/docs/events).',
       license: { name: 'MIT', identifier: 'MIT' },
     },
     servers: [{ url: '/' }],

@@ -148,14 +148,21 @@ export function route(spec: ErasedSpec): Route {
 /** Every read can be asked whether it has changed; the answer sender sees to it. */
 function conditional(headers: z.ZodType = z.object({})): z.ZodType {
   if (!(headers instanceof z.ZodObject)) throw new Error('headers must be a z.object');
-  return headers.extend({ 'if-none-match': entityTags.optional() });
+  return headers.extend({
+    'if-none-match': entityTags
+      .optional()
+      .describe('ETag that you have. The response is 304 if it is still the present one.'),
+  });
 }
 
 function withNotModified({ 200: ok, ...others }: AnswerSpecs): AnswerSpecs {
   if (ok === undefined) return others;
   return {
     200: { ...ok, headers: ['ETag', ...(ok.headers ?? [])] },
-    304: { description: 'The caller has this already.', headers: ['ETag'] },
+    304: {
+      description: 'Not changed: the caller already has the present state.',
+      headers: ['ETag'],
+    },
     ...others,
   };
 }

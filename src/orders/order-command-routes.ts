@@ -30,8 +30,8 @@ function placeRoute(run: RunOrderCommand): Route {
     tag: 'Orders',
     summary: 'Place an order',
     description:
-      'The server computes the total. Prices are in the minor unit of the currency. With automatic ' +
-      'fulfilment the order is reserved, charged and shipped by itself, or cancelled.',
+      'The server computes the total. With automatic fulfilment the service reserves the stock, captures ' +
+      'the payment and ships the order by itself, or cancels the order if that fails.',
     headers: keyedHeaders,
     body: placeOrderBody,
     example: {
@@ -39,7 +39,7 @@ function placeRoute(run: RunOrderCommand): Route {
       currency: 'EUR',
       items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
     },
-    answers: { 201: orderAnswered('The order, placed.', 'Location') },
+    answers: { 201: orderAnswered('The new order.', 'Location') },
     problems: [refusalKind('total_too_large'), orderProblemKinds.fulfilmentOff, ...writeProblems],
     handle: ({ body: { fulfilment, ...order }, ...request }) => {
       const orderId = uuidv7();
@@ -55,13 +55,13 @@ function payRoute(run: RunOrderCommand): Route {
     method: 'POST',
     path: '/v1/orders/{orderId}/pay',
     operationId: 'payOrder',
-    summary: 'Record a payment of an order that has happened',
+    summary: 'Record a payment',
     description:
-      'Any payment is recorded, also a second one, one of another amount than the total, one of an ' +
-      'order that is shipped or cancelled, and one beside a fulfilment: 200 says so, and owedCents what ' +
-      'is to be given back. The order is paid once its payments cover the total. amountCents is in the ' +
-      'currency of the order. The same payment again changes nothing. That a paymentId is used for one ' +
-      'order only is not checked.',
+      'Records a payment that has already happened. Every such payment is recorded: also a second one, ' +
+      'one of another amount than the total, one for a shipped or cancelled order, and one during an ' +
+      'automatic fulfilment. owedCents of the response is what the order must pay back. The order is paid ' +
+      'once its payments cover the total. Repeating the same payment changes nothing. The service does not ' +
+      'check that a paymentId is used for one order only.',
     body: payOrderBody,
     example: { paymentId: 'pay-1', amountCents: 2500 },
     answers: { 200: orderAnswered('The order, with the payment.') },
@@ -77,13 +77,13 @@ function shipRoute(run: RunOrderCommand): Route {
     method: 'POST',
     path: '/v1/orders/{orderId}/ship',
     operationId: 'shipOrder',
-    summary: 'Record the shipment of a paid order',
+    summary: 'Record the shipment',
     description:
-      'Ask before the parcel leaves: of a shipment and a cancellation the first wins, and the other is ' +
-      'refused. The same trackingNumber again changes nothing.',
+      'Send this for a paid order before the parcel leaves. If the order is cancelled at the same time, ' +
+      'the first request wins and the other is refused. Repeating the same trackingNumber changes nothing.',
     body: shipOrderBody,
     example: { trackingNumber: 'T-1', carrier: 'post' },
-    answers: { 200: orderAnswered('The order, shipped.') },
+    answers: { 200: orderAnswered('The shipped order.') },
     problems: commandProblems(
       'order_not_paid',
       'order_already_shipped',
@@ -101,15 +101,15 @@ function cancelRoute(run: RunOrderCommand): Route {
     method: 'POST',
     path: '/v1/orders/{orderId}/cancel',
     operationId: 'cancelOrder',
-    summary: 'Cancel an order that has not left',
+    summary: 'Cancel an order that has not shipped',
     description:
-      'owedCents of the answer is what is owed to the customer. While a fulfilment runs the ' +
-      'answer is 202: the order is cancelled when everything has been undone.',
+      'owedCents of the response is what must be paid back to the customer. During an automatic fulfilment ' +
+      'the response is 202, and the order is cancelled once the fulfilment has been undone.',
     body: cancelOrderBody,
     example: { reason: 'changed my mind' },
     answers: {
-      200: orderAnswered('The order, cancelled.'),
-      202: orderAnswered('The order; its fulfilment is being undone.'),
+      200: orderAnswered('The cancelled order.'),
+      202: orderAnswered('The order. Its fulfilment is being undone.'),
     },
     problems: commandProblems('order_already_shipped', 'shipment_requested'),
     handle: ({ body, params, ...request }) =>
@@ -123,14 +123,15 @@ function refundRoute(run: RunOrderCommand): Route {
     method: 'POST',
     path: '/v1/orders/{orderId}/refund',
     operationId: 'refundOrder',
-    summary: 'Record a refund of what an order owes',
+    summary: 'Record a refund',
     description:
-      'A cancelled order owes all that was captured, any other what exceeds its total. In parts if need ' +
-      'be, a hundred at most, up to owedCents. paymentId names the payment that is given back; the ' +
-      'newest with enough left if it is absent. The same refund again changes nothing.',
+      'Records a refund that has already happened, up to owedCents. A cancelled order owes all that was ' +
+      'captured; any other order owes what exceeds its total. An order can have up to 100 refunds. ' +
+      'paymentId names the refunded payment; by default it is the newest one with enough left. Repeating ' +
+      'the same refund changes nothing.',
     body: refundOrderBody,
     example: { refundId: 'ref-1', amountCents: 2500 },
-    answers: { 200: orderAnswered('The order, with what it has given back.') },
+    answers: { 200: orderAnswered('The order, with the refund.') },
     problems: commandProblems(
       'order_not_cancelled',
       'refund_id_taken',

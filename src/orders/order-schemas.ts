@@ -23,15 +23,19 @@ const cents = (min: number) => z.int().min(min).max(Number.MAX_SAFE_INTEGER);
 const orderItem = z.strictObject({
   sku: skuText,
   quantity: z.int().min(1).max(QUANTITY_MAX),
-  priceCents: z.int().min(0).max(PRICE_CENTS_MAX),
+  priceCents: z.int().min(0).max(PRICE_CENTS_MAX).describe('Price of one.'),
 });
 
 export const placeOrderBody = z.strictObject({
   customerId: safeText(1, 64),
   currency: currencyCode,
   items: z.array(orderItem).min(1).max(ITEMS_MAX),
-  /** automatic starts the saga that reserves, charges and ships. */
-  fulfilment: z.enum(['manual', 'automatic']).default('manual'),
+  fulfilment: z
+    .enum(['manual', 'automatic'])
+    .default('manual')
+    .describe(
+      'automatic: the service reserves the stock, captures the payment and ships by itself.',
+    ),
 });
 export const payOrderBody = z.strictObject({ paymentId: reference, amountCents: cents(0) });
 export const shipOrderBody = z.strictObject({ trackingNumber: reference, carrier: reference });
@@ -39,8 +43,9 @@ export const cancelOrderBody = z.strictObject({ reason: safeText(1, 500) });
 export const refundOrderBody = z.strictObject({
   refundId: reference,
   amountCents: cents(1),
-  /** The payment that it gives back; the newest with enough left unless told. */
-  paymentId: reference.optional(),
+  paymentId: reference
+    .optional()
+    .describe('The payment that is refunded. By default the newest one with enough left.'),
 });
 
 export const orderParams = z.strictObject({ orderId: uuid });
@@ -49,10 +54,10 @@ export const getOrderQuery = z
   .strictObject({
     version: queryInteger(1, 2_147_483_647)
       .optional()
-      .meta({ description: 'The order as it was at this version. Excludes `at`.' }),
+      .meta({ description: 'Read the order as it was at this version. Not together with `at`.' }),
     at: instant
       .optional()
-      .meta({ description: 'The order as it was at this instant. Excludes `version`.' }),
+      .meta({ description: 'Read the order as it was at this time. Not together with `version`.' }),
   })
   .refine(({ version, at }) => version === undefined || at === undefined, {
     error: 'version and at exclude each other',
@@ -68,7 +73,7 @@ export const listOrdersQuery = z.strictObject({
   cursor: cursorText(1000).optional(),
 });
 
-/** An order as it is answered: `OrderView`. */
+/** An order in a response: `OrderView`. */
 export const orderAnswer = z
   .object({
     orderId: uuid,
@@ -76,22 +81,25 @@ export const orderAnswer = z
     status,
     currency: z.string(),
     items: z.array(z.object({ sku: z.string(), quantity: z.int(), priceCents: z.int() })),
-    itemCount: z.int(),
+    itemCount: z.int().describe('Number of entries in items.'),
     totalCents: z.int(),
-    version,
+    version: version.describe('Number of the last event of the order.'),
     placedAt: instant,
-    paidAt: instant.optional(),
-    paymentId: z.string().optional(),
+    paidAt: instant.optional().describe('When the payments covered the total.'),
+    paymentId: z.string().optional().describe('The payment that covered the total.'),
     shippedAt: instant.optional(),
     trackingNumber: z.string().optional(),
     carrier: z.string().optional(),
     cancelledAt: instant.optional(),
-    reason: z.string().optional(),
-    refundAmountCents: z.int().optional(),
-    capturedCents: z.int(),
-    refundedCents: z.int(),
-    owedCents: z.int().min(0),
-    fulfilment: z.enum(['running', 'compensating', 'completed', 'compensated', 'stuck']).optional(),
+    reason: z.string().optional().describe('Why the order was cancelled.'),
+    refundAmountCents: z.int().optional().describe('Captured before the order was cancelled.'),
+    capturedCents: z.int().describe('All payments together.'),
+    refundedCents: z.int().describe('All refunds together.'),
+    owedCents: z.int().min(0).describe('What must still be paid back to the customer.'),
+    fulfilment: z
+      .enum(['running', 'compensating', 'completed', 'compensated', 'stuck'])
+      .optional()
+      .describe('State of the automatic fulfilment. Absent if the order is fulfilled by hand.'),
     cancellationRequestedAt: instant.optional(),
   })
   .meta({ id: 'Order' });
