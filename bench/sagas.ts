@@ -16,8 +16,10 @@ import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts
 import type { Providers } from '#src/fulfilment/fulfilment-definition.ts';
 import { createFulfilment } from '#src/fulfilment/fulfilment.ts';
 import { changeStock } from '#src/fulfilment/inventory.ts';
-import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
-import { createHttpShippingProvider } from '#src/fulfilment/providers/http-shipping-provider.ts';
+import {
+  createHttpPaymentProvider,
+  createHttpShippingProvider,
+} from '#src/fulfilment/providers/http-providers.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
 import { writeUnits } from '#src/orders/order-units.ts';
 import type { OrderRows } from '#src/orders/order-units.ts';

@@ -7,8 +7,10 @@ import type { GroupCommit } from './event-store/group-commit.ts';
 import type { Providers } from './fulfilment/fulfilment-definition.ts';
 import { createFulfilment } from './fulfilment/fulfilment.ts';
 import type { Fulfilment } from './fulfilment/fulfilment.ts';
-import { createHttpPaymentProvider } from './fulfilment/providers/http-payment-provider.ts';
-import { createHttpShippingProvider } from './fulfilment/providers/http-shipping-provider.ts';
+import {
+  createHttpPaymentProvider,
+  createHttpShippingProvider,
+} from './fulfilment/providers/http-providers.ts';
 import type { OrderRows } from './orders/order-units.ts';
 import type { ObserveSaga } from './sagas/saga-points.ts';
 import type { SagaRunnerEvents } from './sagas/saga-run.ts';

@@ -11,8 +11,7 @@ import type {
 } from '#src/sagas/saga-definition.ts';
 import { actionOf } from '#src/sagas/saga.ts';
 import type { Saga, SagaEvent } from '#src/sagas/saga.ts';
-import type { PaymentProvider } from './providers/payment-provider.ts';
-import type { ShippingProvider } from './providers/shipping-provider.ts';
+import type { PaymentProvider, ShippingProvider } from './providers/providers.ts';
 
 /** A carrier's name is needed, but an operator who found a parcel is not asked for it. */
 const CARRIER_UNKNOWN = 'unknown';

@@ -15,9 +15,11 @@ import { createFulfilment } from '#src/fulfilment/fulfilment.ts';
 import type { FulfilmentDependencies } from '#src/fulfilment/fulfilment.ts';
 import { readFulfilmentRow } from '#src/fulfilment/fulfilment-queries.ts';
 import { changeStock } from '#src/fulfilment/inventory.ts';
-import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
-import type { PaymentProvider } from '#src/fulfilment/providers/payment-provider.ts';
-import { createHttpShippingProvider } from '#src/fulfilment/providers/http-shipping-provider.ts';
+import {
+  createHttpPaymentProvider,
+  createHttpShippingProvider,
+} from '#src/fulfilment/providers/http-providers.ts';
+import type { PaymentProvider } from '#src/fulfilment/providers/providers.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
 import type { OrderRequest } from '#src/orders/handle-order-command.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { createCallLimit } from '#src/fulfilment/providers/call-limit.ts';
+import { createCallLimit } from '#src/fulfilment/providers/provider-client.ts';
 
 const long = 60_000;
 

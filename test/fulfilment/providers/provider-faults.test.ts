@@ -4,10 +4,11 @@ import type { Fault, FaultName } from '#dev/provider-simulator/faults.ts';
 import { operations } from '#dev/provider-simulator/simulated-call.ts';
 import type { Operation } from '#dev/provider-simulator/simulated-call.ts';
 import type { SimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
-import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
-import { createHttpShippingProvider } from '#src/fulfilment/providers/http-shipping-provider.ts';
-import type { PaymentProvider } from '#src/fulfilment/providers/payment-provider.ts';
-import type { ShippingProvider } from '#src/fulfilment/providers/shipping-provider.ts';
+import {
+  createHttpPaymentProvider,
+  createHttpShippingProvider,
+} from '#src/fulfilment/providers/http-providers.ts';
+import type { PaymentProvider, ShippingProvider } from '#src/fulfilment/providers/providers.ts';
 import { startSimulator } from '#test/dev/provider-simulator-support.ts';
 
 const connectionTo = (url: string) => ({ url, timeoutMs: 30_000, callsMax: 4 });

@@ -2,24 +2,28 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import {
-  answerCents,
-  answerCurrency,
-  answerText,
+  centsInResponse,
+  currencyInResponse,
+  textInResponse,
   callOutcome,
   cancelOutcome,
   lookUpOutcome,
-} from '#src/fulfilment/providers/provider-answers.ts';
+} from '#src/fulfilment/providers/provider-responses.ts';
 
 const key = 'k';
 const right = { key, paymentId: 'pay_1', amountCents: 5, currency: 'EUR' };
 const { key: _, ...result } = right;
 const expected = {
   key,
-  result: z.object({ paymentId: answerText, amountCents: answerCents, currency: answerCurrency }),
+  result: z.object({
+    paymentId: textInResponse,
+    amountCents: centsInResponse,
+    currency: currencyInResponse,
+  }),
   difference: ({ amountCents }: { amountCents: number }) =>
     amountCents === 5 ? undefined : 'another amount',
 };
-const answer = (status: number, body: unknown) => ({ kind: 'answer', status, body }) as const;
+const answer = (status: number, body: unknown) => ({ kind: 'response', status, body }) as const;
 const word = (outcome: string, code = 'why') => ({ outcome, code, key });
 
 describe('the outcome of a call that acts', () => {

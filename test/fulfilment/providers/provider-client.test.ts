@@ -4,9 +4,9 @@ import { once } from 'node:events';
 import { inspect } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, test } from 'vitest';
-import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-payment-provider.ts';
+import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-providers.ts';
 import { CallNotMade } from '#src/sagas/saga-definition.ts';
-import { createProviderHttp } from '#src/fulfilment/providers/provider-http.ts';
+import { createProviderClient } from '#src/fulfilment/providers/provider-client.ts';
 
 const SECRET = 'sk_live_51H8xQ2eZvKYlo2C';
 const request = { key: 'k', orderId: 'o1', amountCents: 1999, currency: 'EUR' };
@@ -291,7 +291,7 @@ describe('the API key of a provider', () => {
   test.each([`${SECRET}\n`, `${SECRET} x`, `${SECRET}\r\nx: y`, `${SECRET}é`, ''])(
     'is turned away at the start if it is no token, without being told: %j',
     (apiKey) => {
-      const create = () => createProviderHttp({ url: 'http://127.0.0.1', apiKey, ...limits });
+      const create = () => createProviderClient({ url: 'http://127.0.0.1', apiKey, ...limits });
       expect(create).toThrow(/^a provider API key has a character it may not have$/);
     },
   );
@@ -300,7 +300,7 @@ describe('the API key of a provider', () => {
 test.each(['', 'provider', 'ftp://h', 'http://user:pass@h', 'http://h?x=1', 'http://h#x'])(
   'a provider URL that cannot work is turned away at the start: %j',
   (url) => {
-    expect(() => createProviderHttp({ url, ...limits })).toThrow(
+    expect(() => createProviderClient({ url, ...limits })).toThrow(
       /^a provider URL is http or https/,
     );
   },

@@ -2,22 +2,21 @@ import { Agent as HttpAgent, request as requestHttp } from 'node:http';
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
 import { CallNotMade } from '#src/sagas/saga-definition.ts';
-import { createCallLimit } from './call-limit.ts';
 
-const ANSWER_BYTES_MAX = 64 * 1024;
+const RESPONSE_BYTES_MAX = 64 * 1024;
 const RETRY_AFTER_SECONDS_MAX = 3_600;
 const LIMIT_WAITERS_MAX = 10_000;
 const LIMIT_WAIT_MS_MAX = 5_000;
-/** What RFC 6750 lets a bearer token be made of; anything else could end the header. */
+/** The characters that RFC 6750 allows in a bearer token. Others could end the header. */
 const API_KEY = /^[A-Za-z0-9._~+/=-]+$/;
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 
-/** Where a provider is and how much of it may be used at once. */
+/** Where a provider is, and how many calls to it may run at once. */
 export type ProviderConnection = Readonly<{
   url: string;
-  /** Sent as a bearer token; no error, reason or log ever holds it. */
+  /** Sent as a bearer token. It appears in no error, reason or log. */
   apiKey?: string;
-  /** For one call, from its sending to the last byte of the answer. */
+  /** For one call, from sending it to the last byte of the response. */
   timeoutMs: number;
   callsMax: number;
 }>;
@@ -31,24 +30,24 @@ export type ProviderRequest = Readonly<{
   signal?: AbortSignal | undefined;
 }>;
 
-/** What came back: an answer that could be read, proof that nothing was sent, or neither. */
-export type ProviderAnswer =
-  | Readonly<{ kind: 'answer'; status: number; body: unknown; retryAfterMs?: number }>
+/** A response that could be read, proof that nothing was sent, or neither. */
+export type ProviderResponse =
+  | Readonly<{ kind: 'response'; status: number; body: unknown; retryAfterMs?: number }>
   | Readonly<{ kind: 'not_sent'; reason: string }>
   | Readonly<{ kind: 'lost'; reason: string; retryAfterMs?: number }>;
 
 /**
- * Sends one request. Whatever comes back is an answer.
- * @throws CallNotMade where no place came free in time
+ * Sends one request. Errors of the connection are part of the result.
+ * @throws CallNotMade if too many calls are under way for too long
  */
-export type SendToProvider = (request: ProviderRequest) => Promise<ProviderAnswer>;
+export type SendToProvider = (request: ProviderRequest) => Promise<ProviderResponse>;
 
 /**
- * Speaks HTTP with one provider over kept connections. Redirects are not followed and nothing is
- * sent twice: whether to ask again is the caller's to decide.
+ * Speaks HTTP with one provider over kept connections. It follows no redirects and sends nothing twice: the
+ * caller decides whether to try again.
  * @throws Error if the URL or the key could not be used for any call
  */
-export function createProviderHttp(connection: ProviderConnection): SendToProvider {
+export function createProviderClient(connection: ProviderConnection): SendToProvider {
   const base = baseUrl(connection.url);
   const shared = { accept: 'application/json', ...authorization(connection.apiKey) };
   const secure = base.startsWith('https:');
@@ -113,28 +112,28 @@ type Exchange = Readonly<{
   signal: AbortSignal | undefined;
 }>;
 
-/** Sends a request and waits for its answer, its time to be over, or `signal`. */
-async function exchange({ request, text, timeoutMs, signal }: Exchange): Promise<ProviderAnswer> {
-  const { promise, resolve } = Promise.withResolvers<ProviderAnswer>();
+/** Sends a request and waits until the response is there, the time is over, or `signal` aborts. */
+async function exchange({ request, text, timeoutMs, signal }: Exchange): Promise<ProviderResponse> {
+  const { promise, resolve } = Promise.withResolvers<ProviderResponse>();
   const giveUp = (reason: string) => {
     resolve({ kind: isUnsent(request) ? 'not_sent' : 'lost', reason });
     request.destroy();
   };
   const leave = () => giveUp('stopped waiting');
-  // An answer may be there already, unread while the process was busy: it is read before time is called.
+  // A busy process may not have read a response that is there already. It does so before the timeout counts.
   let lastLook: NodeJS.Immediate | undefined;
   const timer = setTimeout(() => {
     lastLook = setImmediate(() => giveUp(`no answer in ${timeoutMs} ms`));
   }, timeoutMs);
   signal?.addEventListener('abort', leave, { once: true });
 
-  let answered = false;
+  let hasResponse = false;
   request.on('response', (response) => {
-    answered = true;
-    readAnswer(response).then(resolve, (error: unknown) => resolve(lost(error)));
+    hasResponse = true;
+    readResponse(response).then(resolve, (error: unknown) => resolve(lost(error)));
   });
   request.on('error', (error) => resolve(neverConnected(error) ? notSent(error) : lost(error)));
-  request.on('close', () => answered || resolve(lost(undefined)));
+  request.on('close', () => hasResponse || resolve(lost(undefined)));
   request.end(text);
   if (signal?.aborted) leave();
   try {
@@ -146,7 +145,7 @@ async function exchange({ request, text, timeoutMs, signal }: Exchange): Promise
   }
 }
 
-async function readAnswer(response: IncomingMessage): Promise<ProviderAnswer> {
+async function readResponse(response: IncomingMessage): Promise<ProviderResponse> {
   const { statusCode: status = 0, headers } = response;
   const again = retryAfter(headers['retry-after']);
   const bytes = await readBytes(response);
@@ -154,19 +153,19 @@ async function readAnswer(response: IncomingMessage): Promise<ProviderAnswer> {
   if (bytes.length === 0) return { kind: 'lost', reason: `answer ${status} is empty`, ...again };
   try {
     const body: unknown = JSON.parse(utf8.decode(bytes));
-    return { kind: 'answer', status, body, ...again };
+    return { kind: 'response', status, body, ...again };
   } catch {
     return { kind: 'lost', reason: `answer ${status} is not JSON`, ...again };
   }
 }
 
-/** The body, or nothing where it is too large; leaving the loop closes the connection. */
+/** The body, or undefined if it is too large. Leaving the loop closes the connection. */
 async function readBytes(response: AsyncIterable<Buffer>): Promise<Buffer | undefined> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of response) {
     size += chunk.length;
-    if (size > ANSWER_BYTES_MAX) return undefined;
+    if (size > RESPONSE_BYTES_MAX) return undefined;
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);
@@ -177,12 +176,12 @@ function retryAfter(header: string | undefined): { retryAfterMs?: number } {
   return { retryAfterMs: Math.min(Number(header), RETRY_AFTER_SECONDS_MAX) * 1_000 };
 }
 
-/** While there is no connection, not a byte of the request has left. */
+/** Without a connection not one byte of the request has been sent. */
 function isUnsent({ socket }: ClientRequest): boolean {
   return !socket || socket.connecting;
 }
 
-/** Whether an error came of looking up the name or of connecting: the proof that nothing was sent. */
+/** Whether looking up the name or connecting failed. This proves that nothing was sent. */
 function neverConnected(error: unknown): boolean {
   if (error instanceof AggregateError)
     return error.errors.length > 0 && error.errors.every((each) => neverConnected(each));
@@ -190,18 +189,70 @@ function neverConnected(error: unknown): boolean {
   return error.syscall === 'connect' || error.syscall === 'getaddrinfo';
 }
 
-const notSent = (error: unknown): ProviderAnswer => ({
+const notSent = (error: unknown): ProviderResponse => ({
   kind: 'not_sent',
   reason: `no connection${codeOf(error)}`,
 });
 
-const lost = (error: unknown): ProviderAnswer => ({
+const lost = (error: unknown): ProviderResponse => ({
   kind: 'lost',
   reason: `connection lost${codeOf(error)}`,
 });
 
-/** Messages are not passed on, only codes: a message may quote what was sent. */
+/** Only the code of an error is passed on, because its message may quote what was sent. */
 function codeOf(error: unknown): string {
   const code = error instanceof Error && 'code' in error ? error.code : undefined;
   return typeof code === 'string' && /^\w{1,40}$/.test(code) ? ` (${code})` : '';
+}
+
+/** How many calls may run at once, how many may wait, and how long. */
+export type CallLimitBounds = Readonly<{
+  callsMax: number;
+  waitersMax: number;
+  waitMsMax: number;
+}>;
+
+/** Bounds the calls to one provider, so that a slow one cannot take up the whole service. */
+export type CallLimit = Readonly<{
+  /** True once the call may run, and then `leave` must follow. False after the wait, or if `signal` aborts. */
+  enter(signal?: AbortSignal): Promise<boolean>;
+  leave(): void;
+}>;
+
+/** First come, first served. */
+export function createCallLimit({ callsMax, waitersMax, waitMsMax }: CallLimitBounds): CallLimit {
+  const waiting = new Set<() => void>();
+  let underWay = 0;
+
+  const wait = (signal: AbortSignal | undefined) => {
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const settle = (entered: boolean) => {
+      waiting.delete(admit);
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', giveUp);
+      resolve(entered);
+    };
+    const admit = () => settle(true);
+    const giveUp = () => settle(false);
+    const timer = setTimeout(giveUp, waitMsMax);
+    signal?.addEventListener('abort', giveUp, { once: true });
+    waiting.add(admit);
+    return promise;
+  };
+
+  return {
+    enter: async (signal) => {
+      if (signal?.aborted) return false;
+      if (underWay < callsMax) {
+        underWay += 1;
+        return true;
+      }
+      return waiting.size < waitersMax && (await wait(signal));
+    },
+    leave: () => {
+      const [next] = waiting;
+      if (next) next();
+      else underWay -= 1;
+    },
+  };
 }

@@ -1,0 +1,114 @@
+import { z } from 'zod';
+import type {
+  CancelOutcome,
+  LookUpOutcome,
+  SendOutcome,
+  UnknownOutcome,
+} from '#src/sagas/saga-definition.ts';
+import type { ProviderResponse } from './provider-client.ts';
+
+/** `refused` and `not_applied` in a body count only with one of these statuses. */
+const REFUSED_STATUSES = new Set([402, 409, 422]);
+const NOT_APPLIED_STATUSES = new Set([400, 401, 403, 413, 429, 503]);
+
+const keyed = z.object({ key: z.string() });
+const coded = z.object({ code: z.string().regex(/^[a-z0-9_]{1,64}$/) });
+const statement = coded.extend({ outcome: z.enum(['refused', 'not_applied', 'absent']) });
+const cancelled = z.object({ outcome: z.literal('cancelled') });
+
+/** Text that Postgres can store: no NUL, no lone surrogate. */
+export const textInResponse = z
+  .string()
+  .min(1)
+  .max(100)
+  .refine((text) => text.isWellFormed() && !text.includes('\0'));
+export const centsInResponse = z.int().min(0);
+export const currencyInResponse = z.string().regex(/^[A-Z]{3}$/);
+
+/** What the response to one request must look like. */
+export type Expected<Result> = Readonly<{
+  key: string;
+  result: z.ZodType<Result>;
+  /** How a well-formed result differs from the request, if it does. */
+  difference?: (result: Result) => string | undefined;
+}>;
+
+type ReadResponse = Extract<ProviderResponse, { kind: 'response' }>;
+
+/** Reads the response to a call that has an effect. */
+export function callOutcome<Result>(
+  response: ProviderResponse,
+  expected: Expected<Result>,
+): SendOutcome<Result> {
+  if (response.kind === 'not_sent') return { outcome: 'not_applied', reason: response.reason };
+  if (response.kind === 'lost') return unknown(response, response.reason);
+  if (!isForKey(response, expected)) return unknown(response, otherKey(response));
+  if (isDone(response)) return readResult(response, expected, 'ok');
+  const stated = statement.safeParse(response.body).data;
+  if (stated?.outcome === 'refused' && REFUSED_STATUSES.has(response.status))
+    return { outcome: 'refused', reason: stated.code };
+  if (stated?.outcome === 'not_applied' && NOT_APPLIED_STATUSES.has(response.status))
+    return { outcome: 'not_applied', reason: stated.code, ...retryAfter(response) };
+  return unknown(response, statesNoOutcome(response));
+}
+
+/** Reads the response to a look-up. A key is absent only if the provider says so explicitly. */
+export function lookUpOutcome<Result>(
+  response: ProviderResponse,
+  expected: Expected<Result>,
+): LookUpOutcome<Result> {
+  if (response.kind !== 'response') return unknown(response, response.reason);
+  if (!isForKey(response, expected)) return unknown(response, otherKey(response));
+  if (response.status === 200) return readResult(response, expected, 'found');
+  if (response.status === 404 && statement.safeParse(response.body).data?.outcome === 'absent')
+    return { outcome: 'absent' };
+  return unknown(response, statesNoOutcome(response));
+}
+
+/** Reads the response to a cancel by key. A result is taken as stated, so that exactly that is undone. */
+export function cancelOutcome<Result>(
+  response: ProviderResponse,
+  expected: Expected<Result>,
+): CancelOutcome<Result> {
+  if (response.kind !== 'response') return unknown(response, response.reason);
+  if (!isForKey(response, expected)) return unknown(response, otherKey(response));
+  if (response.status !== 200) return unknown(response, statesNoOutcome(response));
+  if (cancelled.safeParse(response.body).success) return { outcome: 'cancelled' };
+  const done = z.object({ outcome: z.literal('already_done'), result: expected.result });
+  const { data } = done.safeParse(response.body);
+  return data
+    ? { outcome: 'already_done', result: data.result }
+    : unknown(response, 'answer 200 is not as the contract has it');
+}
+
+function readResult<Result, Outcome extends 'ok' | 'found'>(
+  response: ReadResponse,
+  { result, difference }: Expected<Result>,
+  outcome: Outcome,
+): { outcome: Outcome; result: Result } | UnknownOutcome<Result> {
+  const { success, data } = result.safeParse(response.body);
+  if (!success) return unknown(response, `answer ${response.status} is not as the contract has it`);
+  const differs = difference?.(data);
+  if (differs !== undefined) return { ...unknown(response, differs), stated: data };
+  return { outcome, result: data };
+}
+
+const isDone = ({ status }: ReadResponse) => status === 200 || status === 201;
+
+/** A connection can carry a stray response: one that does not name our key belongs to another request. */
+const isForKey = (response: ReadResponse, { key }: { key: string }) =>
+  keyed.safeParse(response.body).data?.key === key;
+
+const otherKey = ({ status }: ReadResponse) => `answer ${status} does not name the key`;
+
+function statesNoOutcome({ status, body }: ReadResponse): string {
+  const { data } = coded.safeParse(body);
+  return `answer ${status}${data ? ` ${data.code}` : ''} settles nothing`;
+}
+
+const retryAfter = (response: ProviderResponse) =>
+  'retryAfterMs' in response ? { retryAfterMs: response.retryAfterMs } : {};
+
+function unknown(response: ProviderResponse, reason: string): UnknownOutcome<never> {
+  return { outcome: 'unknown', reason, ...retryAfter(response) };
+}
