@@ -16,11 +16,11 @@ const providerUrl = z
         const { username, password, search, hash } = new URL(url);
         return username + password + search + hash === '';
       },
-      { error: 'must not hold credentials, a query or a fragment' },
+      { error: 'must not contain credentials, a query or a fragment' },
     ),
   ])
   .default('');
-/** Where Postgres is and how to trust it. Anything else would go before what the service sets itself. */
+/** Where Postgres is and how to trust it. Any other parameter would override settings of the service. */
 const URL_PARAMETERS: readonly string[] = [
   'host',
   'port',
@@ -36,7 +36,7 @@ const namesHost = (url: string) => {
   const parsed = URL.parse(url);
   return parsed === null || parsed.hostname !== '' || Boolean(parsed.searchParams.get('host'));
 };
-/** The files that the URL names and that this process cannot read. */
+/** Files named in the URL that this process cannot read. */
 const unreadableFiles = (url: string) =>
   [...(URL.parse(url)?.searchParams ?? [])].filter(
     ([name, path]) => URL_FILES.has(name) && !isReadable(path),
@@ -50,10 +50,10 @@ const isReadable = (path: string) => {
   }
 };
 const parametersOf = (url: string) => [...(URL.parse(url)?.searchParams.keys() ?? [])];
-/** What RFC 6750 lets a bearer token be made of. */
+/** The characters that RFC 6750 allows in a bearer token. */
 const apiKey = z
   .string()
-  .regex(/^[A-Za-z0-9._~+/=-]*$/, 'has a character that a bearer token may not have')
+  .regex(/^[A-Za-z0-9._~+/=-]*$/, 'contains a character that is not allowed in a bearer token')
   .default('');
 const BROKER = /^(?:[\w.-]+|\[[\da-fA-F:]+\]):(\d{1,5})$/;
 const isBroker = (broker: string) => {
@@ -62,22 +62,22 @@ const isBroker = (broker: string) => {
 };
 const onOff = z.enum(['on', 'off']).transform((value) => value === 'on');
 
-/** Every setting: an environment variable, its bounds, its default and what it is for. */
+/** Every setting: its environment variable, bounds, default and meaning. */
 const settings = {
   HOST: z.string().min(1).default('127.0.0.1').describe('Address to listen on.'),
-  PORT: count(0, PORT_MAX).default(3000).describe('Port to listen on; 0 takes any free one.'),
+  PORT: count(0, PORT_MAX).default(3000).describe('Port to listen on. 0 takes any free port.'),
   CONNECTIONS_MAX: count(10, 100_000)
     .default(4000)
     .describe(
-      'Connections of callers at once; past it an idle one is closed, or the new one gets 503.',
+      'Maximum HTTP connections at once. Above it an idle one is closed, or the new one gets 503.',
     ),
   REQUEST_BYTES_MAX: count(1_048_576, 17_179_869_184)
     .default(33_554_432)
-    .describe('Bytes of request bodies held at once; past it requests are refused with 503.'),
+    .describe('Maximum bytes of request bodies in memory at once. Above it requests get 503.'),
   LOG_LEVEL: z
     .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
     .default('info')
-    .describe('Least important log lines to print.'),
+    .describe('Lowest level to log.'),
   DATABASE_URL: z
     .url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' })
     .refine((url) => parametersOf(url).every((name) => URL_PARAMETERS.includes(name)), {
@@ -89,83 +89,87 @@ const settings = {
         context.addIssue(`names a file that cannot be read: ${name}=${path}`);
       }
     })
-    .describe('Postgres to keep orders in, as postgres://user:password@host:port/database.'),
+    .describe('Postgres database, as postgres://user:password@host:port/database.'),
   DATABASE_POOL_MAX: count(2, 100)
     .default(10)
     .describe(
-      'Connections for reads and background work; the write path has two more, the stock too.',
+      'Database connections for reads and background work. Commands use two more, stock two more.',
     ),
   KAFKA_BROKERS: z
     .string()
     .default('')
     .transform((value) => value.split(',').flatMap((broker) => broker.trim() || []))
     .pipe(z.array(z.string().refine(isBroker, 'must be host:port, comma separated')))
-    .describe('Kafka brokers, host:port, comma separated. Empty: events wait in the outbox.'),
+    .describe('Kafka brokers as host:port, comma separated. If empty, events wait in the outbox.'),
   KAFKA_TOPIC: z
     .string()
     .regex(/^[a-zA-Z0-9._-]{1,249}$/, 'must be a legal Kafka topic name')
     .default('order.events')
-    .describe('Topic that events are published to; created if it is missing.'),
+    .describe('Topic for the events. The service creates it if it is missing.'),
   KAFKA_TOPIC_PARTITIONS: count(1, 1000)
     .default(6)
-    .describe('Partitions of the topic when the service creates it.'),
+    .describe('Partitions of the topic if the service creates it.'),
   KAFKA_TOPIC_REPLICATION: count(1, 10)
     .default(1)
-    .describe('Replicas of each partition when the service creates the topic; 3 in production.'),
+    .describe('Replicas of each partition if the service creates the topic. Use 3 in production.'),
   RELAY: onOff
     .default(true)
-    .describe('on publishes the outbox from this process; off leaves it to an outside relay.'),
+    .describe('on: this process publishes the outbox. off: another relay, such as Debezium, does.'),
   OUTBOX_MAX_ROWS: count(1, 10_000_000)
     .default(1_000_000)
-    .describe('Unpublished events past which commands are refused with 503 outbox_full.'),
+    .describe('Maximum unpublished events. Above it commands get 503 outbox_full.'),
   COMMAND_QUEUE_MAX: count(1, 20_000)
     .default(2000)
-    .describe('Commands that may wait for a commit; past it they are refused with 503.'),
-  COMMAND_BATCH_MAX: count(1, 1000).default(64).describe('Commands that share one commit at most.'),
+    .describe('Maximum commands that wait for a commit. Above it commands get 503.'),
+  COMMAND_BATCH_MAX: count(1, 1000).default(64).describe('Maximum commands in one commit.'),
   PAYMENT_URL: providerUrl.describe(
-    'Payment provider (docs/providers.md). Empty, with SHIPPING_URL: no fulfilment, only by hand.',
+    'Payment provider (docs/providers.md). If both URLs are empty, orders are fulfilled by hand.',
   ),
   SHIPPING_URL: providerUrl.describe('Shipping provider (docs/providers.md).'),
-  PAYMENT_API_KEY: apiKey.describe('Sent to the payment provider, if set.'),
-  SHIPPING_API_KEY: apiKey.describe('Sent to the shipping provider, if set.'),
+  PAYMENT_API_KEY: apiKey.describe('Bearer token for the payment provider.'),
+  SHIPPING_API_KEY: apiKey.describe('Bearer token for the shipping provider.'),
   PROVIDER_TIMEOUT_MS: count(50, 300_000)
     .default(30_000)
-    .describe('How long one call to a provider may take; a short one only makes more unknowns.'),
-  PROVIDER_CALLS_MAX: count(1, 1000).default(32).describe('Calls to one provider at once.'),
-  SAGA_CONCURRENCY: count(1, 10_000).default(100).describe('Sagas that are worked on at once.'),
+    .describe('Timeout of one call to a provider. A short one makes more outcomes unknown.'),
+  PROVIDER_CALLS_MAX: count(1, 1000).default(32).describe('Maximum calls to one provider at once.'),
+  SAGA_CONCURRENCY: count(1, 10_000).default(100).describe('Maximum sagas in progress at once.'),
   SAGA_POLL_MS: count(10, 60_000)
     .default(1000)
-    .describe('How often to look for sagas that are due and that nobody works on.'),
+    .describe('How often to look for sagas that are due.'),
   SAGA_RETRY_MS: count(1, 60_000)
     .default(1000)
-    .describe('Longest wait before a step is tried a second time; doubles with each try.'),
+    .describe('Longest wait before the first retry of a step. Doubles with each retry.'),
   SAGA_RETRY_MS_MAX: count(1, 3_600_000)
     .default(300_000)
-    .describe('Longest wait between two tries of a step.'),
+    .describe('Longest wait between two attempts of a step.'),
   SAGA_LEASE_MARGIN_MS: count(100, 60_000)
     .default(5000)
-    .describe('How much longer than two calls a saga is kept from others by whoever works on it.'),
+    .describe('How much longer than two provider calls the lease of a saga lasts.'),
   CAPTURE_DEADLINE_S: count(1, 64_800)
     .default(900)
-    .describe('When to give up on a payment: it is settled by its key, and the order cancelled.'),
+    .describe(
+      'When to give up capturing a payment. The service then cancels the capture and the order.',
+    ),
   SHIP_DEADLINE_S: count(1, 64_800)
     .default(43_200)
-    .describe('When to give up on a shipment: it is settled by its key, while that is known.'),
+    .describe(
+      'When to give up shipping. The service then asks the provider to cancel the shipment.',
+    ),
   UNDO_DEADLINE_S: count(1, 604_800)
     .default(86_400)
-    .describe('When to give up on undoing a step: the saga is then stuck.'),
+    .describe('When to give up undoing a step. The saga is then stuck.'),
   VERIFY_INTERVAL_S: count(0, 86_400)
     .default(60)
-    .describe('How often to compare a few orders of orders_summary with their events; 0 is never.'),
+    .describe('How often to compare a few rows of orders_summary with the events. 0 is never.'),
   SHUTDOWN_DELAY_MS: count(0, 60_000)
     .default(0)
-    .describe('How long to go on serving after SIGTERM while /readyz already says no.'),
+    .describe('How long to keep serving after SIGTERM, while /readyz already fails.'),
 } as const;
 
 const schema = z
   .object(settings)
   .refine(({ PAYMENT_URL, SHIPPING_URL }) => (PAYMENT_URL === '') === (SHIPPING_URL === ''), {
-    error: 'must be set where PAYMENT_URL is, and not otherwise',
+    error: 'must be set if PAYMENT_URL is set, and only then',
     path: ['SHIPPING_URL'],
   });
 
@@ -195,13 +199,13 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
  * Reads settings from environment variables. An empty variable counts as unset.
- * @throws ConfigInvalid with all that is wrong at once
+ * @throws ConfigInvalid which names everything that is wrong
  */
 export function readConfig(env: Environment): Config {
   return read(schema, env);
 }
 
-/** The same for what only reads the topic. @throws ConfigInvalid */
+/** Reads only the settings of Kafka. @throws ConfigInvalid */
 export function readKafkaConfig(env: Environment): z.infer<typeof kafkaSchema> {
   return read(kafkaSchema, env);
 }
@@ -220,7 +224,7 @@ function read<Settings>(from: z.ZodType<Settings>, env: Environment): Settings {
   );
 }
 
-/** One line a setting: name, default, meaning. */
+/** One line for each setting: name, default, meaning. */
 export function describeConfig(): string {
   const lines = Object.entries(settings).map(([name, setting]) => {
     const byDefault = setting.safeParse(undefined);
@@ -234,6 +238,5 @@ export function describeConfig(): string {
 
 function printed(value: unknown): string {
   if (typeof value === 'boolean') return value ? 'on' : 'off';
-  if (Array.isArray(value)) return value.join(',') || '(empty)';
-  return String(value);
+  return String(value) || '(empty)';
 }

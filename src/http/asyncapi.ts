@@ -6,11 +6,11 @@ import { toJsonSchema } from './json-schema.ts';
 const MESSAGES_VERSION = '1.0.0';
 const KAFKA_BINDING_VERSION = '0.5.0';
 const NEW_TOPIC_NOTE =
-  'Its partitions and replicas are told here as the service makes it where it is missing.';
+  'If the topic is missing, the service creates it with the partitions and replicas given here.';
 
-/** One sort of message that goes to a channel, for the AsyncAPI document. */
+/** One type of message on a channel. */
 export type MessageSpec = Readonly<{
-  /** By which consumers tell it from others. */
+  /** The type by which consumers recognise it. */
   name: string;
   title: string;
   summary: string;
@@ -19,29 +19,29 @@ export type MessageSpec = Readonly<{
   example: Readonly<{ headers: Readonly<Record<string, string>>; payload: unknown }>;
 }>;
 
-/** What goes to one topic of Kafka. */
+/** A Kafka topic and the messages in it. */
 export type ChannelSpec = Readonly<{
-  /** Its name in the document, whatever the topic is called. */
+  /** Its name in the document; the topic may be called differently. */
   name: string;
   title: string;
   description: string;
   topic: string;
-  /** How the topic is made where it is missing. */
+  /** How the topic is created if it is missing. */
   newTopic: Readonly<{ partitions: number; replication: number }>;
   key: z.ZodType;
   messages: readonly MessageSpec[];
 }>;
 
-/** Describes what the service publishes as AsyncAPI 3.0, from the schemas of what it sends. */
+/** Describes the messages of a channel as AsyncAPI 3.0, from the schemas of the messages. */
 export function buildAsyncApi(channel: ChannelSpec) {
   const { name, title, description, topic, newTopic, messages } = channel;
   const at = `#/channels/${name}`;
   return {
     asyncapi: '3.0.0',
     info: {
-      title: 'Order service: what it publishes',
+      title: 'Order service events',
       version: MESSAGES_VERSION,
-      description: 'CloudEvents 1.0 in binary mode, as JSON; instants are ISO 8601 in UTC.',
+      description: 'CloudEvents 1.0 in binary mode with JSON values. Times are ISO 8601 in UTC.',
       license: { name: 'MIT' },
     },
     defaultContentType: 'application/json',

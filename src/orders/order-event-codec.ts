@@ -8,21 +8,44 @@ export const ORDER_CATEGORY = 'order';
 
 const cents = z.int().min(0);
 
-/** What each event says, as it is stored and as it is told to others. */
+/** The data of each event, as it is stored and as it is published. */
 export const orderEventData = {
   OrderPlaced: z.object({
-    orderId: z.string(),
-    customerId: z.string(),
-    currency: z.string(),
-    items: z.array(z.object({ sku: z.string(), quantity: z.int().positive(), priceCents: cents })),
-    totalCents: cents,
+    orderId: z.string().describe('The order.'),
+    customerId: z.string().describe('The customer that placed it.'),
+    currency: z.string().describe('ISO 4217 code. All amounts of the order are in its minor unit.'),
+    items: z
+      .array(
+        z.object({
+          sku: z.string().describe('The article.'),
+          quantity: z.int().positive().describe('How many of it.'),
+          priceCents: cents.describe('Price of one.'),
+        }),
+      )
+      .describe('What was ordered.'),
+    totalCents: cents.describe('Sum of quantity times priceCents.'),
   }),
-  PaymentCaptured: z.object({ amountCents: cents, paymentId: z.string() }),
-  OrderShipped: z.object({ trackingNumber: z.string(), carrier: z.string() }),
-  OrderCancelled: z.object({ reason: z.string(), refundAmountCents: cents }),
-  PaymentRefunded: z.object({ refundId: z.string(), amountCents: cents, paymentId: z.string() }),
-  FulfilmentStarted: z.object({ sagaId: z.string() }),
-  CancellationRequested: z.object({ reason: z.string() }),
+  PaymentCaptured: z.object({
+    amountCents: cents.describe('What was captured.'),
+    paymentId: z.string().describe('Id of the payment at the payment provider.'),
+  }),
+  OrderShipped: z.object({
+    trackingNumber: z.string().describe('Tracking number of the parcel.'),
+    carrier: z.string().describe('Who carries it.'),
+  }),
+  OrderCancelled: z.object({
+    reason: z.string().describe('Why the order was cancelled.'),
+    refundAmountCents: cents.describe('Everything that was captured before.'),
+  }),
+  PaymentRefunded: z.object({
+    refundId: z.string().describe('Id of the refund.'),
+    amountCents: cents.describe('What was refunded.'),
+    paymentId: z.string().describe('The payment that was refunded.'),
+  }),
+  FulfilmentStarted: z.object({ sagaId: z.string().describe('Id of the fulfilment.') }),
+  CancellationRequested: z.object({
+    reason: z.string().describe('Why the order is to be cancelled.'),
+  }),
   ShipmentRequested: z.object({}),
 } as const satisfies Readonly<Record<OrderEventType, z.ZodObject>>;
 

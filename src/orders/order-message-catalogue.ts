@@ -9,7 +9,7 @@ import { MESSAGE_SOURCE, MESSAGE_TYPES, toMessageRow } from './order-messages.ts
 const ORDER_ID = '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11';
 const RECORDED_AT = '2026-01-31T12:00:00.000Z';
 const TRACEPARENT = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
-/** What the columns of the outbox hold unless said. */
+/** The defaults of these columns of the outbox. */
 const COLUMN_DEFAULTS = { ce_specversion: '1.0', content_type: 'application/json' } as const;
 
 const PROMISE =
@@ -22,7 +22,7 @@ const PROMISE =
   'A message that an operator skips is never published, so a consumer may see a gap in the versions. ' +
   'Payloads may gain fields in later releases. Existing fields keep their names and meanings.';
 
-/** An event in the words of its consumers, with an example and the version that it has in there. */
+/** An event as consumers see it, with an example and the version of the example. */
 type Described<Event> = Readonly<{
   title: string;
   summary: string;
@@ -35,7 +35,7 @@ const described: Readonly<{
 }> = {
   OrderPlaced: {
     title: 'Order placed',
-    summary: 'An order was placed. totalCents is the sum of quantity times priceCents.',
+    summary: 'An order was placed.',
     version: 1,
     example: {
       type: 'OrderPlaced',
@@ -51,9 +51,9 @@ const described: Readonly<{
   PaymentCaptured: {
     title: 'Payment captured',
     summary:
-      'Money was captured. An order may have several: it is paid once they cover its total. What exceeds ' +
-      'the total is owed back, and all of it where the order was cancelled before. amountCents is 0 for ' +
-      'an order that costs nothing.',
+      'A payment was captured. An order can have several payments and is paid once they cover its total. ' +
+      'What exceeds the total must be paid back; if the order is already cancelled, everything must. ' +
+      'amountCents is 0 for an order that costs nothing.',
     version: 2,
     example: { type: 'PaymentCaptured', data: { amountCents: 2500, paymentId: 'pay-1' } },
   },
@@ -66,8 +66,8 @@ const described: Readonly<{
   OrderCancelled: {
     title: 'Order cancelled',
     summary:
-      'The order was cancelled. refundAmountCents is all that was captured so far; what is still owed is ' +
-      'that less what was refunded, and what is captured later.',
+      'The order was cancelled. What must still be paid back is refundAmountCents, plus what is captured ' +
+      'later, minus what has been refunded.',
     version: 3,
     example: {
       type: 'OrderCancelled',
@@ -76,7 +76,7 @@ const described: Readonly<{
   },
   PaymentRefunded: {
     title: 'Payment refunded',
-    summary: 'Money was given back to the customer, of this payment.',
+    summary: 'All or part of a payment was refunded to the customer.',
     version: 4,
     example: {
       type: 'PaymentRefunded',
@@ -85,7 +85,8 @@ const described: Readonly<{
   },
   FulfilmentStarted: {
     title: 'Fulfilment started',
-    summary: 'From here on a saga reserves, captures and ships.',
+    summary:
+      'The automatic fulfilment has started: it reserves the stock, captures the payment and ships.',
     version: 2,
     example: {
       type: 'FulfilmentStarted',
@@ -94,19 +95,19 @@ const described: Readonly<{
   },
   CancellationRequested: {
     title: 'Cancellation requested',
-    summary: 'The saga undoes what it did; the order is cancelled once it has.',
+    summary: 'The fulfilment is being undone. The order is cancelled once that is done.',
     version: 3,
     example: { type: 'CancellationRequested', data: { reason: 'changed my mind' } },
   },
   ShipmentRequested: {
     title: 'Shipment requested',
-    summary: 'The carrier is about to be asked: the order can no longer be cancelled.',
+    summary: 'The carrier is about to be asked to ship. From now on the order cannot be cancelled.',
     version: 4,
     example: { type: 'ShipmentRequested', data: {} },
   },
 };
 
-/** All that is told of orders, for the AsyncAPI document. */
+/** Everything that is published about orders, for the AsyncAPI document and /docs/events. */
 export function orderMessageChannel(
   topic: string,
   newTopic: Readonly<{ partitions: number; replication: number }>,
@@ -137,9 +138,9 @@ function toMessageSpec(
     summary,
     headers: headersOf(type),
     payload: z.object({
-      orderId: uuid,
-      version: z.int().min(1),
-      recordedAt: instant,
+      orderId: uuid.describe('The order.'),
+      version: z.int().min(1).describe('Number of the event in the order, from 1.'),
+      recordedAt: instant.describe('When the event was recorded.'),
       ...orderEventData[type].shape,
     }),
     example: { headers, payload: JSON.parse(value) },
@@ -153,7 +154,7 @@ function headersOf(type: OrderEventType) {
     ce_id: z
       .string()
       .regex(/^[0-9a-f-]{36}-[1-9]\d*$/)
-      .describe('Order id and version: the same for each repeat.'),
+      .describe('Order id and version. A duplicate has the same id.'),
     ce_type: z.literal(MESSAGE_TYPES[type]),
     ce_source: z.literal(MESSAGE_SOURCE),
     ce_time: instant.describe('When the event was recorded.'),

@@ -59,6 +59,14 @@ describe('the AsyncAPI document', () => {
     );
   });
 
+  test('explains every field of every payload', () => {
+    for (const { name, payload } of Object.values(document.components.messages)) {
+      for (const [field, schema] of Object.entries(payload.properties)) {
+        expect(schema, `${name} ${field}`).toMatchObject({ description: expect.any(String) });
+      }
+    }
+  });
+
   test('has a message for each event that can be stored, and this test an event for each', () => {
     const stored = [...new Set(orderEventCodec.readable.map(({ type }) => type))].toSorted();
     expect([...new Set(events.map(({ type }) => type))].toSorted()).toStrictEqual(stored);
