@@ -80,7 +80,7 @@ export const orderEventCodec = createEventCodec(orderEvent, {
 
 /** @throws EventUnreadable */
 export function toRecordedOrderEvent(
-  stored: Omit<StoredEvent, 'position' | 'metadata'>,
+  stored: Omit<StoredEvent, 'streamId' | 'position' | 'metadata'>,
 ): RecordedOrderEvent {
   const { version, recordedAt } = stored;
   return { ...orderEventCodec.decode(stored), version, recordedAt };

@@ -38,7 +38,10 @@ async function verify(
     if (mismatches <= MISMATCHES_SHOWN_MAX) print(JSON.stringify(mismatch));
   };
   for await (const batch of compareAll(pool, projection)) {
-    for (const { key, expected, stored } of batch.mismatches) report({ key, expected, stored });
+    for (const { key, expected, stored } of batch.mismatches) {
+      const known = Object.keys(expected).map((column) => [column, stored?.[column]]);
+      report({ key, expected, stored: stored && Object.fromEntries(known) });
+    }
     checked += batch.checked;
   }
   for (const key of await keysWithoutStream(pool, projection)) {

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import type { Pool, PoolClient } from 'pg';
+import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { createWorker } from '#src/workers/worker.ts';
 import type { Worker } from '#src/workers/worker.ts';
-import { compareStreams, inSnapshot } from './projection.ts';
+import { compareStreams } from './projection.ts';
 import type { Comparison, Mismatch, Projection } from './projection.ts';
 
 const SAMPLE_MAX = 20;
@@ -52,17 +52,11 @@ export async function compareSample(
   projection: Projection,
   size: number,
 ): Promise<Comparison> {
-  return inSnapshot(pool, async (client) =>
-    compareStreams(client, projection, await drawStreams(client, projection, size)),
-  );
+  return compareStreams(pool, projection, await drawStreams(pool, projection, size));
 }
 
-async function drawStreams(
-  client: PoolClient,
-  { category }: Projection,
-  size: number,
-): Promise<string[]> {
-  const { rows: ends } = await client.query<{ stream_id: string }>(
+async function drawStreams(pool: Pool, { category }: Projection, size: number): Promise<string[]> {
+  const { rows: ends } = await pool.query<{ stream_id: string }>(
     `(select stream_id from streams where category = $1 order by stream_id limit 1)
      union all
      (select stream_id from streams where category = $1 order by stream_id desc limit 1)`,
@@ -70,7 +64,7 @@ async function drawStreams(
   );
   const [first, last] = ends.map((row) => row.stream_id);
   if (first === undefined || last === undefined) return [];
-  const { rows } = await client.query<{ stream_id: string }>(
+  const { rows } = await pool.query<{ stream_id: string }>(
     `select distinct neighbour.stream_id from unnest($2::uuid[]) as drawn (id) cross join lateral (
        (select stream_id from streams where category = $1 and stream_id >= drawn.id
         order by stream_id limit 1)

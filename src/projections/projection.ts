@@ -1,6 +1,5 @@
 import { types } from 'pg';
-import type { Pool, PoolClient } from 'pg';
-import { withClient } from '#src/database/with-client.ts';
+import type { ClientBase, Pool } from 'pg';
 import type { StoredEvent } from '#src/event-store/event-store.ts';
 
 const STREAMS_MAX = 500;
@@ -10,7 +9,7 @@ const FIRST_ID = '00000000-0000-0000-0000-000000000000';
 export type ReadModelRow = Readonly<Record<string, string | number | boolean | null>>;
 
 /** What a row is made from. Who caused an event is not part of it. */
-export type ProjectedEvent = Omit<StoredEvent, 'position' | 'metadata'>;
+export type ProjectedEvent = Omit<StoredEvent, 'streamId' | 'position' | 'metadata'>;
 
 /**
  * A read model with one row for each stream of a category, written in the transaction of the events.
@@ -30,32 +29,27 @@ export type Mismatch = Readonly<{
   /** The version of the stream that `expected` was folded from. */
   version: number;
   expected: ReadModelRow;
-  /** Only the columns of `expected`; null where there is no row. */
-  stored: ReadModelRow | null;
+  /** May have columns that a newer release has added; null where there is no row. */
+  stored: Readonly<Record<string, unknown>> | null;
 }>;
 
 export type Comparison = Readonly<{ checked: number; mismatches: readonly Mismatch[] }>;
 
-type Loaded = Readonly<{
-  streams: ReadonlyMap<string, ProjectedEvent[]>;
-  rows: ReadonlyMap<string, ReadModelRow>;
-}>;
-
 /**
- * Compares every row with its stream, in batches by stream id. Each batch is read in one snapshot, so
- * commands that run meanwhile cause no mismatch. Postgres reads the next batch while this one is compared.
+ * Compares every row with its stream, in batches by stream id. Each batch is read by one statement, so commands
+ * that run meanwhile cause no mismatch. Postgres reads the next batch while the caller works on this one.
  */
 export async function* compareAll(
   pool: Pool,
   projection: Projection,
 ): AsyncGenerator<Comparison, void> {
-  let next = loadBatch(pool, projection, FIRST_ID);
+  let next = loadAfter(pool, projection, FIRST_ID);
   try {
     for (;;) {
       const batch = await next;
-      const lastId = [...batch.streams.keys()].at(-1);
-      if (lastId === undefined) return;
-      next = loadBatch(pool, projection, lastId);
+      const last = batch.at(-1);
+      if (!last) return;
+      next = loadAfter(pool, projection, last.stream_id);
       next.catch(() => {}); // is thrown by the `await` above
       yield compare(projection, batch);
     }
@@ -64,92 +58,74 @@ export async function* compareAll(
   }
 }
 
-/** Compares the rows of these streams. All that `client` reads must be of one moment. */
+/** Compares the rows of these streams. */
 export async function compareStreams(
-  client: PoolClient,
+  database: Queryable,
   projection: Projection,
   ids: readonly string[],
 ): Promise<Comparison> {
-  return compare(projection, await load(client, projection, ids));
+  const streams = 'select stream_id from streams where stream_id = any($1::uuid[])';
+  return compare(projection, await load(database, projection, streams, [ids]));
 }
 
-/** All that `use` reads is of one moment. */
-export function inSnapshot<Result>(
-  pool: Pool,
-  use: (client: PoolClient) => Promise<Result>,
-): Promise<Result> {
-  return withClient(pool, async (client) => {
-    await client.query('begin isolation level repeatable read read only');
-    const result = await use(client);
-    await client.query('commit');
-    return result;
-  });
+type Queryable = Pick<ClientBase, 'query'>;
+
+type LoadedEvent = readonly [
+  version: number,
+  type: string,
+  schemaVersion: number,
+  recordedAt: string,
+  data: unknown,
+];
+
+/** The events of a stream, and beside them the columns of its row: all null where there is no row. */
+type LoadedStream = Readonly<{ stream_id: string; stream_events: readonly LoadedEvent[] }> &
+  Readonly<Record<string, unknown>>;
+
+function loadAfter(pool: Pool, projection: Projection, id: string): Promise<LoadedStream[]> {
+  const streams = `select stream_id from streams where category = $1 and stream_id > $2
+                   order by stream_id limit $3`;
+  return load(pool, projection, streams, [projection.category, id, STREAMS_MAX]);
 }
 
-function loadBatch(pool: Pool, projection: Projection, after: string): Promise<Loaded> {
-  return inSnapshot(pool, async (client) => {
-    const { rows } = await client.query<{ stream_id: string }>(
-      `select stream_id from streams where category = $1 and stream_id > $2
-       order by stream_id limit $3`,
-      [projection.category, after, STREAMS_MAX],
-    );
-    const ids = rows.map((row) => row.stream_id);
-    return load(client, projection, ids);
-  });
-}
-
-type EventRow = Readonly<{
-  stream_id: string;
-  version: number;
-  type: string;
-  schema_version: number;
-  data: unknown;
-  recorded_at: string;
-}>;
-
+/** One statement, so that events and rows are of one moment. */
 async function load(
-  client: PoolClient,
+  database: Queryable,
   { table, keyColumn }: Projection,
-  ids: readonly string[],
-): Promise<Loaded> {
-  const events = await client.query<EventRow>({
-    text: `select stream_id, version, type, schema_version, data, recorded_at from events
-           where stream_id = any($1::uuid[]) order by stream_id, version`,
-    values: [ids],
+  streams: string,
+  values: readonly unknown[],
+): Promise<LoadedStream[]> {
+  const { rows } = await database.query<LoadedStream>({
+    text: `select s.stream_id, r.*, (
+             select coalesce(json_agg(
+               json_build_array(version, type, schema_version, recorded_at, data) order by version
+             ), '[]')
+             from events e where e.stream_id = s.stream_id) as stream_events
+           from (${streams}) s left join ${table} r on r.${keyColumn} = s.stream_id
+           order by s.stream_id`,
+    values: [...values],
     types: INSTANTS_AS_TEXT,
   });
-  const rows = await client.query<ReadModelRow>({
-    text: `select * from ${table} where ${keyColumn} = any($1::uuid[])`,
-    values: [ids],
-    types: INSTANTS_AS_TEXT,
-  });
-  const streams = new Map<string, ProjectedEvent[]>(ids.map((id) => [id, []]));
-  for (const row of events.rows) {
-    streams.get(row.stream_id)?.push({
-      streamId: row.stream_id,
-      version: row.version,
-      type: row.type,
-      schemaVersion: row.schema_version,
-      data: row.data,
-      recordedAt: row.recorded_at,
-    });
-  }
-  return { streams, rows: new Map(rows.rows.map((row) => [String(row[keyColumn]), row])) };
+  return rows;
 }
 
 /** Looks at the columns that this release knows: a newer release fills those that it has added. */
-function compare({ project }: Projection, { streams, rows }: Loaded): Comparison {
-  const mismatches: Mismatch[] = [];
-  for (const [key, stream] of streams) {
-    const expected = project(stream);
-    const row = rows.get(key);
-    const columns = Object.keys(expected);
-    if (row && columns.every((column) => row[column] === expected[column])) continue;
-    const known = Object.entries(row ?? {}).filter(([column]) => column in expected);
-    const stored = row ? Object.fromEntries(known) : null;
-    mismatches.push({ key, version: stream.at(-1)?.version ?? 0, expected, stored });
-  }
-  return { checked: streams.size, mismatches };
+function compare({ keyColumn, project }: Projection, streams: readonly LoadedStream[]): Comparison {
+  const mismatches = streams.flatMap((loaded): Mismatch[] => {
+    const events = loaded.stream_events.map(toProjectedEvent);
+    const expected = project(events);
+    const isRight = Object.keys(expected).every((column) => loaded[column] === expected[column]);
+    if (isRight) return [];
+    const { stream_id: key, stream_events: _, ...row } = loaded;
+    const stored = loaded[keyColumn] === null ? null : row;
+    return [{ key, version: events.at(-1)?.version ?? 0, expected, stored }];
+  });
+  return { checked: streams.length, mismatches };
+}
+
+function toProjectedEvent(event: LoadedEvent): ProjectedEvent {
+  const [version, type, schemaVersion, recordedAt, data] = event;
+  return { version, type, schemaVersion, recordedAt: isoInstant(recordedAt), data };
 }
 
 const TIMESTAMPTZ: number = types.builtins.TIMESTAMPTZ;
@@ -160,9 +136,9 @@ const INSTANTS_AS_TEXT = {
     oid === TIMESTAMPTZ ? isoInstant : types.getTypeParser(oid, format),
 };
 
-const SHOWN_INSTANT = /^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.(\d{1,3}))?\+00$/;
+const SHOWN_INSTANT = /^(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,3}))?\+00(?::00)?$/;
 
-/** Turns what every session shows, `2026-11-25 20:06:26.12+00`, into `2026-11-25T20:06:26.120Z`. */
+/** From what Postgres shows in UTC, `2026-11-25 20:06:26.12+00` or the same in JSON, to `2026-11-25T20:06:26.120Z`. */
 function isoInstant(shown: string): string {
   const [, date, time, fraction = ''] = SHOWN_INSTANT.exec(shown) ?? [];
   if (date === undefined) throw new Error(`not an instant in UTC: ${shown}`);
