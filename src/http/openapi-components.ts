@@ -51,7 +51,7 @@ export const problemSchema = z
   });
 
 /** Headers of responses, for the OpenAPI document. */
-export const answerHeaders = {
+export const responseHeaders = {
   'X-Request-Id': {
     description: 'Id of this request in the log.',
     schema: { type: 'string', format: 'uuid' },

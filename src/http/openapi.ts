@@ -4,7 +4,7 @@ import { needsMatch, unhonouredHeaders } from './command-headers.ts';
 import type { commandHeaders } from './command-headers.ts';
 import { canonicalHeader } from './field-errors.ts';
 import { hoist, readProperties, toJsonSchema } from './json-schema.ts';
-import { answerHeaders, problemSchema } from './openapi-components.ts';
+import { responseHeaders, problemSchema } from './openapi-components.ts';
 import { problemKinds } from './problem-kinds.ts';
 import type { ProblemKind } from './problem.ts';
 import type { AnswerSpec, DescribedHeader, Route } from './route.ts';
@@ -23,7 +23,7 @@ export type OpenApiDocument = Readonly<{
 
 type Schemas = Record<string, unknown>;
 
-/** Describes the routes as OpenAPI 3.1, from the very schemas that check their requests. */
+/** Describes the routes as OpenAPI 3.1, from the same schemas that check their requests. */
 export function buildOpenApi(routes: readonly Route[]): OpenApiDocument {
   const shown = routes.filter(({ hidden }) => hidden !== true);
   const schemas: Schemas = {};
@@ -56,11 +56,11 @@ export function buildOpenApi(routes: readonly Route[]): OpenApiDocument {
     servers: [{ url: '/' }],
     tags: [...new Set(shown.map(({ tag }) => tag))].map((name) => ({ name })),
     paths,
-    components: { schemas, headers: answerHeaders },
+    components: { schemas, headers: responseHeaders },
   };
 }
 
-/** Every kind of problem that the routes can answer with, and those that any request can. */
+/** Every problem that the routes or the server itself can respond with, by status and code. */
 export function allProblemKinds(routes: readonly Route[]): ProblemKind[] {
   const kinds: ProblemKind[] = Object.values(problemKinds);
   for (const { problems } of routes) kinds.push(...(problems ?? []));
@@ -91,7 +91,7 @@ function describeRoute(route: Route, schemas: Schemas) {
         },
       },
     }),
-    responses: describeAnswers(route, schemas),
+    responses: describeResponses(route, schemas),
   };
 }
 
@@ -110,30 +110,30 @@ function describeParameters(
   }));
 }
 
-/** Undefined, so left out of the document, where the schema says nothing. */
+/** Undefined where the schema has none: the document then leaves it out. */
 function descriptionOf(schema: unknown): unknown {
   const isDescribed = typeof schema === 'object' && schema !== null && 'description' in schema;
   return isDescribed ? schema.description : undefined;
 }
 
-function describeAnswers(route: Route, schemas: Schemas): Record<string, unknown> {
+function describeResponses(route: Route, schemas: Schemas): Record<string, unknown> {
   const problems = Map.groupBy(problemsOf(route), (kind) => kind.status);
   const statuses = new Set([...Object.keys(route.answers).map(Number), ...problems.keys()]);
   return Object.fromEntries(
     [...statuses].map((status) => [
       String(status),
-      describeAnswer(status, route.answers[status], problems.get(status) ?? [], schemas),
+      describeResponse(status, route.answers[status], problems.get(status) ?? [], schemas),
     ]),
   );
 }
 
-function describeAnswer(
+function describeResponse(
   status: number,
   answer: AnswerSpec | undefined,
   kinds: readonly ProblemKind[],
   schemas: Schemas,
 ) {
-  const told = kinds.map(({ code, title }) => `- \`${code}\`: ${title}.`);
+  const codesAndTitles = kinds.map(({ code, title }) => `- \`${code}\`: ${title}.`);
   const content: Record<string, unknown> = {};
   if (answer?.schema !== undefined) {
     content[answer.contentType ?? 'application/json'] = {
@@ -149,7 +149,7 @@ function describeAnswer(
     };
   }
   return {
-    description: [...(answer === undefined ? [] : [answer.description, '']), ...told]
+    description: [...(answer === undefined ? [] : [answer.description, '']), ...codesAndTitles]
       .join('\n')
       .trim(),
     headers: headerReferences([
@@ -165,7 +165,7 @@ function headerReferences(names: readonly (DescribedHeader | 'Retry-After')[]) {
   return Object.fromEntries(all.map((name) => [name, { $ref: `#/components/headers/${name}` }]));
 }
 
-/** What the route declares, and what the server answers on its behalf. */
+/** The problems that the route declares, and those that the server responds with for every route. */
 function problemsOf(route: Route): ProblemKind[] {
   const { invalidRequest, uriTooLong, internal } = problemKinds;
   return [
@@ -177,7 +177,7 @@ function problemsOf(route: Route): ProblemKind[] {
   ];
 }
 
-/** Even a command without a body may be sent one, and each honours the guarding headers or refuses them. */
+/** Problems of every command: of its body, if one is sent, and of the guarding headers. */
 function commandProblems({ schemas }: Route): ProblemKind[] {
   const kinds = problemKinds;
   const unhonoured = unhonouredHeaders(schemas.headers);

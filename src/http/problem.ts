@@ -1,6 +1,6 @@
-/** A sort of failure that callers can act on: one for each `code`, listed at /docs/problems. */
+/** A type of error that callers can act on: one for each `code`, listed at /docs/problems. */
 export type ProblemKind = Readonly<{
-  /** snake_case, stable for ever. */
+  /** snake_case. Never changes. */
   code: string;
   status: number;
   title: string;

@@ -73,6 +73,26 @@ export const listOrdersQuery = z.strictObject({
   cursor: cursorText(1000).optional(),
 });
 
+const summaryExample = {
+  orderId: '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11',
+  customerId: 'c-1',
+  status: 'paid',
+  currency: 'EUR',
+  itemCount: 1,
+  totalCents: 2500,
+  version: 2,
+  placedAt: '2026-01-31T12:00:00.000Z',
+  paidAt: '2026-01-31T12:00:05.000Z',
+  capturedCents: 2500,
+  refundedCents: 0,
+  owedCents: 0,
+};
+const orderExample = {
+  ...summaryExample,
+  items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+  paymentId: 'pay-1',
+};
+
 /** An order in a response: `OrderView`. */
 export const orderAnswer = z
   .object({
@@ -80,9 +100,9 @@ export const orderAnswer = z
     customerId: z.string(),
     status,
     currency: z.string(),
-    items: z.array(z.object({ sku: z.string(), quantity: z.int(), priceCents: z.int() })),
-    itemCount: z.int().describe('Number of entries in items.'),
-    totalCents: z.int(),
+    items: z.array(z.object({ sku: z.string(), quantity: z.int().min(1), priceCents: cents(0) })),
+    itemCount: z.int().min(1).describe('Number of entries in items.'),
+    totalCents: cents(0),
     version: version.describe('Number of the last event of the order.'),
     placedAt: instant,
     paidAt: instant.optional().describe('When the payments covered the total.'),
@@ -92,17 +112,17 @@ export const orderAnswer = z
     carrier: z.string().optional(),
     cancelledAt: instant.optional(),
     reason: z.string().optional().describe('Why the order was cancelled.'),
-    refundAmountCents: z.int().optional().describe('Captured before the order was cancelled.'),
-    capturedCents: z.int().describe('All payments together.'),
-    refundedCents: z.int().describe('All refunds together.'),
-    owedCents: z.int().min(0).describe('What must still be paid back to the customer.'),
+    refundAmountCents: cents(0).optional().describe('Captured before the order was cancelled.'),
+    capturedCents: cents(0).describe('All payments together.'),
+    refundedCents: cents(0).describe('All refunds together.'),
+    owedCents: cents(0).describe('What must still be paid back to the customer.'),
     fulfilment: z
       .enum(['running', 'compensating', 'completed', 'compensated', 'stuck'])
       .optional()
       .describe('State of the automatic fulfilment. Absent if the order is fulfilled by hand.'),
     cancellationRequestedAt: instant.optional(),
   })
-  .meta({ id: 'Order' });
+  .meta({ id: 'Order', examples: [orderExample] });
 
 /** A row of a list: an order without its items. */
 export const orderSummary = orderAnswer
@@ -124,7 +144,7 @@ export const orderSummary = orderAnswer
     cancelledAt: true,
     fulfilment: true,
   })
-  .meta({ id: 'OrderSummary' });
+  .meta({ id: 'OrderSummary', examples: [summaryExample] });
 
 export const orderPage = z.object({
   data: z.array(orderSummary),

@@ -91,6 +91,10 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
     expect(sent('/v1/orders/{orderId}/fulfilment', 'get', '200')).toContain(
       '#/components/schemas/Fulfilment"',
     );
+    for (const name of ['Order', 'OrderSummary']) {
+      const [example] = z.array(z.unknown()).parse(schemas[name]!['examples']);
+      expect(z.fromJSONSchema(schemas[name]!).safeParse(example).error).toBeUndefined();
+    }
     expect(schemas['Order']).toMatchObject({ required: expect.arrayContaining(['orderId']) });
   });
 
