@@ -1,7 +1,7 @@
 import type { Pool, PoolClient } from 'pg';
 import { withClient } from '#src/database/with-client.ts';
 import { compareAll, compareStreams } from './projection.ts';
-import type { Mismatch, Projection, ReadModelRow } from './projection.ts';
+import type { Mismatch, Projection } from './projection.ts';
 
 const MISMATCHES_SHOWN_MAX = 20;
 const PROGRESS_MS = 1_000;
@@ -122,25 +122,47 @@ async function correct(
       projection,
       grown.map(({ key }) => key),
     );
-    const rows = [...current, ...again.mismatches].map(({ expected }) => expected);
-    await writeRows(client, projection, rows);
+    const wrong = [...current, ...again.mismatches];
+    const missing = wrong.filter(({ stored }) => stored === null);
+    const present = wrong.filter(({ stored }) => stored !== null);
+    if (missing.length > 0) await insertRows(client, projection, missing);
+    if (present.length > 0) await updateRows(client, projection, present);
     await client.query('commit');
-    return rows.length;
+    return wrong.length;
   });
 }
 
-async function writeRows(
+/** Another rebuild may have inserted one of the rows meanwhile. */
+async function insertRows(
   client: PoolClient,
   { table, keyColumn }: Projection,
-  rows: readonly ReadModelRow[],
+  missing: readonly Mismatch[],
 ): Promise<void> {
+  const rows = missing.map(({ expected }) => expected);
   const columns = Object.keys(rows[0] ?? {});
-  if (columns.length === 0) return;
-  const updates = columns.map((column) => `${column} = excluded.${column}`);
   await client.query(
     `insert into ${table} (${columns.join(', ')})
      select ${columns.join(', ')} from json_populate_recordset(null::${table}, $1)
-     on conflict (${keyColumn}) do update set ${updates.join(', ')}`,
+     on conflict (${keyColumn}) do update
+     set ${columns.map((column) => `${column} = excluded.${column}`).join(', ')}`,
     [JSON.stringify(rows)],
+  );
+}
+
+/** Leaves out the columns that are right in all rows: most of the time it is one column that differs. */
+async function updateRows(
+  client: PoolClient,
+  { table, keyColumn }: Projection,
+  present: readonly Mismatch[],
+): Promise<void> {
+  const rows = present.map(({ expected }) => expected);
+  const columns = Object.keys(rows[0] ?? {}).filter((column) =>
+    present.some(({ expected, stored }) => stored?.[column] !== expected[column]),
+  );
+  await client.query(
+    `update ${table} r set ${columns.map((column) => `${column} = made.${column}`).join(', ')}
+     from json_populate_recordset(null::${table}, $1) made
+     where r.${keyColumn} = made.${keyColumn}`,
+    [JSON.stringify(rows, [keyColumn, ...columns])],
   );
 }
