@@ -22,7 +22,7 @@ import { createGroupCommit } from './event-store/group-commit.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import { createPostgresEventStore } from './event-store/postgres-event-store.ts';
 import { createPostgresUnitStore } from './event-store/postgres-unit-store.ts';
-import { readFulfilmentStates } from './fulfilment/fulfilment-queries.ts';
+import { readFulfilmentStates } from './fulfilment/fulfilment-view.ts';
 import { fulfilmentRoutes } from './fulfilment/fulfilment-routes.ts';
 import type { Fulfilment } from './fulfilment/fulfilment.ts';
 import { inventoryRoutes } from './fulfilment/inventory-routes.ts';

@@ -1,19 +1,55 @@
+import { hash } from 'node:crypto';
 import { v7 as uuidv7 } from 'uuid';
 import { z } from 'zod';
+import type { Reads } from '#src/database/reads.ts';
+import type { EventStore } from '#src/event-store/event-store.ts';
+import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import { guardedHeaders, matchingHeaders } from '#src/http/command-headers.ts';
+import { versionETag } from '#src/http/entity-tags.ts';
+import type { EntityTags } from '#src/http/entity-tags.ts';
 import { safeText } from '#src/http/fields.ts';
+import { requireSameRequest } from '#src/http/idempotency.ts';
+import type { InFlight } from '#src/http/idempotency.ts';
+import { requireMatch } from '#src/http/preconditions.ts';
 import { problemKinds } from '#src/http/problem-kinds.ts';
+import type { ProblemKind } from '#src/http/problem.ts';
 import { route } from '#src/http/route.ts';
-import type { AnswerSpec, Route } from '#src/http/route.ts';
+import type { AnswerSpec, ReadyAnswer, Route, RouteRequest } from '#src/http/route.ts';
 import { commandProblems, orderAnswered } from '#src/orders/order-command-routes.ts';
-import { orderProblemKinds } from '#src/orders/order-problems.ts';
+import { orderProblem, orderProblemKinds, toOrderProblem } from '#src/orders/order-problems.ts';
 import { orderParams } from '#src/orders/order-schemas.ts';
+import type { OrderRows } from '#src/orders/order-units.ts';
 import type { RunOrderCommand } from '#src/orders/run-order-command.ts';
-import { decideResolve, decideRetry } from '#src/sagas/saga-operator.ts';
-import { fulfilmentProblemKinds } from './fulfilment-problems.ts';
-import { fulfilmentAnswer } from './fulfilment-view.ts';
-import { operateFulfilment, readFulfilment } from './operate-fulfilment.ts';
-import type { FulfilmentAccess, OperatorDecision } from './operate-fulfilment.ts';
+import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
+import {
+  SagaNotStuck,
+  StepNotOpen,
+  decideResolve,
+  decideRetry,
+  operateSaga,
+} from '#src/sagas/saga-operator.ts';
+import type { Operated } from '#src/sagas/saga-operator.ts';
+import { foldSaga, isLive, toRecordedSagaEvent } from '#src/sagas/saga.ts';
+import type { Saga, SagaEvent } from '#src/sagas/saga.ts';
+import { fulfilmentAnswer, readFulfilmentRow, toFulfilmentView } from './fulfilment-view.ts';
+import type { FulfilmentRow, FulfilmentView } from './fulfilment-view.ts';
+import type { Fulfilment } from './fulfilment.ts';
+
+/** Nobody signs in yet. */
+const OPERATOR = 'operator';
+/** Hexadecimal digits of the hash in the ETag. */
+const SHOWN_LENGTH = 12;
+/** Nothing is stored without a key. */
+const NO_HASH = new Uint8Array();
+
+/** What it takes to read and to change a fulfilment. */
+type FulfilmentAccess = Readonly<{
+  commit: Pick<GroupCommit<OrderRows>, 'submit'>;
+  inFlight: InFlight;
+  fulfilment: Pick<Fulfilment, 'definitions' | 'runnable' | 'commitContext'>;
+  eventStore: EventStore;
+  reads: Reads;
+}>;
 
 export type FulfilmentRouteDependencies = FulfilmentAccess & Readonly<{ run: RunOrderCommand }>;
 
@@ -31,7 +67,29 @@ const resolveBody = z
     path: ['reference'],
   });
 
-const { notFound, notStuck, stepNotOpen } = fulfilmentProblemKinds;
+/** What these routes can fail with, besides what any order command can. */
+const notFound = {
+  code: 'fulfilment_not_found',
+  status: 404,
+  title: 'No fulfilment of this order',
+  advice: 'The order does not exist, or its automatic fulfilment was never started.',
+} as const satisfies ProblemKind;
+const notStuck = {
+  code: 'fulfilment_not_stuck',
+  status: 409,
+  title: 'Fulfilment is not stuck',
+  advice:
+    'The fulfilment is still running or has ended. Only a stuck fulfilment accepts retry and ' +
+    'resolve.',
+} as const satisfies ProblemKind;
+const stepNotOpen = {
+  code: 'step_not_open',
+  status: 409,
+  title: 'Step is not open',
+  advice:
+    'The fulfilment is not stuck at this step. `open` of this response lists the steps that ' +
+    'it is stuck at.',
+} as const satisfies ProblemKind;
 const {
   clockOff,
   databaseUnavailable,
@@ -46,7 +104,7 @@ const goesOn: AnswerSpec = {
   schema: fulfilmentAnswer,
   headers: ['ETag', 'Idempotency-Replayed'],
 };
-/** What an operator's word can meet. */
+/** Problems of retry and resolve. */
 const operatorProblems = [
   notFound,
   notStuck,
@@ -145,11 +203,143 @@ function resolveRoute(dependencies: FulfilmentRouteDependencies): Route {
     },
     answers: { 202: goesOn },
     problems: [...operatorProblems, stepNotOpen],
-    handle: ({ params, body: said, ...request }) => {
-      const resolution = { ...said, reference: said.reference ?? null };
+    handle: ({ params, body, ...request }) => {
+      const resolution = { ...body, reference: body.reference ?? null };
       const decide: OperatorDecision = (saga, definition, isSetAside) =>
         decideResolve(saga, resolution, definition, isSetAside);
       return operateFulfilment(dependencies, params.orderId, request, decide);
     },
   });
+}
+
+/** The events that an operator's request leads to. */
+type OperatorDecision = (
+  saga: Saga,
+  definition: SagaDefinition,
+  isSetAside: boolean,
+) => SagaEvent[];
+
+type OperatorRequest = Pick<
+  RouteRequest<unknown, unknown, Readonly<{ 'if-match'?: EntityTags | undefined }>, unknown>,
+  'headers' | 'keyed' | 'requestId' | 'traceparent'
+>;
+
+/**
+ * Records what an operator decided on a fulfilment, which continues from there. The checks come in this order:
+ * replay by key, If-Match, whether the fulfilment is stuck.
+ * @throws Problem
+ */
+function operateFulfilment(
+  access: FulfilmentAccess,
+  orderId: string,
+  { headers, keyed, requestId, traceparent }: OperatorRequest,
+  decide: OperatorDecision,
+): Promise<ReadyAnswer> {
+  const { commit, reads, fulfilment } = access;
+  const ifMatch = headers['if-match'];
+  const operate = () =>
+    asProblems(async () => {
+      const row = await requireRow(reads, orderId);
+      const metadata = {
+        correlationId: requestId,
+        actor: OPERATOR,
+        ...(traceparent !== undefined && { traceparent }),
+      };
+      const { sagaId, epoch } = row;
+      const operated = await operateSaga(
+        commit,
+        () => runnableFor(fulfilment, row),
+        fulfilment.commitContext,
+        { sagaId, subjectId: orderId, epoch, metadata },
+        {
+          key: keyed?.ref,
+          decide(saga, definition, version) {
+            requireMatch(ifMatch, version);
+            return decide(saga, definition, row.state === 'stuck' && isLive(saga));
+          },
+          answer: (saga, version) => ({
+            requestHash: keyed?.hashes[0] ?? NO_HASH,
+            status: 202,
+            etag: versionETag(version),
+            location: null,
+            body: JSON.stringify(
+              toFulfilmentView(saga, idleRow(row, saga), runnableFor(fulfilment, row)),
+            ),
+          }),
+        },
+      );
+      if (!operated) throw orderProblem(versionConflict);
+      if (operated.replayed && keyed) requireSameRequest(operated.answer.requestHash, keyed);
+      return toReadyAnswer(operated);
+    });
+  return access.inFlight.run(keyed, operate);
+}
+
+/** @throws Problem `fulfilment_off` if this process cannot carry the fulfilment out */
+function runnableFor(
+  { runnable }: FulfilmentAccess['fulfilment'],
+  { definitionVersion }: FulfilmentRow,
+): SagaDefinition {
+  const definition = runnable.find(({ version }) => version === definitionVersion);
+  if (!definition) throw orderProblem(fulfilmentOff);
+  return definition;
+}
+
+/** The queue row after the commit: due, without an owner. */
+function idleRow(row: FulfilmentRow, { state }: Saga): FulfilmentRow {
+  return { ...row, state, reason: null, step: null, dueAt: null, deadlineAt: null };
+}
+
+function toReadyAnswer({ answer, replayed }: Operated): ReadyAnswer {
+  if ('version' in answer) throw new Error('an operation always has an effect');
+  const { status, etag, body } = answer;
+  const headers = {
+    ...(etag !== null && { etag }),
+    ...(replayed && { 'idempotency-replayed': 'true' }),
+  };
+  return { status, text: body, headers };
+}
+
+/**
+ * The fulfilment and its ETag, which is the version of its stream, for If-Match, and a hash of everything
+ * that is shown.
+ * @throws Problem
+ */
+function readFulfilment(
+  { reads, eventStore, fulfilment }: FulfilmentAccess,
+  orderId: string,
+): Promise<Readonly<{ view: FulfilmentView; etag: string }>> {
+  return asProblems(async () => {
+    const row = await requireRow(reads, orderId);
+    const stream = await eventStore.readStream(row.sagaId);
+    const saga = foldSaga(stream.map(toRecordedSagaEvent));
+    const definition = fulfilment.definitions.find(
+      ({ version }) => version === row.definitionVersion,
+    );
+    if (!saga || !definition) throw new Error(`saga ${row.sagaId} cannot be shown`);
+    const view = toFulfilmentView(saga, row, definition);
+    const shown = hash('sha1', JSON.stringify(view), 'hex').slice(0, SHOWN_LENGTH);
+    return { view, etag: versionETag(stream.length, shown) };
+  });
+}
+
+async function requireRow(reads: Reads, orderId: string) {
+  const row = await readFulfilmentRow(reads, orderId);
+  if (!row) throw orderProblem(notFound);
+  return row;
+}
+
+/** @throws Problem */
+async function asProblems<Result>(work: () => Promise<Result>): Promise<Result> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof SagaNotStuck) {
+      throw orderProblem(notStuck, { extra: { state: error.state } });
+    }
+    if (error instanceof StepNotOpen) {
+      throw orderProblem(stepNotOpen, { extra: { open: error.open } });
+    }
+    throw toOrderProblem(error);
+  }
 }

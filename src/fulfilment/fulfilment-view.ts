@@ -1,3 +1,5 @@
+import type { Reads } from '#src/database/reads.ts';
+import type { FulfilmentState } from '#src/orders/order-view.ts';
 import { z } from 'zod';
 import { instant, uuid } from '#src/http/fields.ts';
 import { openSteps } from '#src/sagas/saga-decisions.ts';
@@ -5,7 +7,6 @@ import { actionsOf } from '#src/sagas/saga-definition.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import { actionOf, isLive, reasonOf } from '#src/sagas/saga.ts';
 import type { Saga } from '#src/sagas/saga.ts';
-import type { FulfilmentRow } from './fulfilment-queries.ts';
 
 /** A fulfilment as people see it. Unset fields are left out. */
 export const fulfilmentAnswer = z
@@ -42,8 +43,8 @@ type StepView = FulfilmentView['steps'][number];
 const resultObject = z.record(z.string(), z.unknown());
 
 /**
- * Shows a saga with its place in the queue. Steps forward are always there; what undoes them is once it
- * is needed.
+ * Shows a saga with its place in the queue. Forward steps are always shown, cancels and compensations only
+ * once they are needed.
  */
 export function toFulfilmentView(
   saga: Saga,
@@ -89,4 +90,68 @@ function stepView(step: string, saga: Saga, row: FulfilmentRow): StepView {
     ...(isNext && row.dueAt !== null && { nextTryAt: row.dueAt }),
     ...(isNext && row.deadlineAt !== null && { deadlineAt: row.deadlineAt }),
   };
+}
+
+/** The fulfilment of an order in the queue. Instants are ISO 8601 in UTC. */
+export type FulfilmentRow = Readonly<{
+  sagaId: string;
+  state: FulfilmentState;
+  reason: string | null;
+  definitionVersion: number;
+  /** Grows with every change of owner. */
+  epoch: number;
+  step: string | null;
+  /** When it is tried next. Null while it is being tried. */
+  dueAt: string | null;
+  deadlineAt: string | null;
+}>;
+
+type StoredRow = Readonly<{
+  saga_id: string;
+  subject_id: string;
+  definition_version: number;
+  epoch: number;
+  state: FulfilmentState;
+  reason: string | null;
+  step: string | null;
+  owner: string | null;
+  due_at: Date | null;
+  deadline_at: Date | null;
+}>;
+
+const fulfilments = ({ knex }: Reads) => knex('saga_work').where('definition', 'fulfilment');
+
+/** Null where the order has no fulfilment. */
+export async function readFulfilmentRow(
+  reads: Reads,
+  orderId: string,
+): Promise<FulfilmentRow | null> {
+  const [row] = await reads.rows<StoredRow>(
+    fulfilments(reads).select('*').where('subject_id', orderId),
+  );
+  if (!row) return null;
+  return {
+    sagaId: row.saga_id,
+    state: row.state,
+    reason: row.reason,
+    definitionVersion: row.definition_version,
+    epoch: row.epoch,
+    step: row.step,
+    dueAt: row.owner === null ? (row.due_at?.toISOString() ?? null) : null,
+    deadlineAt: row.deadline_at?.toISOString() ?? null,
+  };
+}
+
+/** The states of the fulfilments of these orders. An order without a fulfilment is left out. */
+export async function readFulfilmentStates(
+  reads: Reads,
+  orderIds: readonly string[],
+): Promise<ReadonlyMap<string, FulfilmentState>> {
+  if (orderIds.length === 0) return new Map();
+  const rows = await reads.rows<StoredRow>(
+    fulfilments(reads)
+      .select('subject_id', 'state')
+      .whereIn('subject_id', [...orderIds]),
+  );
+  return new Map(rows.map(({ subject_id: orderId, state }) => [orderId, state]));
 }

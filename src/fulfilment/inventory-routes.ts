@@ -10,11 +10,10 @@ import { cursorText, instant, queryInteger, safeText, skuText } from '#src/http/
 import type { InFlight, KeyedRequest } from '#src/http/idempotency.ts';
 import { unmatched } from '#src/http/preconditions.ts';
 import { problemKinds } from '#src/http/problem-kinds.ts';
-import type { Problem } from '#src/http/problem.ts';
+import type { Problem, ProblemKind } from '#src/http/problem.ts';
 import { route } from '#src/http/route.ts';
 import type { AnswerSpec, DescribedHeader, ReadyAnswer, Route } from '#src/http/route.ts';
 import { orderProblem, orderProblemKinds, toOrderProblem } from '#src/orders/order-problems.ts';
-import { fulfilmentProblemKinds } from './fulfilment-problems.ts';
 import { ON_HAND_MAX, changeStock, listStock, readStock } from './inventory.ts';
 import type { StockChange, StockOutcome } from './inventory.ts';
 
@@ -57,7 +56,28 @@ const example = {
   updatedAt: '2026-01-31T12:00:00.000Z',
 };
 const { databaseUnavailable, outcomeUnknown } = orderProblemKinds;
-const { stockReserved, stockTooLarge } = fulfilmentProblemKinds;
+/** What these routes can fail with, besides an unavailable database. */
+const stockNotFound = {
+  code: 'stock_not_found',
+  status: 404,
+  title: 'No such sku in stock',
+  advice: 'This sku has no stock. Set it with PUT /v1/stock/{sku}.',
+} as const satisfies ProblemKind;
+const stockReserved = {
+  code: 'stock_reserved',
+  status: 409,
+  title: 'Stock is reserved',
+  advice:
+    'onHand cannot be less than the reserved quantity, which `stock` of this response shows. ' +
+    'Cancel orders first, or wait until they have shipped.',
+} as const satisfies ProblemKind;
+const stockTooLarge = {
+  code: 'stock_too_large',
+  status: 422,
+  title: 'Stock too large',
+  advice:
+    'onHand cannot be more than 1000000000. `stock` of this response shows the present stock.',
+} as const satisfies ProblemKind;
 const changeProblems = [
   stockReserved,
   problemKinds.preconditionFailed,
@@ -128,7 +148,7 @@ function adjustRoute(access: ChangeAccess): Route {
     body: adjustBody,
     example: { delta: -2 },
     answers: { 200: stockAnswered('The stock of the sku.') },
-    problems: [fulfilmentProblemKinds.stockNotFound, stockTooLarge, ...changeProblems],
+    problems: [stockNotFound, stockTooLarge, ...changeProblems],
     handle: ({ params, body, ...request }) => change(access, { ...params, ...body }, request),
   });
 }
@@ -177,9 +197,9 @@ function refused(
     case 'unmatched':
       return unmatched(ifMatch, details);
     case 'missing':
-      return orderProblem(fulfilmentProblemKinds.stockNotFound);
+      return orderProblem(stockNotFound);
     case 'reserved':
-      return orderProblem(fulfilmentProblemKinds.stockReserved, details);
+      return orderProblem(stockReserved, details);
     case 'too_many':
       return orderProblem(stockTooLarge, details);
   }
@@ -194,10 +214,10 @@ function getRoute({ reads }: InventoryAccess): Route {
     summary: 'Read the stock of a sku',
     params: stockParams,
     answers: { 200: { description: 'The stock of the sku.', schema: stockLevel, example } },
-    problems: [fulfilmentProblemKinds.stockNotFound, databaseUnavailable],
+    problems: [stockNotFound, databaseUnavailable],
     handle: async ({ params }) => {
       const stock = await asking(readStock(reads, params.sku));
-      if (!stock) throw orderProblem(fulfilmentProblemKinds.stockNotFound);
+      if (!stock) throw orderProblem(stockNotFound);
       return { status: 200, body: stock.level, headers: { etag: stock.etag } };
     },
   });

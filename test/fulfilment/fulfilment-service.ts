@@ -13,7 +13,7 @@ import { createPostgresEventStore } from '#src/event-store/postgres-event-store.
 import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
 import { createFulfilment } from '#src/fulfilment/fulfilment.ts';
 import type { FulfilmentDependencies } from '#src/fulfilment/fulfilment.ts';
-import { readFulfilmentRow } from '#src/fulfilment/fulfilment-queries.ts';
+import { readFulfilmentRow } from '#src/fulfilment/fulfilment-view.ts';
 import { changeStock } from '#src/fulfilment/inventory.ts';
 import {
   createHttpPaymentProvider,
