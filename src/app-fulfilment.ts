@@ -17,7 +17,7 @@ import type { SagaRunnerEvents } from './sagas/saga-run.ts';
 
 /** Providers forget keys after a day at the earliest. */
 const RESEND_MS_MAX = 20 * 3_600_000;
-/** How long a stop waits for calls under way; what they came to is looked up later. */
+/** How long a stop waits for calls under way. The outcome of the others is looked up later. */
 const STOP_MS_MAX = 3_000;
 
 export type FulfilmentParts = Readonly<{

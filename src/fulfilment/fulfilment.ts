@@ -26,7 +26,7 @@ export type FulfilmentDependencies = Readonly<{
   topic: string;
   now: () => Date;
   clock: DatabaseClock;
-  /** Whether this process may write nothing now. */
+  /** Whether this process may not write at the moment. */
   isPaused?: () => boolean;
   log: Pick<Logger, 'info' | 'warn' | 'error'>;
   events?: SagaRunnerEvents;
@@ -44,11 +44,11 @@ export type Fulfilment = Readonly<{
   commitContext: SagaCommitContext;
   /** For the command handler. @throws Problem `fulfilment_off` for an order that starts one */
   followUp: FollowUp;
-  /** For the group commit: to be told of every unit that was committed. */
+  /** For the group commit, which calls it for every unit that was committed. */
   committed(units: readonly Unit<OrderRows>[]): void;
   /** @throws SagaDefinitionMissing */
   start(): Promise<void>;
-  /** Before the group commit ends: what is under way is recorded. */
+  /** Must end before the group commit does, so that outcomes of calls can be recorded. */
   stop(): Promise<void>;
 }>;
 

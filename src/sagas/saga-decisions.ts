@@ -10,22 +10,22 @@ import type {
 import type { RecordedSagaEvent, SagaEvent, Saga } from './saga.ts';
 import { actionOf, evolveSaga, isLive } from './saga.ts';
 
-/** What the decisions on a saga depend on beside its own events. */
+/** What the decisions on a saga depend on, besides its own events. */
 export type Situation = Readonly<{
   sagaId: string;
   definition: SagaDefinition;
   order: SagaOrder;
-  /** When what is decided now is recorded: never before what was recorded last. */
+  /** The time that new events are recorded with. It is never before that of the last event. */
   at: string;
-  /** What the database's clock says (ISO 8601, UTC): deadlines count on it alone. */
+  /** The database's time (ISO 8601, UTC). Deadlines depend on it alone. */
   now: string;
-  /** A local action that the database has just refused. */
+  /** A local action that the database has refused in the attempt before. */
   refused?: Readonly<{ step: string; reason: string }>;
 }>;
 
-/** What a saga is to do once its events are committed. */
+/** What to do once the events of a saga are committed: `rest` is nothing, for it has ended or is stuck. */
 export type Todo =
-  /** `fresh`: the intent is new, so that no call can have been made under its key. */
+  /** `fresh`: the intent is new, so no call can have been made under its key. */
   | Readonly<{ kind: 'call'; action: CallAction; fresh: boolean }>
   | Readonly<{ kind: 'wait'; action: CallAction }>
   | Readonly<{ kind: 'rest' }>;
@@ -36,21 +36,21 @@ export type Advance = Readonly<{
   todo: Todo;
 }>;
 
-/** Records `news`, then all that follows from it without a call outside. */
+/** Records new events, and then everything that follows from them without a call. */
 export function advance(
   saga: Saga | null,
-  news: readonly SagaEvent[],
+  newEvents: readonly SagaEvent[],
   situation: Situation,
 ): Advance {
   const events: RecordedSagaEvent[] = [];
   let state = saga;
   const append = (event: SagaEvent) => {
-    const recorded = { ...timed(event, situation.now), recordedAt: situation.at };
+    const recorded = { ...withDatabaseTime(event, situation.now), recordedAt: situation.at };
     events.push(recorded);
     state = evolveSaga(state, recorded);
     return state;
   };
-  for (const event of news) append(event);
+  for (const event of newEvents) append(event);
   if (state === null) throw new Error('a saga without events cannot be advanced');
 
   let current: Saga = state;
@@ -62,15 +62,15 @@ export function advance(
   return { events, saga: current, todo: todoOf(current, next, events) };
 }
 
-/** What a deadline or the age of a key counts from keeps the database's time. */
-function timed(event: SagaEvent, at: string): SagaEvent {
+/** Adds the database's time to the events that deadlines and the age of keys count from. */
+function withDatabaseTime(event: SagaEvent, at: string): SagaEvent {
   if (event.type === 'StepRequested') return { ...event, data: { ...event.data, at } };
   if (event.type === 'StepAttempted') return { ...event, data: { ...event.data, at } };
   if (event.type === 'StepReopened') return { ...event, data: { ...event.data, at } };
   return event;
 }
 
-/** The events that tell what became of a call; none if that is known already. */
+/** The events that record the outcome of a call. There are none if the outcome is known already. */
 export function eventsOfOutcome(
   saga: Saga,
   { name: step, deadlineMs }: CallAction,
@@ -79,7 +79,7 @@ export function eventsOfOutcome(
 ): SagaEvent[] {
   const { state, triedFrom } = actionOf(saga, step);
   if (state !== 'requested') return [];
-  const settles = cancelledStep(definition, step)?.action.name;
+  const cancels = cancelledStep(definition, step)?.action.name;
   switch (outcome.outcome) {
     case 'ok':
       return [{ type: 'StepDone', data: { step, result: outcome.result } }];
@@ -88,12 +88,12 @@ export function eventsOfOutcome(
     case 'cancelled':
       return [
         { type: 'StepDone', data: { step, result: { outcome: 'cancelled' } } },
-        ...(settles === undefined ? [] : [cancelled(settles)]),
+        ...(cancels === undefined ? [] : [cancelled(cancels)]),
       ];
     case 'already_done':
       return [
         { type: 'StepDone', data: { step, result: { outcome: 'already_done' } } },
-        ...(settles === undefined ? [] : [done(settles, outcome.result)]),
+        ...(cancels === undefined ? [] : [done(cancels, outcome.result)]),
       ];
     case 'not_applied':
     case 'unknown': {
@@ -108,7 +108,7 @@ export function eventsOfOutcome(
   }
 }
 
-/** What is neither done nor undone, and why: the list that a stuck saga shows. */
+/** What is neither done nor undone, and why. A stuck saga shows this list. */
 export function openSteps(
   saga: Saga,
   { steps }: SagaDefinition,
@@ -116,7 +116,7 @@ export function openSteps(
   return steps.toReversed().flatMap((step) => {
     const { name } = step.action;
     const undo = saga.compensating ? compensationDue(saga, step) : undefined;
-    const open = isOpen(saga, name) ? name : undo?.name;
+    const open = mayHaveHappened(saga, name) ? name : undo?.name;
     if (open === undefined) return [];
     const why = open === name ? (step.cancel?.name ?? name) : open;
     const { reason } = actionOf(saga, why);
@@ -131,7 +131,7 @@ type Next =
 
 function nextOf(saga: Saga, situation: Situation): Next {
   if (!isLive(saga)) return { rest: true };
-  return saga.compensating ? nextBack(saga, situation) : nextForward(saga, situation);
+  return saga.compensating ? nextBackward(saga, situation) : nextForward(saga, situation);
 }
 
 function nextForward(saga: Saga, situation: Situation): Next {
@@ -140,37 +140,42 @@ function nextForward(saga: Saga, situation: Situation): Next {
   if (!step) return { event: { type: 'SagaCompleted', data: {} } };
   const { name } = step.action;
   const { state, reason } = actionOf(saga, name);
-  if (state === 'refused') return turnBack(`${name} refused: ${reason}`);
-  if (state === 'cancelled') return turnBack(`${name} given up: ${reason}`);
-  const mayTurnBack = !step.pivot || state === 'pending';
+  if (state === 'refused') return startCompensation(`${name} refused: ${reason}`);
+  if (state === 'cancelled') return startCompensation(`${name} given up: ${reason}`);
+  const mayCompensate = !step.pivot || state === 'pending';
   const { cancellation } = order;
-  if (mayTurnBack && cancellation !== null) return turnBack(cancellation);
+  if (mayCompensate && cancellation !== null) return startCompensation(cancellation);
   if (state !== 'given_up') return perform(saga, step.action, situation);
-  return mayTurnBack ? turnBack(`${name} given up: ${reason}`) : settle(saga, [step], situation);
+  return mayCompensate
+    ? startCompensation(`${name} given up: ${reason}`)
+    : undoNext(saga, [step], situation);
 }
 
-function nextBack(saga: Saga, situation: Situation): Next {
+function nextBackward(saga: Saga, situation: Situation): Next {
   const open = situation.definition.steps
     .toReversed()
-    .filter((step) => isOpen(saga, step.action.name) || compensationDue(saga, step));
-  if (open.length > 0) return settle(saga, open, situation);
+    .filter((step) => mayHaveHappened(saga, step.action.name) || compensationDue(saga, step));
+  if (open.length > 0) return undoNext(saga, open, situation);
   const reason = saga.reason ?? 'undone';
   return { event: { type: 'SagaCompensated', data: { reason } } };
 }
 
-/** Tries what was tried least, in the order given: what fails does not keep the others waiting. */
-function settle(saga: Saga, steps: readonly SagaStep[], situation: Situation): Next {
-  const ways = steps.flatMap((step) => {
-    const way = isOpen(saga, step.action.name) ? step.cancel : step.compensation;
-    return way && mayGoOn(saga, way) ? [way] : [];
+/**
+ * Cancels or compensates one of the steps, the one with the fewest attempts first: a step that fails does not
+ * hold up the others.
+ */
+function undoNext(saga: Saga, steps: readonly SagaStep[], situation: Situation): Next {
+  const actions = steps.flatMap((step) => {
+    const action = mayHaveHappened(saga, step.action.name) ? step.cancel : step.compensation;
+    return action && mayBeTried(saga, action) ? [action] : [];
   });
-  const [first, ...rest] = ways;
+  const [first, ...rest] = actions;
   if (!first) {
     return { event: { type: 'SagaStuck', data: { open: openSteps(saga, situation.definition) } } };
   }
-  const tries = ({ name }: SagaAction) => actionOf(saga, name).attempts;
-  const least = rest.reduce((sofar, way) => (tries(way) < tries(sofar) ? way : sofar), first);
-  return perform(saga, least, situation);
+  const attempts = ({ name }: SagaAction) => actionOf(saga, name).attempts;
+  const next = rest.reduce((least, one) => (attempts(one) < attempts(least) ? one : least), first);
+  return perform(saga, next, situation);
 }
 
 function perform(saga: Saga, action: SagaAction, situation: Situation): Next {
@@ -190,7 +195,7 @@ function perform(saga: Saga, action: SagaAction, situation: Situation): Next {
   return { event: { type: 'StepRequested', data: { step, key, request } } };
 }
 
-/** After a failed try of one action only another that was tried less often goes on at once. */
+/** After a failed attempt the saga waits, unless the next action is one with fewer attempts. */
 function todoOf(saga: Saga, next: Next, events: readonly RecordedSagaEvent[]): Todo {
   if (!('call' in next)) return { kind: 'rest' };
   const { call: action } = next;
@@ -200,12 +205,11 @@ function todoOf(saga: Saga, next: Next, events: readonly RecordedSagaEvent[]): T
   const failed = events.find(({ type }) => type === 'StepAttempted');
   if (failed?.type !== 'StepAttempted') return { kind: 'call', action, fresh };
   const { attempts } = actionOf(saga, action.name);
-  const goesOn = attempts < actionOf(saga, failed.data.step).attempts;
-  return goesOn ? { kind: 'call', action, fresh } : { kind: 'wait', action };
+  const isNext = attempts < actionOf(saga, failed.data.step).attempts;
+  return isNext ? { kind: 'call', action, fresh } : { kind: 'wait', action };
 }
 
-/** It may have happened. */
-function isOpen(saga: Saga, name: string): boolean {
+function mayHaveHappened(saga: Saga, name: string): boolean {
   const { state } = actionOf(saga, name);
   return state === 'requested' || state === 'given_up';
 }
@@ -215,12 +219,12 @@ function compensationDue(saga: Saga, { action, compensation }: SagaStep): SagaAc
   return actionOf(saga, compensation.name).state === 'done' ? undefined : compensation;
 }
 
-function mayGoOn(saga: Saga, { name }: SagaAction): boolean {
+function mayBeTried(saga: Saga, { name }: SagaAction): boolean {
   const { state } = actionOf(saga, name);
   return state === 'pending' || state === 'requested';
 }
 
-function turnBack(reason: string): Next {
+function startCompensation(reason: string): Next {
   return { event: { type: 'CompensationStarted', data: { reason } } };
 }
 

@@ -19,12 +19,12 @@ import { actionOf } from './saga.ts';
 export type Resolution = Readonly<{
   step: string;
   outcome: 'done' | 'notDone';
-  /** What the provider calls it; needed where it was done. */
+  /** The provider's id of it. Needed if it was done. */
   reference: string | null;
   reason: string;
 }>;
 
-/** Only a stuck saga takes an operator's word. */
+/** An operator can only change a stuck saga. */
 export class SagaNotStuck extends Error {
   readonly state: SagaState;
 
@@ -35,7 +35,7 @@ export class SagaNotStuck extends Error {
   }
 }
 
-/** The saga does not wait for this step. */
+/** The saga is not stuck at this step. */
 export class StepNotOpen extends Error {
   readonly open: readonly string[];
 
@@ -46,32 +46,32 @@ export class StepNotOpen extends Error {
   }
 }
 
-/** Which saga an operator means, and who the operator is. */
+/** The saga that an operator changes, and who the operator is. */
 export type OperatedSaga = Readonly<{
   sagaId: string;
   subjectId: string;
-  /** At which the operator saw it. */
+  /** The epoch at which the operator read it. */
   epoch: number;
   metadata: EventMetadata;
 }>;
 
-/** What an operator wants of a saga, and what is answered. */
+/** What an operator does to a saga, and the response. */
 export type Operation = Readonly<{
-  /** The events that it comes to, on the saga at this version of its stream. */
+  /** The events to record, given the saga at this version of its stream. */
   decide(saga: Saga, definition: SagaDefinition, version: number): SagaEvent[];
-  /** The answer, once the saga is so and its stream at this version. */
+  /** The response, given the saga after those events and the version of its stream. */
   answer(saga: Saga, version: number): KeptAnswer;
-  /** The operator's key, under which the answer is kept with its effect. */
+  /** The operator's idempotency key, stored with the response in the same transaction. */
   key?: KeyRef | undefined;
 }>;
 
-/** `replayed`: what was asked took effect earlier, under the same key; the caller compares the hash. */
+/** `replayed`: an earlier request with the same key took effect. The caller compares the hashes. */
 export type Operated = Readonly<{ answer: StoredAnswer; replayed: boolean }>;
 
 /**
- * Commits what an operator decides on a stuck saga, and makes it due. `definitionOf` may throw where the saga
- * cannot be carried out any more; what took effect earlier under the same key is answered all the same.
- * @returns null where the saga has moved on since the operator saw it: nothing was written
+ * Commits what an operator decides on a stuck saga, and makes the saga due. `definitionOf` may throw if this
+ * process cannot run the saga. It is not called for a replay, which therefore works all the same.
+ * @returns null if the saga has moved on since the operator read it: nothing was written
  * @throws what `definitionOf`, `decide` or `submit` of the group commit throws
  */
 export async function operateSaga(
@@ -115,9 +115,9 @@ export async function operateSaga(
 }
 
 /**
- * Tries everything again that was given up. What the provider refused gets a new key, since the old one
- * never has an effect; what may have happened keeps its key for ever. A saga that was set aside after
- * runs that failed simply goes on.
+ * Reopens every cancel and compensation that was given up or refused. A refused one gets a new key, because the
+ * old one never has an effect. One that may have happened keeps its key for ever. A saga that was set aside
+ * because its runs failed simply continues.
  * @throws SagaNotStuck
  */
 export function decideRetry(
@@ -126,10 +126,10 @@ export function decideRetry(
   isSetAside: boolean,
 ): SagaEvent[] {
   if (saga.state !== 'stuck' && !isSetAside) throw new SagaNotStuck(saga.state);
-  const ways = steps.flatMap(({ cancel, compensation }) =>
+  const actions = steps.flatMap(({ cancel, compensation }) =>
     [cancel ?? [], compensation ?? []].flat(),
   );
-  const reopened = ways.flatMap(({ name }): SagaEvent[] => {
+  const reopened = actions.flatMap(({ name }): SagaEvent[] => {
     const { state } = actionOf(saga, name);
     if (state !== 'given_up' && state !== 'refused') return [];
     return [{ type: 'StepReopened', data: { step: name, newKey: state === 'refused' } }];
@@ -138,7 +138,7 @@ export function decideRetry(
 }
 
 /**
- * Takes the operator's word for what became of a step. A compensation that was not done is done anew,
+ * Records the outcome of a step as the operator states it. A compensation that was not done is tried again
  * under a new key: the operator has seen that the old one had no effect.
  * @throws SagaNotStuck
  * @throws StepNotOpen

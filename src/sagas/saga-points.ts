@@ -2,15 +2,15 @@ import { actionsOf, cancelledStep } from './saga-definition.ts';
 import type { CallName, SagaDefinition } from './saga-definition.ts';
 
 /**
- * A moment at which a process may die. `start` is the commit of a saga that has just been taken up; the
- * other commits and the calls go by the action whose call they record or make.
+ * A moment at which a process may die. Calls, and the commits that record them, are named after their action.
+ * `start` is the first commit of a run.
  */
 export type SagaPoint = `${'before' | 'after'} ${'commit' | CallName} ${string}` | 'after claim';
 
-/** Passed by every run, in order: a test may stop time here, or end the process. */
+/** Called at every point of a run, in order. A test may wait here, or end the process. */
 export type ObserveSaga = (point: SagaPoint, sagaId: string) => void | Promise<void>;
 
-/** Every point that runs of this definition can pass, so that none can be forgotten. */
+/** Every point that a run of this definition can pass, so that no test can forget one. */
 export function sagaPoints(definition: SagaDefinition): readonly SagaPoint[] {
   const calls = actionsOf(definition).filter(({ kind }) => kind === 'call');
   const points: SagaPoint[] = ['after claim', ...around('commit', 'start')];

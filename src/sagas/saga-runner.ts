@@ -16,9 +16,9 @@ import { createClaimSagas, giveBack, requireDefinitions, setAside } from './saga
 import type { SagaClaim } from './saga-store.ts';
 
 const CLAIM_MAX = 50;
-/** Runs of a saga that may fail one after the other before it waits for an operator. */
+/** How many runs of a saga may fail in a row before it waits for an operator. */
 const FAILED_RUNS_MAX = 20;
-/** The row of a new saga is at it; a claim makes a new one. */
+/** The epoch of a new saga. Every claim starts a new one. */
 const FIRST_EPOCH = 1;
 
 export type SagaRunnerDependencies = SagaRunDependencies &
@@ -36,18 +36,18 @@ export type SagaStart = Readonly<{
   at: string;
 }>;
 
-/** What a unit must hold to start a saga. */
+/** What the unit that starts a saga must contain. */
 export type BegunSaga = Readonly<{ append: StreamAppend; work: SagaWorkRow }>;
 
-/** Works on sagas: those that this process starts, and those that are due and nobody holds. */
+/** Works on sagas: those that this process starts, and those that are due and not held by anybody. */
 export type SagaRunner = Readonly<{
   /** @throws SagaDefinitionMissing if a live saga has none of the definitions */
   start(): Promise<void>;
-  /** This process holds the saga from the commit on, if it has room; else whoever claims it. */
+  /** If this process has room, it holds the saga from the commit on. If not, a claim takes it up. */
   begin(start: SagaStart): BegunSaga;
-  /** To be told of every unit that was committed: it takes up what is due at once. */
+  /** Must be called for every unit that was committed, so that sagas that are due start at once. */
   committed(rows: readonly SagaWorkRow[]): void;
-  /** Claims nothing more, and lets the calls under way end in time; what does not is left to its lease. */
+  /** Stops claiming and waits a while for calls under way. Sagas whose calls do not end keep their lease. */
   stop(): Promise<void>;
 }>;
 
@@ -93,13 +93,13 @@ export function createSagaRunner(dependencies: SagaRunnerDependencies): SagaRunn
       if (definitions.length > 0) worker.start();
     },
     begin: (start) => {
-      // Those who wait come first: the saga joins them, where there are any.
+      // Sagas that already wait come first: a new saga joins them.
       const hasRoom = !hasBacklog && running.size < limits.concurrency && !stopping.signal.aborted;
       return beginSaga(definitions.at(-1), start, hasRoom ? { owner, leaseMs } : null);
     },
     committed: (rows) => {
       for (const row of rows) {
-        if (row.op === 'begin' && row.owner === owner) take(begun(row), performance.now());
+        if (row.op === 'begin' && row.owner === owner) take(firstClaim(row), performance.now());
         else if (row.op !== 'advance' || row.due_in_ms === 0) worker.wake();
       }
     },
@@ -132,7 +132,7 @@ async function runGuarded(
     if (epoch > FIRST_EPOCH) await observe?.('after claim', sagaId);
     await runSaga({ dependencies, holder, definition, claim }, heldFrom);
   } catch (err) {
-    if (holder.cutting.aborted) return; // it is left to its lease
+    if (holder.cutting.aborted) return; // the lease runs out
     log.error({ sagaId, failures, err }, 'saga run failed, giving it back');
     const dueInMs = Math.ceil(fullJitterMs(failures + 1, limits.retry));
     const failed = !isOfDatabase(err);
@@ -146,7 +146,7 @@ async function runGuarded(
   }
 }
 
-/** Says nothing of the saga: it is not to wait for an operator because the database was away. */
+/** The saga is not at fault: an outage of the database must not make it wait for an operator. */
 function isOfDatabase(error: unknown): boolean {
   return (
     isOutage(error) ||
@@ -156,7 +156,7 @@ function isOfDatabase(error: unknown): boolean {
   );
 }
 
-/** Its message may quote what a caller sent. */
+/** Not the message, which may quote what a caller sent. */
 function nameOf(error: unknown): string {
   return error instanceof Error ? error.name : 'an unknown error';
 }
@@ -190,8 +190,8 @@ function beginSaga(
   };
 }
 
-/** The claim that a saga begins with. Its lease began with the commit, a moment ago. */
-function begun(row: Extract<SagaWorkRow, { op: 'begin' }>): SagaClaim {
+/** The claim on a saga that this process has started. Its lease began with the commit. */
+function firstClaim(row: Extract<SagaWorkRow, { op: 'begin' }>): SagaClaim {
   return {
     sagaId: row.saga_id,
     subjectId: row.subject_id,

@@ -19,14 +19,14 @@ export function progressColumns(saga: Saga, todo: Todo) {
   };
 }
 
-/** A saga that this process may work on, until its lease ends or another epoch begins. */
+/** A saga that this process may work on until its lease ends or another epoch begins. */
 export type SagaClaim = Readonly<{
   sagaId: string;
   subjectId: string;
   definition: string;
   definitionVersion: number;
   epoch: number;
-  /** Runs that ended in an error since the saga last got on. */
+  /** Runs that have ended in an error since the saga's last commit. */
   failures: number;
 }>;
 
@@ -43,7 +43,7 @@ type ClaimRow = Readonly<{
   was_due_at: Date;
 }>;
 
-/** Live sagas that this build has no definition for: it must not start and leave them lying. */
+/** This build lacks the definition of a live saga. It must not start, because the saga would stand still. */
 export class SagaDefinitionMissing extends Error {
   constructor(missing: readonly DefinitionRef[]) {
     const names = missing.map(({ name, version }) => `${name} version ${version}`);
@@ -67,14 +67,14 @@ export async function requireDefinitions(
   if (missing.length > 0) throw new SagaDefinitionMissing(missing);
 }
 
-/** Whom a claim is for, and which sagas it can work on. */
+/** The process that claims, and which sagas it can work on. */
 export type Claimant = Readonly<{
   owner: string;
   leaseMs: number;
   definitions: readonly DefinitionRef[];
 }>;
 
-/** Takes up to `limit` sagas that are due and that nobody holds, the longest due first. */
+/** Claims up to `limit` sagas that are due and that nobody holds, the longest due first. */
 export type ClaimSagas = (limit: number) => Promise<SagaClaim[]>;
 
 /** How far back a claim looks from now, beside two leases: how late a row may be committed. */
@@ -83,9 +83,9 @@ const LOOK_BACK_MARGIN_MS = 30_000;
 const FULL_LOOK = { everyMs: 10_000, restPerMs: 20 } as const;
 
 /**
- * Steps that are over leave entries in the index by due time, and an old snapshot (a backup, a report) keeps
- * them there. A claim therefore begins where the last one found the oldest saga that was due, or a little
- * before now. What is due before that is found by a claim that looks at everything, from time to time.
+ * Finished steps leave dead entries in the index by due time, and an old snapshot (a backup, a report) keeps
+ * them there. To skip them, a claim starts at the oldest saga that the last claim found, or a little before now.
+ * From time to time a claim looks at everything, and so finds what was due earlier.
  */
 export function createClaimSagas(pool: Pool, claimant: Claimant): ClaimSagas {
   const { owner, leaseMs, definitions } = claimant;
@@ -130,12 +130,13 @@ function toClaim(row: ClaimRow): SagaClaim {
   };
 }
 
-/** How often the row of a saga is looked for that may be locked for a moment, and how long in between. */
+/** How often to try again while the row of a saga is locked, and how long to wait in between. */
 const FREE_ROW = { triesMax: 4, waitMs: 50 } as const;
 
 /**
- * Changes the row of a saga, if it still is at this epoch; false where it is not, or where somebody keeps it
- * locked: the lease then runs out. It waits outside of the database, for this pool is the relay's, too.
+ * Changes the row of a saga if it is still at this epoch. False if it is not, or if somebody else keeps the row
+ * locked: the lease then runs out. It does not wait for the lock in the database, because the relay uses the
+ * same pool.
  */
 async function changeRow(
   pool: Pool,
@@ -156,7 +157,7 @@ async function changeRow(
   }
 }
 
-/** Starts the lease anew; false where the saga is somebody else's by now. */
+/** Renews the lease. False if another process has the saga by now. */
 export function renewLease(
   pool: Pool,
   claim: Pick<SagaClaim, 'sagaId' | 'epoch'>,
@@ -170,10 +171,7 @@ export function renewLease(
   });
 }
 
-/**
- * Gives a saga back in the middle. The new epoch fences whatever its run may still have on its way to
- * the database.
- */
+/** Gives a saga back before its end. The new epoch fences writes of its run that are still under way. */
 export async function giveBack(
   pool: Pool,
   claim: Pick<SagaClaim, 'sagaId' | 'epoch'>,
@@ -188,8 +186,8 @@ export async function giveBack(
 }
 
 /**
- * Sets aside a saga whose runs fail again and again. Its own events do not say so: what fails may be the
- * writing of them.
+ * Makes a saga whose runs fail again and again wait for an operator. Only the queue shows this, not the saga's
+ * events, because writing events may be what fails.
  */
 export async function setAside(
   pool: Pool,
@@ -204,7 +202,7 @@ export async function setAside(
   });
 }
 
-/** Sagas that have not ended, by definition and state; those of `names` are told where there are none. */
+/** Counts sagas that have not ended, by definition and state. The definitions in `names` are always counted. */
 export async function countLiveSagas(
   pool: Pool,
   names: readonly string[],
@@ -222,7 +220,7 @@ export async function countLiveSagas(
   return counts;
 }
 
-/** How long ago the oldest saga started that has not ended; 0 where all have. */
+/** The age of the oldest saga that has not ended. 0 if all have. */
 export async function oldestLiveAgeSeconds(pool: Pool): Promise<number> {
   const { rows } = await pool.query<{ age: number }>(
     `select coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8 as age

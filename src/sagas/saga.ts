@@ -94,21 +94,21 @@ export function toNewSagaEvent(
   return { type, schemaVersion: sagaEventCodec.schemaVersion(type), data, metadata, recordedAt };
 }
 
-/** `stuck` waits for an operator; the last two are ends. */
+/** A `stuck` saga waits for an operator. The last two states are final. */
 export type SagaState = 'running' | 'compensating' | 'stuck' | 'completed' | 'compensated';
 
 /**
- * requested: asked for, and may have happened. given_up: the same, but it is not tried any more.
- * refused, cancelled: it has not happened under its key, and never will.
+ * requested: it may have happened. given_up: the same, but it is not tried any more. refused and cancelled:
+ * it has not happened under its key, and never will.
  */
 export type ActionState = 'pending' | 'requested' | 'done' | 'refused' | 'cancelled' | 'given_up';
 
-/** How one action stands. */
+/** The state of one action. */
 export type ActionRecord = Readonly<{
   state: ActionState;
-  /** Counts its keys, from 1. There is a new one only where the old can have no effect. */
+  /** The number of its key, from 1. It gets a new key only if the old one can have no effect. */
   round: number;
-  /** How often it was tried since it was asked for or reopened. */
+  /** Attempts since it was requested or reopened. */
   attempts: number;
   key: string | null;
   request: unknown;
@@ -116,11 +116,11 @@ export type ActionRecord = Readonly<{
   /** Of the last call. */
   outcome: 'ok' | 'refused' | 'not_applied' | 'unknown' | null;
   reason: string | null;
-  /** When its key was first recorded, on the database's clock as far as that is known. */
+  /** When its key was first recorded: the database's time, or `recordedAt` if that is not known. */
   requestedAt: string | null;
-  /** Its deadline counts from here: the request, or the reopening. The same clock. */
+  /** When it was requested or reopened, on the same clock. Its deadline counts from here. */
   triedFrom: string | null;
-  /** When it came to its state, once that is neither pending nor requested. */
+  /** When it reached its state. Null while it is pending or requested. */
   settledAt: string | null;
 }>;
 
@@ -130,11 +130,11 @@ export type Saga = Readonly<{
   definitionVersion: number;
   subjectId: string;
   state: SagaState;
-  /** It goes back, whatever state it is in. */
+  /** What was done is to be undone. This stays true when the saga is stuck. */
   compensating: boolean;
-  /** Why it goes back. */
+  /** Why it is compensating. */
   reason: string | null;
-  /** What it was stuck at last, and why. */
+  /** What it was last stuck at, and why. */
   stuckReason: string | null;
   actions: Readonly<Record<string, ActionRecord>>;
   startedAt: string;
@@ -155,7 +155,7 @@ const pending: ActionRecord = {
   settledAt: null,
 };
 
-/** An event came for a saga whose first event is not `SagaStarted`: the stream is damaged. */
+/** The first event of a saga is not `SagaStarted`: the stream is damaged. */
 export class SagaStreamDamaged extends Error {
   constructor(type: string) {
     super(`a saga's stream has ${type} before SagaStarted`);
@@ -167,23 +167,23 @@ export function actionOf({ actions }: Pick<Saga, 'actions'>, name: string): Acti
   return actions[name] ?? pending;
 }
 
-/** Why it stands where it stands: what it is stuck at, or why it turned back. */
+/** What the saga is stuck at, and why it is compensating. */
 export function reasonOf({ state, stuckReason, reason }: Saga): string | null {
   if (state !== 'stuck' || stuckReason === null) return reason;
   return reason === null ? stuckReason : `${stuckReason}, after ${reason}`;
 }
 
-/** Nothing but an operator moves a saga that has ended or is stuck. */
+/** A saga that is not live has ended, or waits for an operator. */
 export function isLive({ state }: Pick<Saga, 'state'>): boolean {
   return state === 'running' || state === 'compensating';
 }
 
-/** Folds a whole stream; `null` where it is empty. */
+/** Folds a whole stream. Null if it is empty. */
 export function foldSaga(events: readonly RecordedSagaEvent[]): Saga | null {
   return events.reduce<Saga | null>(evolveSaga, null);
 }
 
-/** Applies one fact; `null` is a saga that has none yet. */
+/** Applies one event. Null is a saga that has none yet. */
 export function evolveSaga(saga: Saga | null, event: RecordedSagaEvent): Saga {
   if (event.type === 'SagaStarted') return started(event);
   if (saga === null) throw new SagaStreamDamaged(event.type);
@@ -278,7 +278,7 @@ function reopen(
     : change(saga, step, { state: 'requested', attempts: 0, triedFrom, settledAt: null });
 }
 
-/** Nothing began after it was tried: where an earlier release says so, a clock was wrong. */
+/** A request cannot be later than its attempt. An earlier release with a wrong clock may have stored that. */
 function earlier(began: string | null, triedAt: string | undefined): string | null {
   return began !== null && triedAt !== undefined && triedAt < began ? triedAt : began;
 }
