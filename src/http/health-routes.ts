@@ -1,20 +1,20 @@
 import { z } from 'zod';
 
+import { cachedRead, withTimeout } from './cached-read.ts';
 import { bodyETag } from './entity-tags.ts';
-import { keepForAMoment } from './keep-for-a-moment.ts';
 import type { Metrics } from './metrics.ts';
 import { route } from './route.ts';
 import type { Route } from './route.ts';
 
 const CHECK_TIMEOUT_MS = 2_000;
-/** Probes of many balancers cost one check a second, and scrapes of many collectors one reading. */
+/** However many probes and scrapes come, there is one check and one reading of the metrics a second. */
 const KEPT_MS = 1_000;
 
-/** What the service found about itself. `details` are shown as they are: nothing secret in them. */
+/** The result of a check. `details` are shown to everybody, so they must hold nothing secret. */
 export type Health = Readonly<{ ready: boolean; details: Readonly<Record<string, unknown>> }>;
 
 export type HealthDependencies = Readonly<{
-  /** Asks what the service cannot work without; Kafka is not among that. May fail or hang. */
+  /** Checks what the service cannot work without, which Kafka is not. May fail or hang. */
   check: () => Promise<Health>;
   isDraining: () => boolean;
   metrics: Pick<Metrics, 'contentType' | 'text'>;
@@ -26,10 +26,10 @@ const readiness = z
 
 /** GET /livez, /readyz and /metrics. */
 export function healthRoutes({ check, isDraining, metrics }: HealthDependencies): Route[] {
-  // One check at a time, also while one hangs for longer than anybody waits for it.
-  const checkAlone = keepForAMoment(async () => check(), 0);
-  const latest = keepForAMoment(() => inTime(checkAlone), KEPT_MS);
-  const exposition = keepForAMoment(() => expose(metrics), KEPT_MS);
+  // One check runs at a time, even if it hangs longer than anybody waits for it.
+  const checkAlone = cachedRead(async () => check(), 0);
+  const latest = cachedRead(() => inTime(checkAlone), KEPT_MS);
+  const exposition = cachedRead(() => expose(metrics), KEPT_MS);
   return [
     route({
       method: 'GET',
@@ -88,16 +88,10 @@ export function healthRoutes({ check, isDraining, metrics }: HealthDependencies)
 }
 
 async function inTime(check: () => Promise<Health>): Promise<Health> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<Health>((resolve) => {
-    timer = setTimeout(resolve, CHECK_TIMEOUT_MS, unready('the check took too long'));
-  });
   try {
-    return await Promise.race([check(), late]);
+    return await withTimeout(check(), CHECK_TIMEOUT_MS, unready('the check took too long'));
   } catch {
     return unready('the check failed');
-  } finally {
-    clearTimeout(timer);
   }
 }
 

@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks';
 
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from '@prometheus-io/client';
 
-import { keepForAMoment } from './keep-for-a-moment.ts';
+import { cachedRead, withTimeout } from './cached-read.ts';
 
 const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
 const UNITS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
@@ -156,7 +156,7 @@ function watch(
   { name, help, labelNames = [] }: GaugeSpec,
   read: () => Readings | Promise<Readings>,
 ): void {
-  const latest = keepForAMoment(async () => read(), 0);
+  const readAlone = cachedRead(async () => read(), 0);
   const unread = labelNames.length === 0 ? Number.NaN : {};
   const gauge: Gauge = new Gauge({
     name,
@@ -164,7 +164,7 @@ function watch(
     labelNames: [...labelNames],
     registers: [registry],
     collect: async () => {
-      const readings = await readInTime(latest, unread);
+      const readings = await readInTime(readAlone, unread);
       gauge.reset();
       for (const [labels, value] of flatten(readings)) gauge.labels(...labels).set(value);
     },
@@ -177,16 +177,10 @@ function flatten(readings: Readings, labels: readonly string[] = []): [string[],
 }
 
 async function readInTime(read: () => Promise<Readings>, unread: Readings): Promise<Readings> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<Readings>((resolve) => {
-    timer = setTimeout(resolve, READ_TIMEOUT_MS, unread);
-  });
   try {
-    return await Promise.race([read(), late]);
+    return await withTimeout(read(), READ_TIMEOUT_MS, unread);
   } catch {
     return unread;
-  } finally {
-    clearTimeout(timer);
   }
 }
 

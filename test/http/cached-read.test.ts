@@ -1,13 +1,13 @@
 import { describe, expect, test } from 'vitest';
-import { keepForAMoment } from '#src/http/keep-for-a-moment.ts';
+import { cachedRead } from '#src/http/cached-read.ts';
 
 const LONG_MS = 600_000;
 
-describe('what is kept for a moment', () => {
-  test('is asked for once at a time, however long it takes', async () => {
+describe('a cached read', () => {
+  test('runs once at a time, however long it takes', async () => {
     const gate = Promise.withResolvers<string>();
     let asked = 0;
-    const ask = keepForAMoment(() => {
+    const ask = cachedRead(() => {
       asked += 1;
       return gate.promise;
     }, 0);
@@ -19,15 +19,15 @@ describe('what is kept for a moment', () => {
     expect(asked).toBe(2);
   });
 
-  test('stays for its time, which begins when it has come', async () => {
+  test('is kept for its time, which begins when it has ended', async () => {
     let asked = 0;
-    const ask = keepForAMoment(async () => (asked += 1), LONG_MS);
+    const ask = cachedRead(async () => (asked += 1), LONG_MS);
     expect([await ask(), await ask(), await ask()]).toStrictEqual([1, 1, 1]);
   });
 
-  test('is asked for again after a failure', async () => {
+  test('runs again after a failure', async () => {
     let asked = 0;
-    const ask = keepForAMoment(async () => {
+    const ask = cachedRead(async () => {
       asked += 1;
       if (asked === 1) throw new Error('away');
       return asked;
