@@ -14,7 +14,7 @@ const HTML = 'text/html; charset=utf-8';
 const SCRIPT = 'text/javascript; charset=utf-8';
 const STYLE = 'text/css; charset=utf-8';
 
-/** A page may load what this server gives, and nothing else; no script or style stands inline. */
+/** A page may load files of this server only, and may hold no script or style itself. */
 const PAGE_HEADERS: AnswerHeaders = {
   'cache-control': 'no-cache',
   'content-security-policy': [
@@ -31,18 +31,20 @@ const PAGE_HEADERS: AnswerHeaders = {
 };
 
 /**
- * GET /openapi.json, which describes `routes` and itself, and GET /asyncapi.json, which describes
- * `channel`; for people, /, /docs, /docs/events and /docs/problems. Swagger UI comes from its package,
- * so nothing is loaded from elsewhere.
+ * For tools, GET /openapi.json, which describes `routes` and itself, and /asyncapi.json, which describes
+ * `channel`. For people, /, /docs, /docs/events and /docs/problems. Nothing is loaded from elsewhere:
+ * Swagger UI comes from its package.
  */
 export function documentationRoutes(routes: readonly Route[], channel: ChannelSpec): Route[] {
-  const openApi: Route = openApiRoute(() => document);
-  const asyncApi = asyncApiRoute(ready(JSON.stringify(buildAsyncApi(channel))));
-  const described = [...routes, openApi, asyncApi];
-  const document = ready(JSON.stringify(buildOpenApi(described)));
+  const asyncApi = ready(JSON.stringify(buildAsyncApi(channel)));
+  const described = [
+    ...routes,
+    documentRoute('openapi', 'OpenAPI', 'This API as OpenAPI 3.1.', () => openApi),
+    documentRoute('asyncapi', 'AsyncAPI', 'The Kafka messages as AsyncAPI 3.0.', () => asyncApi),
+  ];
+  const openApi = ready(JSON.stringify(buildOpenApi(described)));
   return [
-    openApi,
-    asyncApi,
+    ...described.slice(routes.length),
     page('/', 'home', homePage()),
     page('/docs', 'docs', apiPage()),
     page('/docs/events', 'docsEvents', eventsPage(channel)),
@@ -59,38 +61,27 @@ export function documentationRoutes(routes: readonly Route[], channel: ChannelSp
   ];
 }
 
-function openApiRoute(document: () => ReadyAnswer): Route {
+/** Gets the document by a function, because the OpenAPI document describes its own route. */
+function documentRoute(
+  operationId: string,
+  name: string,
+  description: string,
+  document: () => ReadyAnswer,
+): Route {
   return route({
     method: 'GET',
-    path: '/openapi.json',
-    operationId: 'openapi',
+    path: `/${operationId}.json`,
+    operationId,
     tag: 'Documentation',
-    summary: 'Read the OpenAPI document',
-    answers: { 200: { description: 'This API as OpenAPI 3.1.', schema: z.looseObject({}) } },
+    summary: `Read the ${name} document`,
+    answers: { 200: { description, schema: z.looseObject({}) } },
     handle: async () => document(),
   });
 }
 
-function asyncApiRoute(document: ReadyAnswer): Route {
-  return route({
-    method: 'GET',
-    path: '/asyncapi.json',
-    operationId: 'asyncapi',
-    tag: 'Documentation',
-    summary: 'Read the AsyncAPI document',
-    answers: {
-      200: {
-        description: 'The messages that the service publishes to Kafka, as AsyncAPI 3.0.',
-        schema: z.looseObject({}),
-      },
-    },
-    handle: async () => document,
-  });
-}
-
 function page(path: string, operationId: string, text: string, contentType = HTML): Route {
-  const answer = ready(text, contentType);
-  return hiddenRoute(path, operationId, contentType, async () => answer);
+  const response = ready(text, contentType);
+  return hiddenRoute(path, operationId, contentType, async () => response);
 }
 
 /** Reads the file when it is first asked for, and keeps it with its tag. */
@@ -119,17 +110,15 @@ function hiddenRoute(
     path,
     operationId,
     tag: 'Documentation',
-    summary: 'A page for people',
+    summary: 'A page for people, or a file that it loads',
     quiet: true,
     hidden: true,
-    answers: {
-      200: { description: 'A page, or a file that it loads.', schema: z.string(), contentType },
-    },
+    answers: { 200: { description: 'The page or file.', schema: z.string(), contentType } },
     handle,
   });
 }
 
-/** An answer that stays the same: its bytes and its tag are made once. A page has the headers of one. */
+/** A response that never changes: its bytes and its ETag are made once. Pages get PAGE_HEADERS. */
 function ready(content: string | Buffer, contentType?: string): ReadyAnswer {
   const text = Buffer.from(content);
   const headers = { ...(contentType !== undefined && PAGE_HEADERS), etag: bodyETag(text) };

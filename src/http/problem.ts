@@ -26,7 +26,7 @@ export type ProblemDetails = Readonly<{
   detail: string;
   errors?: readonly FieldError[] | undefined;
   current?: CurrentState | undefined;
-  /** Further members of the answer, such as the `orderId` of a place whose outcome is unknown. */
+  /** More members of the body, such as the `orderId` of a new order whose outcome is unknown. */
   extra?: Readonly<Record<string, unknown>> | undefined;
   retryAfterSeconds?: number | undefined;
   headers?: Readonly<Record<string, string>> | undefined;
@@ -34,7 +34,7 @@ export type ProblemDetails = Readonly<{
   cause?: unknown;
 }>;
 
-/** A failure with an answer: thrown anywhere below a route, sent as RFC 9457 problem details. */
+/** An error that becomes a response: thrown anywhere below a route, sent as RFC 9457 problem details. */
 export class Problem extends Error {
   readonly kind: ProblemKind;
   readonly details: ProblemDetails;
@@ -62,7 +62,7 @@ export function problemType(code: string): string {
   return `/docs/problems#${code}`;
 }
 
-/** The body of the answer, as JSON text. */
+/** The body of the response, as JSON text. */
 export function problemBody({ kind, details }: Problem, requestId: string): string {
   return JSON.stringify({
     ...details.extra,
@@ -77,7 +77,7 @@ export function problemBody({ kind, details }: Problem, requestId: string): stri
   });
 }
 
-/** The headers of the answer, without its content type. */
+/** The headers of the response, without its content type. */
 export function problemHeaders({ details }: Problem): Record<string, string> {
   const headers: Record<string, string> = { 'cache-control': 'no-store', ...details.headers };
   if (details.retryAfterSeconds !== undefined) {
