@@ -37,21 +37,36 @@ export type Lease = Readonly<{
  */
 export function createLease({ pool, name, ttlMs, pollMs, log, onChange }: LeaseOptions): Lease {
   const owner = randomUUID();
-  let held: { epoch: number; endsAtMs: number } | undefined;
+  let held: Readonly<{ epoch: number; endsAtMs: number }> | undefined;
 
-  const hold = async (statement: (ownerOfName: Owner) => Promise<number | undefined>) => {
-    const endsAtMs = performance.now() + ttlMs;
-    const epoch = await statement({ pool, name, owner, ttlMs });
-    const wasHeld = held !== undefined;
-    held = epoch === undefined ? undefined : { epoch, endsAtMs };
-    if (wasHeld !== (held !== undefined)) onChange(!wasHeld);
+  const set = (next: typeof held) => {
+    const isChanged = (held === undefined) !== (next === undefined);
+    held = next;
+    if (isChanged) onChange(next !== undefined);
+  };
+
+  /**
+   * Reads before it writes, so that waiting processes leave no dead rows. A process that took the
+   * lease but did not get the response takes it again; otherwise nobody would act until it expired.
+   */
+  const acquire = async () => {
+    const taken = await pool.query(TAKEN, [name, owner]);
+    if (taken.rowCount !== 0) return undefined;
+    const { rows } = await pool.query<EpochRow>(ACQUIRE, [name, owner, ttlMs]);
+    return rows[0]?.epoch;
+  };
+
+  const renew = async (epoch: number) => {
+    const { rows } = await pool.query<EpochRow>(RENEW, [name, owner, epoch, ttlMs]);
+    return rows[0]?.epoch;
   };
 
   const worker = createWorker({
     name: `lease ${name}`,
     tick: async () => {
-      const { epoch } = held ?? {};
-      await hold(epoch === undefined ? acquire : (as) => renew(as, epoch));
+      const endsAtMs = performance.now() + ttlMs;
+      const epoch = held === undefined ? await acquire() : await renew(held.epoch);
+      set(epoch === undefined ? undefined : { epoch, endsAtMs });
       return 0;
     },
     idleMs: pollMs,
@@ -68,55 +83,30 @@ export function createLease({ pool, name, ttlMs, pollMs, log, onChange }: LeaseO
     stop: async () => {
       await worker.stop();
       if (held === undefined) return;
-      const { epoch } = held;
-      await hold((as) => release(as, epoch));
+      await pool.query(RELEASE, [name, owner, held.epoch]);
+      set(undefined);
     },
   };
 }
 
-type Owner = Readonly<{ pool: Pool; name: string; owner: string; ttlMs: number }>;
 type EpochRow = Readonly<{ epoch: number }>;
 
-/**
- * Reads before it writes, so that waiting processes leave no dead rows. A process that took the
- * lease but did not get the response takes it again; otherwise nobody would act until it expired.
- */
-async function acquire({ pool, name, owner, ttlMs }: Owner): Promise<number | undefined> {
-  const taken = await pool.query(
-    'select from leases where name = $1 and owner <> $2 and expires_at > clock_timestamp()',
-    [name, owner],
-  );
-  if (taken.rowCount !== 0) return undefined;
-  const { rows } = await pool.query<EpochRow>(
-    `insert into leases as lease (name, owner, epoch, expires_at)
-     values ($1, $2, 1, clock_timestamp() + $3 * interval '1 ms')
-     on conflict (name) do update
-       set owner = excluded.owner, epoch = lease.epoch + 1,
-           expires_at = clock_timestamp() + $3 * interval '1 ms'
-       where lease.owner = excluded.owner or lease.expires_at <= clock_timestamp()
-     returning epoch`,
-    [name, owner, ttlMs],
-  );
-  return rows[0]?.epoch;
-}
+const TAKEN = `
+  select from leases where name = $1 and owner <> $2 and expires_at > clock_timestamp()`;
 
-async function renew(
-  { pool, name, owner, ttlMs }: Owner,
-  epoch: number,
-): Promise<number | undefined> {
-  const { rows } = await pool.query<EpochRow>(
-    `update leases set expires_at = clock_timestamp() + $4 * interval '1 ms'
-     where name = $1 and owner = $2 and epoch = $3 and expires_at > clock_timestamp()
-     returning epoch`,
-    [name, owner, epoch, ttlMs],
-  );
-  return rows[0]?.epoch;
-}
+const ACQUIRE = `
+  insert into leases as lease (name, owner, epoch, expires_at)
+  values ($1, $2, 1, clock_timestamp() + $3 * interval '1 ms')
+  on conflict (name) do update
+    set owner = excluded.owner, epoch = lease.epoch + 1,
+        expires_at = clock_timestamp() + $3 * interval '1 ms'
+    where lease.owner = excluded.owner or lease.expires_at <= clock_timestamp()
+  returning epoch`;
 
-async function release({ pool, name, owner }: Owner, epoch: number): Promise<undefined> {
-  await pool.query(
-    `update leases set expires_at = clock_timestamp()
-     where name = $1 and owner = $2 and epoch = $3`,
-    [name, owner, epoch],
-  );
-}
+const RENEW = `
+  update leases set expires_at = clock_timestamp() + $4 * interval '1 ms'
+  where name = $1 and owner = $2 and epoch = $3 and expires_at > clock_timestamp()
+  returning epoch`;
+
+const RELEASE = `
+  update leases set expires_at = clock_timestamp() where name = $1 and owner = $2 and epoch = $3`;

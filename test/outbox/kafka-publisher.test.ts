@@ -46,7 +46,7 @@ describe.skipIf(skipReason('kafka'))('publishing to Kafka', () => {
     await publisher.close();
   });
 
-  test('tells of a topic that is there what it is, and changes nothing', async () => {
+  test('returns the limits of an existing topic, and changes nothing', async () => {
     const brokers = await testBrokers();
     await using topic = await createChangingTopic(brokers, 5_000);
     const publisher = testPublisher(brokers, 7);
@@ -55,7 +55,7 @@ describe.skipIf(skipReason('kafka'))('publishing to Kafka', () => {
     await publisher.close();
   });
 
-  test('puts key, headers and value into the partition that it was told, in order', async () => {
+  test('puts key, headers and value into the given partition, in order', async () => {
     await using topic = await createTestTopic(4);
     const publisher = testPublisher(topic.brokers);
     const outcome = await publisher.publish(request(topic.name, ['1', '2', '3'], { partition: 2 }));
@@ -69,7 +69,7 @@ describe.skipIf(skipReason('kafka'))('publishing to Kafka', () => {
     await publisher.close();
   });
 
-  test('calls a batch refused when a record is too large for the topic', async () => {
+  test('reports a batch as refused when a record is too large for the topic', async () => {
     const brokers = await testBrokers();
     await using topic = await createChangingTopic(brokers, 2_000);
     const publisher = testPublisher(brokers);
@@ -81,7 +81,7 @@ describe.skipIf(skipReason('kafka'))('publishing to Kafka', () => {
     await publisher.close();
   });
 
-  test('never calls a batch acknowledged that went to no partition', async () => {
+  test('does not report a batch as acknowledged that went to no partition', async () => {
     await using topic = await createTestTopic(1);
     const publisher = testPublisher(topic.brokers);
     const outcome = await publisher.publish(request(topic.name, ['1'], { partition: 9 }));
@@ -96,12 +96,12 @@ describe.skipIf(skipReason('kafka'))('publishing to Kafka', () => {
     await publisher.publish(request(topic.name, ['1']));
     const delaysMs = timers.mock.calls.map(([, delayMs]) => delayMs ?? 0);
     timers.mockRestore();
-    // kafkajs by itself arms one of a negative time after each answer, and then again every millisecond.
+    // Unpatched, kafkajs sets one with a negative delay after each response, and again every millisecond.
     expect(delaysMs.filter((delayMs) => delayMs < 0)).toEqual([]);
     await publisher.close();
   });
 
-  test('sends side by side to several partitions', async () => {
+  test('sends to several partitions at the same time', async () => {
     await using topic = await createTestTopic(4);
     const publisher = testPublisher(topic.brokers);
     const partitions = [0, 1, 2, 3];
@@ -149,13 +149,13 @@ describe.skipIf(skipReason('kafka'))('with a broker that fails', () => {
       brokers: kafka.brokers,
       until: (all) => all.some(({ value }) => value === 'next'),
     });
-    // The frozen batch may have been on its way; never is it there twice, nor the next one lost.
+    // The frozen batch may have arrived. It must not be there twice, and the next one must not be lost.
     const frozen = messages.filter(({ value }) => value === 'frozen');
     expect(frozen.length).toBeLessThanOrEqual(1);
     await publisher.close();
   });
 
-  test('a batch after one of unknown outcome is not taken for a repeat of it and dropped', async () => {
+  test('a batch after one of unknown outcome is not dropped as its duplicate', async () => {
     const publisher = createKafkaPublisher({
       brokers: kafka.brokers,
       newTopic: { partitions: 1, replication: 1 },
@@ -179,7 +179,7 @@ describe.skipIf(skipReason('kafka'))('with a broker that fails', () => {
     await publisher.close();
   });
 
-  test('a broker that is away makes batches unknown, and one that is back takes them', async () => {
+  test('batches are unknown while the broker is down, and acknowledged once it is back', async () => {
     const publisher = testPublisher(kafka.brokers);
     await publisher.publish(request(topic, ['before']));
     await kafka.stop();
@@ -194,8 +194,8 @@ describe.skipIf(skipReason('kafka'))('with a broker that fails', () => {
 });
 
 /**
- * What a Kafka 4.3 of two brokers, one of them killed, says of all its topics, in version 6: partition 1
- * of `order.events` and of `another.team` have no leader.
+ * Recorded from a Kafka 4.3 of two brokers after one was killed: the metadata of all topics, in version 6.
+ * Partition 1 of `order.events` and partition 1 of `another.team` have no leader.
  */
 const RECORDED = Buffer.from(
   [
@@ -211,8 +211,8 @@ const RECORDED = Buffer.from(
 
 const responseOf = (version: string) => metadata.protocol({ version })({ topics: [] }).response;
 
-describe('what kafkajs hears of topics', () => {
-  test('is not an error because partitions have no leader', async () => {
+describe('topic metadata', () => {
+  test('is no error when partitions have no leader', async () => {
     const { decode, parse } = responseOf('6');
     const { topicMetadata } = await parse(await decode(RECORDED));
     expect(topicMetadata).toMatchObject([
@@ -222,15 +222,15 @@ describe('what kafkajs hears of topics', () => {
     ]);
   });
 
-  test.each(metadata.versions)('is judged so in version %s too', async (version) => {
+  test.each(metadata.versions)('is checked like that in version %s too', async (version) => {
     const { parse } = responseOf(version);
     const topic = {
       topicErrorCode: 0,
       topic: 'order.events',
       partitionMetadata: [{ partitionErrorCode: 5, partitionId: 0, leader: -1 }],
     };
-    const answer = { topicMetadata: [topic] };
-    await expect(parse(answer)).resolves.toBe(answer);
+    const response = { topicMetadata: [topic] };
+    await expect(parse(response)).resolves.toBe(response);
     const unknownTopic = { ...topic, topicErrorCode: 3 };
     await expect(parse({ topicMetadata: [unknownTopic] })).rejects.toMatchObject({
       type: 'UNKNOWN_TOPIC_OR_PARTITION',
@@ -262,7 +262,7 @@ describe.skipIf(skipReason('kafka'))('a broker', () => {
 /** More than the buffers between two sockets hold. */
 const BYTES = 50_000_000;
 
-/** A port on which the next connection can be had from the other side. */
+/** A server, and its side of the next connection. */
 async function listen() {
   const peer = Promise.withResolvers<Socket>();
   const server = createServer({ pauseOnConnect: true }, peer.resolve).listen(0, '127.0.0.1');
@@ -276,8 +276,8 @@ async function listen() {
   };
 }
 
-describe('cutting connections', () => {
-  test('drops what was not sent, ends every socket with an error and opens no other', async () => {
+describe('destroying connections', () => {
+  test('discards what was not sent, ends every socket with an error and opens no other', async () => {
     await using server = await listen();
     const connections = createConnections();
     const socket = connections.open(server.target);

@@ -23,15 +23,15 @@ function testLease(options: Pick<LeaseOptions, 'pool'> & Partial<LeaseOptions>) 
   return { ...lease, changes };
 }
 
-/** A pool by which the first statement of its kind is carried out, but the answer is lost. */
-function withoutFirstAnswerTo(kind: string, pool: Pool): Pool {
+/** A pool by which the first statement of its kind is carried out, but the response is lost. */
+function withoutFirstResponseTo(kind: string, pool: Pool): Pool {
   let isLost = false;
   return new Proxy(pool, {
     get: (target, name) =>
       name === 'query'
         ? async (sql: string, values?: unknown[]) => {
-            const answer = await target.query(sql, values);
-            if (isLost || !sql.startsWith(kind)) return answer;
+            const response = await target.query(sql, values);
+            if (isLost || !sql.trimStart().startsWith(kind)) return response;
             isLost = true;
             throw new Error('connection lost');
           }
@@ -70,7 +70,7 @@ describe.skipIf(skipReason('postgres'))('a lease', () => {
     await Promise.all(leases.map((lease) => lease.stop()));
   });
 
-  test('goes to another when its holder falls silent, with a new epoch', async () => {
+  test('goes to another with a new epoch when its holder does not renew it', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     await db.query(`insert into leases values ('work', gen_random_uuid(), 7, clock_timestamp())`);
@@ -80,10 +80,10 @@ describe.skipIf(skipReason('postgres'))('a lease', () => {
     await lease.stop();
   });
 
-  test('is taken again, as a new term, by the holder that never heard it had it', async () => {
+  test('is taken again, with a new epoch, by a process that did not get the response', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
-    const lease = testLease({ pool: withoutFirstAnswerTo('insert', service.pool) });
+    const lease = testLease({ pool: withoutFirstResponseTo('insert', service.pool) });
     lease.start();
     await expect(eventually(() => lease.current()?.epoch === 2)).resolves.toBe(true);
     await lease.stop();
@@ -102,19 +102,19 @@ describe.skipIf(skipReason('postgres'))('a lease', () => {
     const [row] = await db.query<{ alive: boolean }>(
       'select expires_at > clock_timestamp() as alive from leases',
     );
-    expect(row?.alive).toBe(true); // the stop gave back nothing that was another's
+    expect(row?.alive).toBe(true); // the stop did not release the lease of another process
   });
 
-  test('is over for its holder before it is for the others, however late it hears of it', async () => {
+  test('ends for its holder before it ends for the others, however late the response was', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const slow = new Proxy(service.pool, {
       get: (target, name) =>
         name === 'query'
           ? async (sql: string, values?: unknown[]) => {
-              const answer = await target.query(sql, values);
-              await target.query('select pg_sleep(1)'); // a slow way back
-              return answer;
+              const response = await target.query(sql, values);
+              await target.query('select pg_sleep(1)'); // the response is slow
+              return response;
             }
           : Reflect.get(target, name),
     });

@@ -14,8 +14,8 @@ import type { RelaySettings } from '#src/outbox/relay.ts';
 export const quiet = pino({ level: 'silent' });
 
 /**
- * Looks about itself as often as a test wants it. No answer takes so long as its time-outs, however busy
- * the machine: nothing is sent twice for its slowness.
+ * The relay checks often, so that tests are fast. The timeouts are longer than any response takes on a busy
+ * machine, so that slowness alone never makes it send something twice.
  */
 const testSettings: Partial<RelaySettings> = {
   leaseTtlMs: 600_000,
@@ -29,7 +29,7 @@ const testSettings: Partial<RelaySettings> = {
   backoff: { baseMs: 20, maxMs: 200 },
 };
 
-/** For tests of brokers and relays that fall silent: in proportion the waits are those of production. */
+/** For tests of brokers and relays that stop responding. The proportions are those of production. */
 export const hurried: Partial<RelaySettings> = {
   leaseTtlMs: 3_000,
   sendTimeoutMs: 1_500,
@@ -75,7 +75,7 @@ export async function insertEvents(
   );
 }
 
-/** Versions 1 to n of each key, the keys side by side. */
+/** Versions 1 to n of each key: first version 1 of every key, then version 2. */
 export function eventsOf(keys: readonly string[], versions: number): NewEvent[] {
   return Array.from({ length: versions }, (_, index) =>
     keys.map((key) => ({ key, version: index + 1 })),
@@ -86,7 +86,7 @@ export function newKeys(count: number): string[] {
   return Array.from({ length: count }, () => randomUUID());
 }
 
-/** A pool as the service has it: role orders_app, its time-outs. */
+/** A pool as in the service: with the role orders_app and its timeouts. */
 export function servicePool(url: string): AsyncDisposable & Readonly<{ pool: Pool }> {
   const database = createDatabase(url, { writersMax: 1, poolMax: 10 }, () => {});
   return { pool: database.pool, [Symbol.asyncDispose]: database.close };
@@ -96,10 +96,10 @@ export function testPublisher(brokers: readonly string[], partitions = 1): Publi
   return createKafkaPublisher({ brokers, newTopic: { partitions, replication: 1 }, log: quiet });
 }
 
-/** What a test may hear from a relay. */
+/** What a relay reported to its metrics. */
 export type RelayCounts = { published: number; refused: number; unknown: number; terms: number };
 
-/** A relay on its own connections, and what it counted. */
+/** A relay with its own connections, and what it counted. */
 export function createTestRelay(
   options: Readonly<{
     url: string;
@@ -153,7 +153,7 @@ export function createTestRelay(
   };
 }
 
-/** A topic of one partition that takes batches up to `batchBytesMax`, which may change, as may the count. */
+/** A topic of one partition with a limit for batches. Both can be changed. */
 export async function createChangingTopic(brokers: readonly string[], batchBytesMax: number) {
   const topic = `test-${randomUUID()}`;
   const admin = createKafkaClient(brokers, quiet).kafka.admin();

@@ -23,13 +23,13 @@ import {
 } from './outbox-fixture.ts';
 
 /*
- * Order needs no fence: without the rules that are tested here events would come again and again where
- * leaders change, but never out of order. So what is bounded here is how often an event is on the topic.
+ * Order does not depend on the rules that are tested here. Without them events would be sent many times
+ * when leaders change, but never out of order. These tests limit how often an event is in the topic.
  */
 const isEmpty = async (db: TestDatabase) =>
   (await db.query('select from outbox_events limit 1')).length === 0;
 
-/** Counts how often the topic was looked at, which a leader does again and again, and what it began to send. */
+/** Counts how often the leader checked the topic, how many sends it started and how many ended. */
 function counting(publisher: Publisher) {
   const counts = { looks: 0, sends: 0, outcomes: 0 };
   return {
@@ -51,8 +51,8 @@ function counting(publisher: Publisher) {
   };
 }
 
-describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event comes once', () => {
-  test('where a leader could not end a send within its lease: the next one sends', async () => {
+describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event is sent once', () => {
+  test('when the lease of a leader is shorter than a send may take: the next leader sends', async () => {
     await using db = await createTestDatabase();
     await using topic = await createTestTopic();
     const { counts, publisher } = counting(testPublisher(topic.brokers));
@@ -64,7 +64,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event comes o
     });
     ending.start();
     await insertEvents(db, topic.name, eventsOf(['key'], 3));
-    await eventually(() => counts.looks >= 4); // it leads and is ready, and had its rounds
+    await eventually(() => counts.looks >= 4); // it leads, and has run rounds
     expect(counts.sends).toBe(0);
     await using next = createTestRelay({ ...of, publisher: testPublisher(topic.brokers) });
     next.start();
@@ -75,7 +75,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event comes o
     expect(repeatsIn(messages)).toBe(0);
   });
 
-  test('where the lease is about to end while a refused batch is taken apart', async () => {
+  test('when the lease is about to end while a refused batch is halved', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const brokers = await testBrokers();
@@ -119,7 +119,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event comes o
     await publisher.close();
   });
 
-  test('where a leader loses its lease in mid-send and has it again', async () => {
+  test('when a leader loses its lease during a send and takes it again', async () => {
     await using db = await createTestDatabase();
     await using topic = await createTestTopic();
     const { counts, publisher } = counting(testPublisher(topic.brokers));
@@ -147,7 +147,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event comes o
     await db.query('update leases set expires_at = clock_timestamp()');
     await eventually(() => relay.relay.status().epoch === 2);
     const { looks } = counts;
-    await eventually(() => counts.looks >= looks + 3); // the new term is ready, and had its rounds
+    await eventually(() => counts.looks >= looks + 3); // the new epoch has run rounds
     released.resolve();
     await eventually(() => isEmpty(db));
     await insertEvents(db, topic.name, [{ key: 'key', version: 4 }]);
@@ -157,7 +157,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event comes o
     expect(repeatsIn(messages)).toBe(0);
   });
 
-  test('where a leader loses its lease while the broker does not answer', async () => {
+  test('when a leader loses its lease while the broker does not respond', async () => {
     await using kafka = await startFaultyKafka();
     await using db = await createTestDatabase();
     const topic = 'events';
@@ -165,7 +165,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event comes o
     await using relay = createTestRelay({ url: db.url, topic, publisher });
     relay.start();
     await eventually(() => counts.looks >= 1);
-    // The producer connects with its first batch: it has not got far when the broker freezes.
+    // The producer connects with its first batch, so the broker freezes before anything is sent.
     await kafka.pause();
     await insertEvents(db, topic, eventsOf(['key'], 3));
     await eventually(() => counts.sends === 1);
@@ -173,7 +173,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event comes o
     await db.query('update leases set owner = gen_random_uuid(), epoch = epoch + 1');
     await eventually(() => relay.relay.status().mode === 'standby');
     await kafka.resume();
-    // As the new leader does it.
+    // This is what the new leader does.
     const next = testPublisher(kafka.brokers);
     const sent = await next.publish({
       topic,
@@ -182,7 +182,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event comes o
       timeoutMs: 60_000,
     });
     expect(sent).toEqual({ kind: 'acked' });
-    await eventually(() => counts.outcomes === 1); // what the old one began has come to its end
+    await eventually(() => counts.outcomes === 1); // the send of the old leader has ended
     const expected = new Map([['key', 3]]);
     await next.publish({ topic, partition: 0, messages: [lastMessage], timeoutMs: 60_000 });
     const messages = await readTopic(topic, {

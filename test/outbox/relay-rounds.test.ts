@@ -6,7 +6,7 @@ import { createRounds, cutBatches } from '#src/outbox/relay-rounds.ts';
 import { relayDefaults } from '#src/outbox/relay.ts';
 import { quiet } from './outbox-fixture.ts';
 
-/** What a message takes besides its payload. */
+/** Bytes that a message takes besides its payload. */
 const ENVELOPE_BYTES = 1_024;
 
 function row(id: number, key_hash: number, payloadBytes: number): OutboxRow {
@@ -32,12 +32,12 @@ const ids = (rows: readonly OutboxRow[] | undefined) => rows?.map(({ id }) => id
 describe('cutting batches', () => {
   const bounds = { rowsMax: 3, bytesMax: 3 * (ENVELOPE_BYTES + 100) };
 
-  test('ends a batch at the most rows it may have', () => {
+  test('ends a batch at the maximum number of rows', () => {
     const rows = [1, 2, 3, 4].map((id) => row(id, 0, 1));
     expect(ids(cutBatches(rows, 1, bounds).get(0))).toEqual([1, 2, 3]);
   });
 
-  test('ends a batch at the most bytes it may have, and takes nothing smaller from behind', () => {
+  test('ends a batch at the maximum number of bytes, and takes no smaller row from behind', () => {
     const rows = [row(1, 0, 100), row(2, 0, 101), row(3, 0, 100), row(4, 0, 1)];
     expect(ids(cutBatches(rows, 1, bounds).get(0))).toEqual([1, 2]);
     expect(ids(cutBatches(rows, 1, { ...bounds, bytesMax: bounds.bytesMax + 1 }).get(0))).toEqual([
@@ -56,7 +56,7 @@ describe('cutting batches', () => {
     expect(ids(cutBatches(rows, 1, bounds).get(0))).toEqual([1]);
   });
 
-  test('makes of each partition the start of its rows, in their order', () => {
+  test('makes a batch of the first rows of each partition, in their order', () => {
     const anyRow = record({ hash: integer(), payloadBytes: integer({ min: 0, max: 300 }) });
     assert(
       property(
@@ -83,7 +83,7 @@ const PARTITIONS = 3;
 /** A rest that lasts longer than the test, whatever chance makes of it. */
 const LONG_REST = { baseMs: 1e12, maxMs: 1e12 };
 
-test('a leader reads nothing while there is no partition that it could send to', async () => {
+test('a leader reads nothing while no partition is available', async () => {
   const excluded: (readonly number[])[] = [];
   const rounds = createRounds({
     topic: 'topic',

@@ -44,7 +44,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
     expect(relay.relay.status()).toMatchObject({ mode: 'leading', epoch: 1, parkedKeys: 0 });
   });
 
-  test('sends every column as the header it is for, and the payload untouched', async () => {
+  test('sends every column as its header, and the payload unchanged', async () => {
     await using db = await createTestDatabase();
     await using topic = await createTestTopic();
     const payload = '{ "text": "é 💶 \\u0000", "n": 1.10 }';
@@ -100,7 +100,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
     await eventually(() => relay.relay.status().lastError === undefined);
   });
 
-  test('finds events that nobody told it of, and is told of others sooner', async () => {
+  test('finds events without a wake, and others sooner with one', async () => {
     await using db = await createTestDatabase();
     await using topic = await createTestTopic();
     await using relay = createTestRelay({
@@ -118,7 +118,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
     expect(relay.counts.published).toBe(2);
   });
 
-  test('hands the lease over when it stops, with nothing left under way', async () => {
+  test('hands the lease over when it stops, with nothing left in flight', async () => {
     await using db = await createTestDatabase();
     await using topic = await createTestTopic(3);
     const keys = newKeys(30);
@@ -143,7 +143,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
     expect(repeatsIn(messages)).toBe(0);
   });
 
-  test('stops in bounded time although Kafka never answers', async () => {
+  test('stops in bounded time although Kafka never responds', async () => {
     await using db = await createTestDatabase();
     await using topic = await createTestTopic();
     await insertEvents(db, topic.name, eventsOf(['key'], 1));
@@ -182,7 +182,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
     await expect(relay.relay.stop()).resolves.toBeUndefined();
   });
 
-  test('sends no more in one request than it may', async () => {
+  test('limits the rows of one request', async () => {
     await using db = await createTestDatabase();
     await using topic = await createTestTopic(2);
     await insertEvents(db, topic.name, eventsOf(newKeys(20), 5));
@@ -275,7 +275,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
   });
 });
 
-/** A batch is cut by the topic's limit where that is known: what is too large then stands alone anyway. */
+/** Hides the limit of the topic: if the relay knew it, a message that is too large would be alone in its batch. */
 function unawareOfLimit(publisher: Publisher): Publisher {
   return { ...publisher, openTopic: async () => ({ partitions: 1, batchBytesMax: 1_048_588 }) };
 }
@@ -365,7 +365,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
       expect(messages.map(versionOf)).toEqual([1, 3]);
     });
 
-    test('is found among good ones in a batch, and parks its key alone', async () => {
+    test('is found among good ones in a batch, and only its key is parked', async () => {
       await using db = await createTestDatabase();
       const brokers = await testBrokers();
       await using topic = await createChangingTopic(brokers, 10_000);
