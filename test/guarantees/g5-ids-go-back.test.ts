@@ -14,15 +14,15 @@ import {
 } from '../outbox/outbox-fixture.ts';
 
 /*
- * Sequences are not part of what logical replication carries over, `setval` sets them anywhere, and a
- * standby may have been behind: ids of the outbox may begin anew at any time.
+ * Logical replication does not copy sequences, `setval` can set them to any value, and a standby may lag. So
+ * the ids of the outbox may go back at any time.
  */
 const beginAnew = (db: TestDatabase) => db.query(`select setval('outbox_events_id_seq', 1, false)`);
 const isEmpty = async (db: TestDatabase) =>
   (await db.query('select from outbox_events limit 1')).length === 0;
 
 describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('G5 when ids go back', () => {
-  test('what gets ids below those published is published, in order', async () => {
+  test('events with ids below the published ones are published, in order', async () => {
     await using db = await createTestDatabase();
     await using topic = await createTestTopic(3);
     const keys = newKeys(50);

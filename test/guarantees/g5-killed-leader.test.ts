@@ -16,11 +16,11 @@ import { writeInRace } from '../outbox/racing-writers.ts';
 
 const RELAY_PROCESS = fileURLToPath(new URL('../outbox/relay-process.ts', import.meta.url));
 
-/** Servers are stopped and started, processes killed, on machines that may be busy. */
+/** Servers are restarted and processes killed, on machines that may be busy. */
 const slow = { timeout: 600_000 };
 
 describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('G5 when leaders die', slow, () => {
-  test('kill -9 of the leader in mid-send costs no event, nor the order', async () => {
+  test('kill -9 of the leader during a send loses no event and keeps the order', async () => {
     await using service = await startService(2);
     const random = createRandom();
     for (let kill = 0; kill < 6; kill += 1) {
@@ -32,7 +32,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('G5 when leaders 
     expect(await service.faults()).toEqual([]);
   });
 
-  test('a leader frozen in mid-send and thawed after its lease cannot change the order', async () => {
+  test('a leader that is frozen during a send and resumes after its lease keeps the order', async () => {
     await using service = await startService(2);
     for (let freeze = 0; freeze < 3; freeze += 1) {
       const leader = await service.nextSending();
@@ -47,7 +47,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('G5 when leaders 
 /** A relay that is about to send, and the epoch in which it leads. */
 type Leader = Readonly<{ relay: ChildProcess; epoch: number }>;
 
-/** Relays in processes of their own, on one database, and writers that keep them busy. */
+/** Relays in their own processes on one database, and writers that keep them busy. */
 async function startService(replicas: number) {
   const stack = new AsyncDisposableStack();
   const db = stack.use(await createTestDatabase());
@@ -82,14 +82,14 @@ async function startService(replicas: number) {
 
   return {
     startRelay,
-    /** The leader that next starts to send, or the next other than the one given. */
+    /** The next leader that starts to send; with an argument, the next other one. */
     nextSending: async (otherThan?: Leader) => {
       let next: Leader | undefined;
       const listener = (leader: Leader) => {
         if (leader.relay !== otherThan?.relay) next ??= leader;
       };
       listeners.add(listener);
-      // The writers may have come to their end, so there is always one event more to send.
+      // The writers may have finished, so one more event is written to be sent.
       const leader = await eventually(
         async () => {
           versions += 1;
@@ -102,13 +102,13 @@ async function startService(replicas: number) {
       listeners.delete(listener);
       return leader;
     },
-    /** `kill -9`; its lease ends at once, and not only when its time is up. */
+    /** `kill -9`, and the lease ends at once instead of at its expiry. */
     kill: async ({ relay, epoch }: Leader) => {
       relay.kill('SIGKILL');
       await once(relay, 'exit');
       await db.query('update leases set expires_at = clock_timestamp() where epoch = $1', [epoch]);
     },
-    /** What is wrong with the topic once all is written and published. */
+    /** What is wrong with the topic once everything is written and published. */
     faults: async () => {
       const expected = new Map([...(await writing), [key, versions]]);
       const messages = await readTopic(topic.name, {

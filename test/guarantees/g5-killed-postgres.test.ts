@@ -15,7 +15,7 @@ const ACKS_MAX = 150;
 const JITTER_MS_MAX = 15;
 
 describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('G5 when Postgres dies', () => {
-  test('kill -9 of it under load costs no event, nor the order', async () => {
+  test('kill -9 of it under load loses no event and keeps the order', async () => {
     const random = createRandom();
     await using postgres = await startFaultyPostgres();
     await using topic = await createTestTopic(3);

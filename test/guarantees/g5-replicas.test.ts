@@ -9,7 +9,7 @@ import { faultsOf, isComplete } from '../outbox/delivery.ts';
 import { createTestRelay, hurried, insertEvents, testPublisher } from '../outbox/outbox-fixture.ts';
 import { writeInRace } from '../outbox/racing-writers.ts';
 
-/** Servers are stopped and started, processes killed, on machines that may be busy. */
+/** Servers are restarted and processes killed, on machines that may be busy. */
 const slow = { timeout: 600_000 };
 
 describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
@@ -23,7 +23,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
     });
     afterAll(() => kafka[Symbol.asyncDispose]());
 
-    /** Writes in a race while `disturb` does its worst; resolves to what is wrong with the topic after. */
+    /** Writes in a race while `disturb` runs. Resolves to what is wrong with the topic afterwards. */
     async function relayUnderFire(
       replicas: number,
       disturb: (
@@ -59,7 +59,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
       const writing = writeInRace(race);
       const key = randomUUID();
       let versions = 0;
-      // The writers may have come to their end before the fault comes.
+      // The writers may have finished before the fault happens.
       const writeOneMore = async () => {
         versions += 1;
         await insertEvents(db, topic, [{ key, version: versions }]);
@@ -77,7 +77,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
     }
 
     test.each([2, 3])(
-      'a broker that stops costs no event, nor the order: %i replicas',
+      'a stopped broker loses no event and keeps the order: %i replicas',
       async (n) => {
         const faults = await relayUnderFire(n, async (relays, writeOneMore) => {
           await kafka.stop();
@@ -89,7 +89,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
       },
     );
 
-    test('a broker that is killed costs no event, nor the order', async () => {
+    test('a killed broker loses no event and keeps the order', async () => {
       const faults = await relayUnderFire(2, async (_, writeOneMore) => {
         await kafka.kill();
         await writeOneMore();
@@ -98,7 +98,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
       expect(faults).toEqual([]);
     });
 
-    test('a broker that freezes leaves batches unknown, and costs no event, nor the order', async () => {
+    test('a frozen broker leaves batches unknown, loses no event and keeps the order', async () => {
       const faults = await relayUnderFire(2, async (relays, writeOneMore) => {
         for (let round = 0; round < 2; round += 1) {
           const unknownBefore = relays.map(({ counts }) => counts.unknown);
@@ -113,7 +113,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
       expect(faults).toEqual([]);
     });
 
-    test('a leader that stops in mid-send hands over without a gap, again and again', async () => {
+    test('leaders that stop during a send hand over without a gap', async () => {
       const faults = await relayUnderFire(3, async (relays, writeOneMore) => {
         for (let round = 0; round < 2; round += 1) {
           await eventually(async () => {

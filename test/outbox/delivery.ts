@@ -1,24 +1,24 @@
 import type { ReadMessage } from '#test/support/kafka.ts';
 
-/** What a topic should hold: the keys, and how many versions of each. */
+/** What a topic should contain: for each key the number of versions. */
 export type Expected = ReadonlyMap<string, number>;
 
-/** The version of an event, from the header that consumers go by. */
+/** The version of an event, from the header that consumers use. */
 export function versionOf(message: ReadMessage): number {
   return Number(message.headers['ce_sequence']);
 }
 
-/** True once every version of every key is there, repeats or not. */
+/** True once every version of every key is there, with or without duplicates. */
 export function isComplete(messages: readonly ReadMessage[], expected: Expected): boolean {
   const count = [...expected.values()].reduce((sum, versions) => sum + versions, 0);
-  // Readers ask with every message: few of these times need a look at all that came before.
+  // Readers call this for every message, so the cheap check comes first.
   if (messages.length < count) return false;
   return new Set(messages.map((message) => `${message.key} ${versionOf(message)}`)).size >= count;
 }
 
 /**
- * What is wrong with a topic, in words; nothing if, for each key, the messages with repeats removed are
- * versions 1 to n in order, in one partition.
+ * What is wrong with a topic, in words. Nothing is, if the messages of each key are in one partition and, without
+ * duplicates, are versions 1 to n in order.
  */
 export function faultsOf(messages: readonly ReadMessage[], expected: Expected): string[] {
   const byKey = Map.groupBy(messages, ({ key }) => key ?? '');
@@ -29,7 +29,7 @@ export function faultsOf(messages: readonly ReadMessage[], expected: Expected): 
   ];
 }
 
-/** How many messages came again. */
+/** The number of duplicates. */
 export function repeatsIn(messages: readonly ReadMessage[]): number {
   return messages.length - new Set(messages.map((m) => `${m.key} ${versionOf(m)}`)).size;
 }

@@ -38,7 +38,7 @@ async function lastId(db: TestDatabase): Promise<number> {
   return row?.id ?? 0;
 }
 
-/** The pool, with something to happen after each of its queries, which are counted from 0. */
+/** The pool, with a callback after each query. Queries are counted from 0. */
 function afterEachQuery(pool: Pool, happen: (place: number) => Promise<void>): Pool {
   let place = 0;
   return new Proxy(pool, {
@@ -55,7 +55,7 @@ function afterEachQuery(pool: Pool, happen: (place: number) => Promise<void>): P
 }
 
 describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
-  test('rises to what is left once the rows below are gone', async () => {
+  test('rises to the lowest remaining row once the rows below are gone', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const floor = createOutboxFloor(service.pool);
@@ -66,7 +66,7 @@ describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
     await expect(risesTo(floor, 10)).resolves.toBe(true);
   });
 
-  test('never passes an id that a transaction under way has drawn', async () => {
+  test('never passes an id that an open transaction has drawn', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const floor = createOutboxFloor(service.pool);
@@ -85,7 +85,7 @@ describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
     await expect(risesTo(floor, 6)).resolves.toBe(true);
   });
 
-  test('is not held back by a long read, which could not insert', async () => {
+  test('is not held back by a long read, which cannot insert', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const floor = createOutboxFloor(service.pool);
@@ -99,7 +99,7 @@ describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
     await reader.end();
   });
 
-  test('is not held back by a long transaction that writes elsewhere', async () => {
+  test('is not held back by a long transaction that writes to other tables', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const floor = createOutboxFloor(service.pool);
@@ -113,7 +113,7 @@ describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
     await other.end();
   });
 
-  test('waits for a transaction that was prepared, and so has another name', async () => {
+  test('waits for a prepared transaction, which has no name', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const floor = createOutboxFloor(service.pool);
@@ -131,7 +131,7 @@ describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
     await expect(risesTo(floor, 1)).resolves.toBe(true); // the late row is there
   });
 
-  test('is right wherever between its statements a transaction begins and commits', async () => {
+  test('is right when a transaction begins and commits between any of its statements', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const late = await openClient(db);
@@ -157,7 +157,7 @@ describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
     await late.end();
   });
 
-  test('is found again when the sequence went back, wherever the rows are', async () => {
+  test('is lowered when the sequence went back, wherever the rows are', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const floor = createOutboxFloor(service.pool);
@@ -179,7 +179,7 @@ describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
     await expect(risesTo(floor, 5)).resolves.toBe(true);
   });
 
-  test('is found again after a crash that gave back ids which were drawn', async () => {
+  test('is lowered after a crash that lost drawn ids', async () => {
     await using postgres = await startFaultyPostgres();
     await using service = servicePool(postgres.url);
     const floor = createOutboxFloor(service.pool);
@@ -193,7 +193,7 @@ describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
     await floor.advance();
     await postgres.kill();
     await postgres.start();
-    // The pool's connections are dead at first. Then nobody inserts any more who did at the mark.
+    // The connections of the pool are broken at first. Then no writer of the mark is left.
     await eventually(() => floor.advance().then(() => floor.lowestId() >= 500));
     await insert(postgres, 3);
     const [lowest] = await postgres.query<{ id: number }>(
@@ -207,7 +207,7 @@ describe.skipIf(skipReason('postgres'))('the lowest id of the outbox', () => {
     expect(floor.lowestId()).toBe(lowest?.id);
   });
 
-  test('is not guessed in a race of many writers and removals', async () => {
+  test('is right in a race of many writers and deletes', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const floor = createOutboxFloor(service.pool);

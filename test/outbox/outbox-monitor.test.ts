@@ -12,7 +12,7 @@ const minutesAgo = (minutes: number) => new Date(Date.now() - minutes * 60_000);
 const closing = (pool: Pool) => ({ pool, [Symbol.asyncDispose]: () => pool.end() });
 
 describe.skipIf(skipReason('postgres'))('watching the outbox', () => {
-  test('sees an empty one', async () => {
+  test('counts an empty one', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const monitor = createOutboxMonitor({ ...service, rowsMax: 10, log: quiet });
@@ -26,7 +26,7 @@ describe.skipIf(skipReason('postgres'))('watching the outbox', () => {
     expect(monitor.isFull()).toBe(false);
   });
 
-  test('tells how old the oldest is that nothing holds back, and of parked keys apart', async () => {
+  test('returns the age of the oldest event that is not parked, and that of parked keys separately', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const monitor = createOutboxMonitor({ ...service, rowsMax: 10, log: quiet });
@@ -45,7 +45,7 @@ describe.skipIf(skipReason('postgres'))('watching the outbox', () => {
     expect(Math.round(backlog.oldestParkedAgeSeconds / 60)).toBe(30);
   });
 
-  test('is full past its bound, not at it, and counts no further', async () => {
+  test('is full above its limit, not at it, and counts no further', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const monitor = createOutboxMonitor({ ...service, rowsMax: 5, log: quiet });
@@ -61,10 +61,10 @@ describe.skipIf(skipReason('postgres'))('watching the outbox', () => {
     expect(monitor.isFull()).toBe(false);
   });
 
-  test('counts in steps, so that no statement of it takes longer the more there is', async () => {
+  test('counts in steps, so that no statement takes longer with more rows', async () => {
     await using db = await createTestDatabase();
     await insertEvents(db, 'any', eventsOf(newKeys(100), 1));
-    // Each row takes a while, as rows do that are read from a slow disk: all of them, 2 s.
+    // Each row is slow, as on a slow disk. All of them take 2 s.
     await db.query(`
       create function slowly() returns boolean volatile language plpgsql as
         'begin perform pg_sleep(0.02); return true; end';
@@ -78,7 +78,7 @@ describe.skipIf(skipReason('postgres'))('watching the outbox', () => {
     expect(monitor.backlog().pendingRows).toBe(80);
   });
 
-  test('tells the topics apart, and all of them together', async () => {
+  test('counts each topic, and all of them together', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const monitor = createOutboxMonitor({ ...service, rowsMax: 10, log: quiet, stepRows: 2 });
@@ -107,7 +107,7 @@ describe.skipIf(skipReason('postgres'))('watching the outbox', () => {
     expect([pendingRows, Math.round(oldestAgeSeconds / 60), parkedKeys]).toEqual([3, 20, 1]);
   });
 
-  test('looks by itself, again and again, and over a failure', async () => {
+  test('counts repeatedly by itself, also after a failure', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const monitor = createOutboxMonitor({ ...service, rowsMax: 5, log: quiet, refreshMs: 10 });
@@ -121,7 +121,7 @@ describe.skipIf(skipReason('postgres'))('watching the outbox', () => {
     await monitor.stop();
   });
 
-  test('keeps the lowest id up to date while it rests from a count that took long', async () => {
+  test('updates the lowest id while it rests after a long count', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const monitor = createOutboxMonitor({ ...service, rowsMax: 10, log: quiet, refreshMs: 10 });
@@ -144,7 +144,7 @@ describe.skipIf(skipReason('postgres'))('watching the outbox', () => {
     await monitor.stop();
   });
 
-  test('counts from the lowest id on, not through all that died below it', async () => {
+  test('counts from the lowest id on, not through the deleted rows below it', async () => {
     await using db = await createTestDatabase();
     await db.query('vacuum analyze outbox_events'); // while it is empty, as it often is
     await insertEvents(db, 'any', eventsOf(newKeys(10_000), 1));

@@ -17,7 +17,7 @@ const window: Window = {
 const ids = (rows: readonly { id: number }[]) => rows.map(({ id }) => id);
 
 describe.skipIf(skipReason('postgres'))('reading the outbox', () => {
-  test('gives the rows of its topic in id order, as many as wanted', async () => {
+  test('returns the rows of its topic in id order, up to the limit', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const store = createOutboxStore(service.pool, 'mine');
@@ -31,7 +31,7 @@ describe.skipIf(skipReason('postgres'))('reading the outbox', () => {
     await expect(createOutboxStore(service.pool, 'none').waiting(window)).resolves.toEqual([]);
   });
 
-  test('goes by id, whatever the time of creation', async () => {
+  test('orders by id, whatever the time of creation', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const store = createOutboxStore(service.pool, 'mine');
@@ -44,7 +44,7 @@ describe.skipIf(skipReason('postgres'))('reading the outbox', () => {
     expect(ids(await store.waiting({ ...window, rowsMax: 2 }))).toEqual([1, 2]);
   });
 
-  test('gives a version after all earlier ones of its key, wherever ids went back', async () => {
+  test('returns a version after all earlier ones of its key, even where ids went back', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const store = createOutboxStore(service.pool, 'mine');
@@ -65,7 +65,7 @@ describe.skipIf(skipReason('postgres'))('reading the outbox', () => {
     expect(await versions({ fromId: 1_000 })).toEqual([1]);
   });
 
-  test('stops before the bytes are too many, but gives one row at least', async () => {
+  test('stops before the limit of bytes, but returns at least one row', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const store = createOutboxStore(service.pool, 'mine');
@@ -77,7 +77,7 @@ describe.skipIf(skipReason('postgres'))('reading the outbox', () => {
     expect(ids(await store.waiting({ ...window, bytesMax: 1 }))).toEqual([1]);
   });
 
-  test('leaves out partitions, by the same reckoning as the code', async () => {
+  test('leaves out partitions, by the same calculation as the code', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const store = createOutboxStore(service.pool, 'mine');
@@ -121,7 +121,7 @@ describe.skipIf(skipReason('postgres'))('reading the outbox', () => {
   test.each([
     ['a partition that is left out', '{3}'],
     ['a partition that may go too', '{}'],
-  ])('gives what waits behind %s, without a walk over all of that', async (_, excluded) => {
+  ])('returns what waits behind %s, without a scan of all those rows', async (_, excluded) => {
     await using db = await createTestDatabase();
     await insertEvents(db, 'mine', eventsOf(keysOf([3], 20_000), 1));
     const others = keysOf([0, 1, 2, 4, 5], 60);
@@ -136,7 +136,7 @@ describe.skipIf(skipReason('postgres'))('reading the outbox', () => {
     expect((await rowsLookedAt(db)) - lookedAt).toBeLessThan(8_000);
   });
 
-  test('passes no key by, whatever the number of partitions', async () => {
+  test('leaves out no key, whatever the number of partitions', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const store = createOutboxStore(service.pool, 'mine');
@@ -173,13 +173,13 @@ function keysOf(partitions: readonly number[], count: number): string[] {
 }
 
 describe.skipIf(skipReason('postgres'))('what Kafka acknowledged', () => {
-  test('is removed, and no other message that got its id meanwhile', async () => {
+  test('is deleted, and no other message that got its id meanwhile', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const store = createOutboxStore(service.pool, 'mine');
     await insertEvents(db, 'mine', eventsOf(['sent', 'same'], 1));
     const sent = await store.waiting(window);
-    // As a fail-over leaves it that lost the last commits: id and version are given again.
+    // As after a fail-over that lost the last commits: id and version are used again.
     await db.query(`truncate outbox_events restart identity`);
     await insertEvents(db, 'mine', eventsOf(['other'], 1));
     await insertEvents(db, 'mine', eventsOf(['same'], 1));
@@ -263,7 +263,7 @@ describe.skipIf(skipReason('postgres'))('parking a key', () => {
     await expect(createOutboxStore(service.pool, 'mine').park(refusal)).resolves.toBe(false);
   });
 
-  test('ends at a thousand keys: then the topic is at fault', async () => {
+  test('stops at a thousand keys: then the topic is at fault', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const store = createOutboxStore(service.pool, 'mine');
@@ -282,7 +282,7 @@ describe.skipIf(skipReason('postgres'))('parking a key', () => {
 });
 
 describe.skipIf(skipReason('postgres'))('the partitions of a topic', () => {
-  test('are remembered as they were at first use', async () => {
+  test('are stored as they were at first use', async () => {
     await using db = await createTestDatabase();
     await using service = servicePool(db.url);
     const store = createOutboxStore(service.pool, 'mine');

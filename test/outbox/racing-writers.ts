@@ -8,7 +8,7 @@ export type RacingWritersOptions = Readonly<{
   url: string;
   topic: string;
   writers: number;
-  /** Keys of each writer; two writers never share one, as no two commands of an order do. */
+  /** Keys of each writer. Two writers never share a key, as the stream lock prevents it in the service. */
   keysEach: number;
   versions: number;
   /** Called after every transaction. */
@@ -16,8 +16,8 @@ export type RacingWritersOptions = Readonly<{
 }>;
 
 /**
- * Writes events in transactions that overlap, commit out of the order of their ids and now and then roll
- * back. Resolves to what a relay owes to the topic.
+ * Writes events in transactions that overlap, do not commit in the order of their ids, and sometimes roll back.
+ * Resolves to what a relay must publish.
  */
 export async function writeInRace(options: RacingWritersOptions): Promise<Expected> {
   const random = createRandom();

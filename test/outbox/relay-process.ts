@@ -1,6 +1,6 @@
 import { createTestRelay, testPublisher } from './outbox-fixture.ts';
 
-/** A relay in a process of its own, to be killed or frozen. Before every batch it tells its epoch over IPC. */
+/** A relay in its own process, to be killed or frozen. It sends its epoch over IPC before every batch. */
 const [url = '', topic = '', ...brokers] = process.argv.slice(2);
 const publisher = testPublisher(brokers);
 const { relay, start } = createTestRelay({
