@@ -96,7 +96,7 @@ const TURN_WAIT_MS_MAX = 2_000;
 /** What the stock routes work with. */
 export type InventoryAccess = Readonly<{ reads: Reads; writes: Pool; inFlight: InFlight }>;
 
-/** What is in stock, and how it gets there. */
+/** The stock over HTTP: read, listed, set, adjusted. */
 export function inventoryRoutes(access: InventoryAccess): Route[] {
   const takeTurns = createTurns(
     TURN_WAIT_MS_MAX,
@@ -106,7 +106,7 @@ export function inventoryRoutes(access: InventoryAccess): Route[] {
   return [putRoute(changing), adjustRoute(changing), getRoute(access), listRoute(access)];
 }
 
-/** Changes of one sku take turns: a row that somebody keeps locked takes one connection, not all. */
+/** Changes of one sku take turns, so that a locked row takes up one connection and not all of them. */
 type ChangeAccess = InventoryAccess & Readonly<{ takeTurns: TakeTurns }>;
 
 function putRoute(access: ChangeAccess): Route {
@@ -170,9 +170,9 @@ async function change(
   const ifMatch = headers['if-match'];
   const guards = { ifMatch, ifNoneMatch: headers['if-none-match'], keyed };
   const outcome = await inFlight.run(keyed, () =>
-    asking(takeTurns(wanted.sku, () => changeStock(writes, wanted, guards))),
+    withProblems(takeTurns(wanted.sku, () => changeStock(writes, wanted, guards))),
   );
-  if ('refusal' in outcome) throw refused(outcome, ifMatch);
+  if ('refusal' in outcome) throw refusalProblem(outcome, ifMatch);
   const { status, stock, replayed } = outcome;
   return {
     status,
@@ -185,8 +185,8 @@ async function change(
   };
 }
 
-/** A refusal tells what is there, so that the caller can decide again. */
-function refused(
+/** A refusal shows the present stock, so that the caller can decide again. */
+function refusalProblem(
   { refusal, stock }: Extract<StockOutcome, { refusal: unknown }>,
   ifMatch: EntityTags | undefined,
 ): Problem {
@@ -216,7 +216,7 @@ function getRoute({ reads }: InventoryAccess): Route {
     answers: { 200: { description: 'The stock of the sku.', schema: stockLevel, example } },
     problems: [stockNotFound, databaseUnavailable],
     handle: async ({ params }) => {
-      const stock = await asking(readStock(reads, params.sku));
+      const stock = await withProblems(readStock(reads, params.sku));
       if (!stock) throw orderProblem(stockNotFound);
       return { status: 200, body: stock.level, headers: { etag: stock.etag } };
     },
@@ -241,21 +241,21 @@ function listRoute({ reads }: InventoryAccess): Route {
     problems: [databaseUnavailable],
     handle: async ({ query }) => ({
       status: 200,
-      body: await asking(listStock(reads, query.limit, query.cursor)),
+      body: await withProblems(listStock(reads, query.limit, query.cursor)),
     }),
   });
 }
 
-/** @throws Problem where the database is away */
-async function asking<Result>(answer: Promise<Result>): Promise<Result> {
+/** @throws Problem if the database is unavailable */
+async function withProblems<Result>(result: Promise<Result>): Promise<Result> {
   try {
-    return await answer;
+    return await result;
   } catch (error) {
     throw toOrderProblem(error);
   }
 }
 
-/** One that `listStock` made: the text that it stands for leads back to it. */
+/** Whether `listStock` can have made the cursor: it decodes to a sku, which encodes to the same cursor. */
 function isCursor(cursor: string): boolean {
   const text = Buffer.from(cursor, 'base64url').toString();
   return sku.safeParse(text).success && Buffer.from(text).toString('base64url') === cursor;

@@ -9,7 +9,7 @@ import type { EntityTags } from '#src/http/entity-tags.ts';
 import { requireSameRequest } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';
 
-/** Goods of one sku; `available` is what may still be reserved. */
+/** The stock of one sku. `available` can still be reserved. */
 export type StockLevel = Readonly<{
   sku: string;
   onHand: number;
@@ -18,15 +18,15 @@ export type StockLevel = Readonly<{
   updatedAt: string;
 }>;
 
-/** A level with the ETag of the row that it was read from. */
+/** A level, and the ETag of its row. */
 export type TaggedStock = Readonly<{ level: StockLevel; etag: string }>;
 
 export type StockPage = Readonly<{ data: StockLevel[]; nextCursor: string | null }>;
 
-/** What to do to the stock of a sku: say what is on hand, or by how much that changes. */
+/** A change of the stock of a sku: to a quantity on hand, or by a difference. */
 export type StockChange = Readonly<{ sku: string } & ({ onHand: number } | { delta: number })>;
 
-/** On which conditions, and under which key. */
+/** The conditions of a change, and its idempotency key. */
 export type StockGuards = Readonly<{
   ifMatch?: EntityTags | undefined;
   ifNoneMatch?: EntityTags | undefined;
@@ -36,14 +36,14 @@ export type StockGuards = Readonly<{
 /** Why a change was not made. */
 export type StockRefusal = 'unmatched' | 'missing' | 'reserved' | 'too_many';
 
-/** `stock` of a refusal is what is there, if anything is. */
+/** `stock` of a refusal is the present stock, or null if there is none. */
 export type StockOutcome =
   | Readonly<{ status: number; stock: TaggedStock; replayed: boolean }>
   | Readonly<{ refusal: StockRefusal; stock: TaggedStock | null }>;
 
 export const ON_HAND_MAX = 1_000_000_000;
 
-/** Another request with the key was faster; repeated, this one finds its answer. */
+/** Another request with the same key was faster. A second attempt finds its response. */
 const KEY_TAKEN = '40001';
 
 type Row = Readonly<{ sku: string; on_hand: number; reserved: number; updated_at: Date }>;
@@ -60,8 +60,8 @@ type ChangeRow =
   | (Readonly<{ verdict: StockRefusal }> & (TaggedRow | Readonly<{ sku: null }>));
 
 /**
- * Changes the stock of a sku if the conditions hold, once for each key.
- * @throws CommandUncertain where it may have been changed
+ * Changes the stock of a sku if the conditions hold, once per key.
+ * @throws CommandUncertain if the stock may have been changed
  * @throws Problem `idempotency_key_reused`
  */
 export async function changeStock(
@@ -85,7 +85,7 @@ export async function changeStock(
   return { refusal: row.verdict, stock: row.sku === null ? null : toTagged(row) };
 }
 
-/** What the key keeps of a level. */
+/** A level as it is stored with the key. */
 const storedLevel = z.object({
   sku: z.string(),
   onHand: z.int(),
@@ -133,7 +133,7 @@ export async function readStock(reads: Reads, sku: string): Promise<TaggedStock 
   return row ? toTagged(row) : null;
 }
 
-/** One page in the order of skus, from after `cursor`. */
+/** One page in the order of skus, starting after `cursor`. */
 export async function listStock(
   reads: Reads,
   limit: number,

@@ -7,8 +7,8 @@ import type {
   SagaStep,
   StepOutcome,
 } from './saga-definition.ts';
-import type { RecordedSagaEvent, SagaEvent, Saga } from './saga.ts';
 import { actionOf, evolveSaga, isLive } from './saga.ts';
+import type { RecordedSagaEvent, Saga, SagaEvent } from './saga.ts';
 
 /** What the decisions on a saga depend on, besides its own events. */
 export type Situation = Readonly<{

@@ -1,6 +1,6 @@
 import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
-import type { OrderView } from '#src/orders/order-view.ts';
 import type { ReservationRow } from '#src/orders/order-units.ts';
+import type { OrderView } from '#src/orders/order-view.ts';
 import type { Saga, SagaEvent } from './saga.ts';
 
 /** Done by the commit that records it: nobody outside is called. */

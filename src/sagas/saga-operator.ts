@@ -11,9 +11,9 @@ import { decideCommit } from './saga-commit.ts';
 import type { SagaCommit, SagaCommitContext } from './saga-commit.ts';
 import { openSteps } from './saga-decisions.ts';
 import type { SagaDefinition } from './saga-definition.ts';
-import type { SagaEvent, Saga, SagaState } from './saga.ts';
 import { progressColumns } from './saga-store.ts';
 import { actionOf } from './saga.ts';
+import type { Saga, SagaEvent, SagaState } from './saga.ts';
 
 /** What an operator found out about a step of a stuck saga. */
 export type Resolution = Readonly<{

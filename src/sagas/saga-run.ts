@@ -2,12 +2,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import type { DatabaseClock } from '#src/database/database-clock.ts';
-import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import {
   CommandOverloaded,
   RowsLocked,
   StoreUnavailable,
 } from '#src/event-store/group-commit-errors.ts';
+import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import type { OrderRows, SagaWorkRow } from '#src/orders/order-units.ts';
 import { fullJitterMs } from '#src/workers/worker.ts';
 import type { Backoff } from '#src/workers/worker.ts';

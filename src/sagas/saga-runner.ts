@@ -11,9 +11,9 @@ import { createWorker, fullJitterMs } from '#src/workers/worker.ts';
 import type { SagaDefinition } from './saga-definition.ts';
 import { runSaga } from './saga-run.ts';
 import type { SagaOwner, SagaRunDependencies } from './saga-run.ts';
-import { toNewSagaEvent } from './saga.ts';
 import { createClaimSagas, giveBack, requireDefinitions, setAside } from './saga-store.ts';
 import type { SagaClaim } from './saga-store.ts';
+import { toNewSagaEvent } from './saga.ts';
 
 const CLAIM_MAX = 50;
 /** How many runs of a saga may fail in a row before it waits for an operator. */

@@ -3,12 +3,12 @@ import { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
 import type { OrderView } from '#src/orders/order-view.ts';
 import { advance, eventsOfOutcome } from '#src/sagas/saga-decisions.ts';
 import type { Situation } from '#src/sagas/saga-decisions.ts';
-import type { StepOutcome } from '#src/sagas/saga-definition.ts';
 import { actionsOf } from '#src/sagas/saga-definition.ts';
-import type { SagaEvent, Saga } from '#src/sagas/saga.ts';
+import type { StepOutcome } from '#src/sagas/saga-definition.ts';
 import { SagaNotStuck, StepNotOpen, decideResolve, decideRetry } from '#src/sagas/saga-operator.ts';
 import type { Resolution } from '#src/sagas/saga-operator.ts';
 import { actionOf, evolveSaga } from '#src/sagas/saga.ts';
+import type { Saga, SagaEvent } from '#src/sagas/saga.ts';
 import { specFor } from '#test/support/spec.ts';
 
 const sagaId = 'saga-1';

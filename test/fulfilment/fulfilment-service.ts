@@ -11,24 +11,24 @@ import type { Unit } from '#src/event-store/event-store.ts';
 import { createGroupCommit } from '#src/event-store/group-commit.ts';
 import { createPostgresEventStore } from '#src/event-store/postgres-event-store.ts';
 import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
+import { readFulfilmentRow } from '#src/fulfilment/fulfilment-view.ts';
 import { createFulfilment } from '#src/fulfilment/fulfilment.ts';
 import type { FulfilmentDependencies } from '#src/fulfilment/fulfilment.ts';
-import { readFulfilmentRow } from '#src/fulfilment/fulfilment-view.ts';
 import { changeStock } from '#src/fulfilment/inventory.ts';
 import {
   createHttpPaymentProvider,
   createHttpShippingProvider,
 } from '#src/fulfilment/providers/http-providers.ts';
 import type { PaymentProvider } from '#src/fulfilment/providers/providers.ts';
-import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
-import type { OrderRequest } from '#src/orders/handle-order-command.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
+import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
+import type { OrderRequest } from '#src/orders/handle-order-command.ts';
 import { foldOrder } from '#src/orders/order-history.ts';
 import { writeUnits } from '#src/orders/order-units.ts';
 import type { OrderRows } from '#src/orders/order-units.ts';
-import { toRecordedSagaEvent, foldSaga } from '#src/sagas/saga.ts';
 import { decideRetry, operateSaga } from '#src/sagas/saga-operator.ts';
+import { foldSaga, toRecordedSagaEvent } from '#src/sagas/saga.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { eventually } from '#test/support/poll.ts';
 

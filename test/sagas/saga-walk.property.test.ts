@@ -1,12 +1,12 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { cancelRequest, fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
-import { callStep } from '#src/sagas/saga-run.ts';
-import type { SagaOrder, StepCall } from '#src/sagas/saga-definition.ts';
 import { advance, eventsOfOutcome } from '#src/sagas/saga-decisions.ts';
 import type { Situation, Todo } from '#src/sagas/saga-decisions.ts';
-import type { RecordedSagaEvent } from '#src/sagas/saga.ts';
+import type { SagaOrder, StepCall } from '#src/sagas/saga-definition.ts';
+import { callStep } from '#src/sagas/saga-run.ts';
 import { actionOf, foldSaga } from '#src/sagas/saga.ts';
+import type { RecordedSagaEvent } from '#src/sagas/saga.ts';
 
 const MINUTE_MS = 60_000;
 const RESEND_MS_MAX = 20 * 60 * MINUTE_MS;

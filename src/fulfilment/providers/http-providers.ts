@@ -2,12 +2,12 @@ import { z } from 'zod';
 import { createProviderClient } from './provider-client.ts';
 import type { ProviderConnection } from './provider-client.ts';
 import {
-  centsInResponse,
-  currencyInResponse,
-  textInResponse,
   callOutcome,
   cancelOutcome,
+  centsInResponse,
+  currencyInResponse,
   lookUpOutcome,
+  textInResponse,
 } from './provider-responses.ts';
 import type {
   Capture,

@@ -2,12 +2,12 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import {
-  centsInResponse,
-  currencyInResponse,
-  textInResponse,
   callOutcome,
   cancelOutcome,
+  centsInResponse,
+  currencyInResponse,
   lookUpOutcome,
+  textInResponse,
 } from '#src/fulfilment/providers/provider-responses.ts';
 
 const key = 'k';
