@@ -69,6 +69,15 @@ describe.skipIf(skipReason('postgres'))('migrating as an owner who is no superus
     expect(warn).toHaveBeenCalledTimes(1);
   });
 
+  test('applies each file once where several processes start together', async () => {
+    await query(server.address, 'create database together');
+    const url = urlOfDatabase(server.address, 'together');
+    const applied = await Promise.all([migrate(url), migrate(url), migrate(url)]);
+    const [first, ...others] = applied.toSorted((one, other) => other.length - one.length);
+    expect(first).toContain('0001_event_store.sql');
+    expect(others).toEqual([[], []]);
+  });
+
   /** Of a database of the same name; on a managed server nobody is superuser. */
   async function ownedDatabase(owner: string, options: string): Promise<string> {
     await query(server.address, `create role "${owner}" login password 'secret' ${options}`);
