@@ -286,7 +286,8 @@ end $$;
 
 -- Makes write_summaries anew for the columns that orders_summary has now. A migration that adds a column
 -- calls it. A row is written over the one that is there, or over one of defaults, so a caller that does not
--- know a column leaves its value alone: a replica of the release before runs beside this one.
+-- know a column leaves its value alone: a replica of the release before runs beside this one. Before the call
+-- a new column is not written, and nothing else changes.
 create function make_write_summaries() returns void language plpgsql as $make$
 declare
   columns text;
@@ -296,7 +297,8 @@ declare
 begin
   select string_agg(quote_ident(attname), ', ' order by attnum),
          string_agg('o.' || quote_ident(attname), ', ' order by attnum),
-         string_agg(coalesce(pg_get_expr(adbin, adrelid), 'null'), ', ' order by attnum),
+         string_agg(format('%L, %s', attname, pg_get_expr(adbin, adrelid)), ', ' order by attnum)
+           filter (where adbin is not null),
          string_agg(format('%1$I = excluded.%1$I', attname), ', ' order by attnum)
            filter (where attname <> 'order_id')
   into columns, chosen, defaults, assignments
@@ -312,7 +314,8 @@ begin
       from json_to_recordset(unit_summaries) as s (unit integer, order_id uuid, columns json)
       left join orders_summary as there on there.order_id = s.order_id
       cross join lateral json_populate_record(
-        coalesce(there, row(%3$s)::orders_summary), s.columns) as o
+        coalesce(there, json_populate_record(null::orders_summary, json_build_object(%3$s))),
+        s.columns) as o
       where s.unit <> all (given_up)
       on conflict (order_id) do update set %4$s;
     end $$

@@ -5,36 +5,50 @@ import type { Session } from '#src/database/check-session.ts';
 import { createGivenUpSessions } from '#src/database/given-up-sessions.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
+import { eventually } from '#test/support/poll.ts';
 
 const server = { system: '1', timeline: 1, startedAt: '2026-01-01' };
 
 describe.skipIf(skipReason('postgres'))('a session that was given up', () => {
-  test('keeps its place for as long as the server has it, and no longer', async () => {
+  test('keeps its place for as long as the server is at work on it, and no longer', async () => {
     await using database = await createTestDatabase();
-    const pool = new Pool({ connectionString: database.url, max: 3 });
+    const holder = new Client({ connectionString: database.url });
+    await holder.connect();
+    await holder.query('select pg_advisory_lock(1)');
+    const pool = new Pool({ connectionString: database.url, max: 4 });
     const givenUp = createGivenUpSessions({ connectionString: database.url });
     const released: string[] = [];
     const ended = Promise.withResolvers<void>();
-    const keep = async (name: string, change: Partial<Session> = {}) => {
+    const keep = async (name: string, change: Partial<Session> = {}, work?: string) => {
       const client = await pool.connect();
       const session = { ...(await sessionOf(client)), ...change };
+      if (work !== undefined) {
+        client.query(work).catch(() => {});
+        await eventually(async () => (await waitingSessions(database.url)) === 1);
+      }
       givenUp.keep(client, session, () => {
         released.push(name);
         client.release(true);
-        if (released.length === 2) ended.resolve();
+        if (released.length === 3) ended.resolve();
       });
     };
-    await keep('still at work');
+    await keep('still at work', {}, 'select pg_advisory_lock(1)');
+    await keep('that waits for its client');
     await keep('gone with its server', { pid: 2 ** 31 - 1 });
     await keep('whose process id is another session', { openedAt: '2026-01-01 00:00:00+00' });
-    expect(givenUp.count()).toBe(3);
     await ended.promise;
-    expect(released).toEqual(['gone with its server', 'whose process id is another session']);
+    expect(released.toSorted()).toEqual([
+      'gone with its server',
+      'that waits for its client',
+      'whose process id is another session',
+    ]);
+    expect(givenUp.count()).toBe(1);
 
     givenUp.close();
     expect([released.at(-1), givenUp.count()]).toEqual(['still at work', 0]);
     await keep('when all is over');
     expect(released.at(-1)).toBe('when all is over');
+    await holder.end();
     await pool.end();
   });
 
@@ -57,6 +71,20 @@ describe.skipIf(skipReason('postgres'))('a session that was given up', () => {
     await pool.end();
   });
 });
+
+async function waitingSessions(url: string): Promise<number> {
+  const client = new Client({ connectionString: url });
+  await client.connect();
+  try {
+    const { rowCount } = await client.query(
+      `select from pg_stat_activity
+       where datname = current_database() and wait_event_type = 'Lock' and state = 'active'`,
+    );
+    return rowCount ?? 0;
+  } finally {
+    await client.end();
+  }
+}
 
 async function sessionOf(client: PoolClient): Promise<Session> {
   const { rows } = await client.query<{ pid: number; openedAt: string }>(

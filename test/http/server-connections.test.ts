@@ -129,7 +129,10 @@ describe('a body within the limit', () => {
     client.socket.write(requestText('POST', '/v1/things', [JSON_TYPE, 'content-length: 1'], '{'));
     await client.until(/malformed_json/);
     client.socket.write(goodPost());
-    expect(answers(await client.until(/HTTP\/1\.1 201/))).toStrictEqual(['HTTP/1.1 400', 'HTTP/1.1 201']);
+    expect(answers(await client.until(/HTTP\/1\.1 201/))).toStrictEqual([
+      'HTTP/1.1 400',
+      'HTTP/1.1 201',
+    ]);
     client.socket.destroy();
   });
 });
