@@ -178,7 +178,7 @@ describe('docker compose', () => {
   test('fulfils an order with the simulated providers', async () => {
     const url = replicas[0]!;
     const stocked = await ask(url, '/v1/stock/book', jsonRequest('PUT', { onHand: 2 }));
-    expect(stocked.status).toBe(200);
+    expect(stocked.status).toBe(201);
     const placed = await post(url, '/v1/orders', { ...newOrder, fulfilment: 'automatic' });
     expect(placed.status).toBe(201);
     await eventually(async () => {
