@@ -8,26 +8,14 @@ import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
 import { writeUnits } from '#src/orders/order-units.ts';
 import type { OrderRows } from '#src/orders/order-units.ts';
+import { COMMIT_LIMITS } from '#test/support/commit-limits.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import * as a from '#test/support/orders.ts';
 
 function handlerOn(store: UnitStore<OrderRows>) {
   const handle = createOrderCommandHandler({
-    commit: createGroupCommit(
-      store,
-      {
-        batchMax: 64,
-        slots: 2,
-        queueMax: 2000,
-        streamMax: 2000,
-        reservedMax: 100,
-        waitMaxMs: 60_000,
-        oneByOneMsMax: 2_000,
-        lockedMsMax: 1_000,
-      },
-      { committed: () => {}, failed: () => {} },
-    ),
+    commit: createGroupCommit(store, COMMIT_LIMITS, { committed: () => {}, failed: () => {} }),
     now: () => new Date(),
     topic: 'orders',
     outboxIsFull: () => false,

@@ -8,6 +8,7 @@ import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
 import { writeUnits } from '#src/orders/order-units.ts';
 import { ordersSummaryProjection } from '#src/orders/orders-summary.ts';
 import { compareSample, uuidBetween } from '#src/projections/projection-verifier.ts';
+import { COMMIT_LIMITS } from '#test/support/commit-limits.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -22,16 +23,7 @@ function connect(database: TestDatabase) {
   const handle = createOrderCommandHandler({
     commit: createGroupCommit(
       createPostgresUnitStore(connected.writer, writeUnits),
-      {
-        batchMax: 64,
-        slots: 2,
-        queueMax: 2000,
-        streamMax: 2000,
-        reservedMax: 100,
-        waitMaxMs: 60_000,
-        oneByOneMsMax: 2_000,
-        lockedMsMax: 1_000,
-      },
+      COMMIT_LIMITS,
       { committed: () => {}, failed: () => {} },
     ),
     now: () => new Date(),

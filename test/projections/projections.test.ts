@@ -9,6 +9,7 @@ import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import { writeUnits } from '#src/orders/order-units.ts';
 import { ordersSummaryProjection } from '#src/orders/orders-summary.ts';
 import { runProjectionCommand } from '#src/projections/projection-commands.ts';
+import { COMMIT_LIMITS } from '#test/support/commit-limits.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -21,16 +22,7 @@ function connect(database: TestDatabase, now = () => new Date()) {
   const connected = createDatabase(database.url, { writersMax: 2, poolMax: 4 }, () => {});
   const commit = createGroupCommit(
     createPostgresUnitStore(connected.writer, writeUnits),
-    {
-      batchMax: 64,
-      slots: 2,
-      queueMax: 2000,
-      streamMax: 2000,
-      reservedMax: 100,
-      waitMaxMs: 60_000,
-      oneByOneMsMax: 2_000,
-      lockedMsMax: 1_000,
-    },
+    COMMIT_LIMITS,
     { committed: () => {}, failed: () => {} },
   );
   const handle = createOrderCommandHandler({
