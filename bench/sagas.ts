@@ -12,7 +12,7 @@ import { createDatabase } from '#src/database/database.ts';
 import { migrate } from '#src/database/migrate.ts';
 import type { Unit } from '#src/event-store/event-store.ts';
 import { createGroupCommit } from '#src/event-store/group-commit.ts';
-import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
+import { createPostgresUnitStore } from '#src/event-store/postgres-store.ts';
 import type { Providers } from '#src/fulfilment/fulfilment-definition.ts';
 import { createFulfilment } from '#src/fulfilment/fulfilment.ts';
 import { changeStock } from '#src/fulfilment/inventory.ts';
@@ -21,8 +21,6 @@ import {
   createHttpShippingProvider,
 } from '#src/fulfilment/providers/http-providers.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
-import { writeUnits } from '#src/orders/order-units.ts';
-import type { OrderRows } from '#src/orders/order-units.ts';
 
 /*
  * Fulfilments per second, from the command that places the order to the shipped order, in one process
@@ -101,7 +99,7 @@ async function createBench() {
   const waiting = new Map<string, () => void>();
   let batches = 0;
   const commit = createGroupCommit(
-    createPostgresUnitStore(database.writer, writeUnits),
+    createPostgresUnitStore(database.writer),
     {
       batchMax: 64,
       slots: 2,
@@ -197,8 +195,8 @@ async function createBench() {
   };
 }
 
-function ended({ rows }: Unit<OrderRows>): string[] {
-  return rows.summaries.flatMap(({ order_id: id, status }) => (status === 'shipped' ? [id] : []));
+function ended({ summaries = [] }: Unit): string[] {
+  return summaries.flatMap(({ order_id: id, status }) => (status === 'shipped' ? [id] : []));
 }
 
 async function overHttp(): Promise<Providers> {

@@ -46,10 +46,10 @@ export function createClocks(
  * Writes nothing while the clock is off: an event would be recorded at a wrong time for ever. What writes
  * nothing goes on, replays and refusals.
  */
-export function refuseWhileClockIsOff<Rows>(
-  commit: GroupCommit<Rows>,
+export function refuseWhileClockIsOff(
+  commit: GroupCommit,
   watch: Pick<ClockWatch, 'isOff'>,
-): GroupCommit<Rows> {
+): GroupCommit {
   return {
     ...commit,
     submit: (work) =>

@@ -11,7 +11,6 @@ import {
   createHttpPaymentProvider,
   createHttpShippingProvider,
 } from './fulfilment/providers/http-providers.ts';
-import type { OrderRows } from './orders/order-units.ts';
 import type { ObserveSaga } from './sagas/saga-points.ts';
 import type { SagaRunnerEvents } from './sagas/saga-run.ts';
 
@@ -21,7 +20,7 @@ const RESEND_MS_MAX = 20 * 3_600_000;
 const STOP_MS_MAX = 3_000;
 
 export type FulfilmentParts = Readonly<{
-  commit: Pick<GroupCommit<OrderRows>, 'submit'>;
+  commit: Pick<GroupCommit, 'submit'>;
   pool: Pool;
   now: () => Date;
   clock: DatabaseClock;

@@ -24,7 +24,7 @@ export function relayMetrics(metrics: Metrics, topic: string): RelayMetrics {
 }
 
 /** Counts the events of each stream that a command is decided on. */
-export function countLoads<Rows>(store: UnitStore<Rows>, metrics: Metrics): UnitStore<Rows> {
+export function countLoads(store: UnitStore, metrics: Metrics): UnitStore {
   return {
     ...store,
     load: async (streamIds, keys) => {
@@ -38,11 +38,7 @@ export function countLoads<Rows>(store: UnitStore<Rows>, metrics: Metrics): Unit
 }
 
 /** Counts one group commit. */
-export function countAppends(
-  metrics: Metrics,
-  units: readonly Unit<unknown>[],
-  durationMs: number,
-): void {
+export function countAppends(metrics: Metrics, units: readonly Unit[], durationMs: number): void {
   metrics.appendUnits.observe(units.length);
   metrics.appendSeconds.observe(durationMs / 1000);
   for (const { appends } of units) {
@@ -74,7 +70,7 @@ export function countLostLogLines({ registry }: Metrics, read: () => number): vo
 }
 
 type Watched = Readonly<{
-  commit: Pick<GroupCommit<unknown>, 'waiting'>;
+  commit: Pick<GroupCommit, 'waiting'>;
   relay: Pick<Relay, 'status'>;
   outbox: Pick<OutboxMonitor, 'backlogs'>;
   /** Shown even while it has no rows. */

@@ -16,12 +16,11 @@ import type { Config } from './config.ts';
 import { createDatabase } from './database/database.ts';
 import type { ClockWatch } from './database/clock-watch.ts';
 import type { Database } from './database/database.ts';
-import { requireReadable } from './event-store/event-schemas.ts';
+import { requireReadable } from './event-store/event-codec.ts';
 import type { Unit } from './event-store/event-store.ts';
 import { createGroupCommit } from './event-store/group-commit.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
-import { createPostgresEventStore } from './event-store/postgres-event-store.ts';
-import { createPostgresUnitStore } from './event-store/postgres-unit-store.ts';
+import { createPostgresEventStore, createPostgresUnitStore } from './event-store/postgres-store.ts';
 import { readFulfilmentStates } from './fulfilment/fulfilment-view.ts';
 import { fulfilmentRoutes } from './fulfilment/fulfilment-routes.ts';
 import type { Fulfilment } from './fulfilment/fulfilment.ts';
@@ -38,8 +37,6 @@ import { orderCommandRoutes } from './orders/order-command-routes.ts';
 import { orderEventCodec } from './orders/order-event-codec.ts';
 import { orderMessageChannel } from './orders/order-message-catalogue.ts';
 import { orderQueryRoutes } from './orders/order-query-routes.ts';
-import { writeUnits } from './orders/order-units.ts';
-import type { OrderRows } from './orders/order-units.ts';
 import { ordersSummaryProjection } from './orders/orders-summary.ts';
 import { createRunOrderCommand } from './orders/run-order-command.ts';
 import { createKafkaPublisher } from './outbox/kafka-publisher.ts';
@@ -155,7 +152,7 @@ type HttpParts = Readonly<{
   database: Database;
   metrics: Metrics;
   relay: Relay;
-  commit: GroupCommit<OrderRows>;
+  commit: GroupCommit;
   fulfilment: Fulfilment;
   outboxIsFull: () => boolean;
   isDraining: () => boolean;
@@ -201,8 +198,8 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
 function createCommit(
   config: Config,
   { database, metrics, log }: Pick<HttpParts, 'database' | 'metrics' | 'log'>,
-  committed: (units: readonly Unit<OrderRows>[]) => void,
-): GroupCommit<OrderRows> {
+  committed: (units: readonly Unit[]) => void,
+): GroupCommit {
   const limits = {
     batchMax: config.COMMAND_BATCH_MAX,
     slots: COMMIT_SLOTS,
@@ -216,7 +213,7 @@ function createCommit(
     oneByOneMsMax: ONE_BY_ONE_MS_MAX,
     lockedMsMax: LOCKED_MS_MAX,
   };
-  const store = createPostgresUnitStore(database.writer, writeUnits);
+  const store = createPostgresUnitStore(database.writer);
   return createGroupCommit(countLoads(store, metrics), limits, {
     committed(units, durationMs) {
       committed(units);
@@ -226,7 +223,7 @@ function createCommit(
       log.error({ err: error, size }, 'commit failed');
       metrics.failedAppends.inc({ failure: error.failure });
     },
-    repeated: (reason, commands) => metrics.retries.inc({ reason }, commands),
+    retried: (reason, commands) => metrics.retries.inc({ reason }, commands),
   });
 }
 

@@ -16,23 +16,23 @@ export type CommandQueueLimits = Readonly<{
 }>;
 
 /** Commands in the order of their coming, and the streams that unfinished batches hold. */
-export type CommandQueue<Rows> = Readonly<{
+export type CommandQueue = Readonly<{
   /** @throws CommandOverloaded if it is full, or if one of the streams has its share of it already */
-  push(task: Task<Rows>): void;
+  push(task: Task): void;
   /** The oldest commands that do not rest and whose streams are free; those of one stream in their order. */
-  takeBatch(): readonly Task<Rows>[];
+  takeBatch(): readonly Task[];
   /** Ends a batch; `again` are those of it that go first in the next. */
-  release(batch: readonly Task<Rows>[], again: readonly Task<Rows>[]): void;
+  release(batch: readonly Task[], again: readonly Task[]): void;
   /** Turns away those who wait too long; by itself, too, while every batch is held up. */
   dropLate(): void;
   length(): number;
 }>;
 
-export function createCommandQueue<Rows>(limits: CommandQueueLimits): CommandQueue<Rows> {
+export function createCommandQueue(limits: CommandQueueLimits): CommandQueue {
   const { batchMax, queueMax, streamMax, reservedMax, waitMaxMs } = limits;
   const busy = new Set<string>();
   const shares = createShares();
-  let queue: Task<Rows>[] = [];
+  let queue: Task[] = [];
   let check: NodeJS.Timeout | undefined;
 
   function planCheck(): void {
@@ -82,10 +82,10 @@ export function createCommandQueue<Rows>(limits: CommandQueueLimits): CommandQue
 }
 
 /** The batch that may run now, whose streams are `busy` from here on, and all others in their order. */
-function split<Rows>(queue: readonly Task<Rows>[], busy: Set<string>, batchMax: number) {
+function split(queue: readonly Task[], busy: Set<string>, batchMax: number) {
   const now = performance.now();
-  const batch: Task<Rows>[] = [];
-  const later: Task<Rows>[] = [];
+  const batch: Task[] = [];
+  const later: Task[] = [];
   const waitedFor = new Set<string>();
   let scanned = 0;
   for (const task of queue) {

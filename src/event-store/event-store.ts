@@ -15,7 +15,7 @@ export type NewEvent = Readonly<{
   recordedAt: string;
 }>;
 
-/** An event as it is stored: `version` counts in its stream from 1, `position` in the whole log. */
+/** A stored event. `version` counts from 1 in its stream, `position` counts in the whole log. */
 export type StoredEvent = NewEvent &
   Readonly<{
     streamId: string;
@@ -23,9 +23,43 @@ export type StoredEvent = NewEvent &
     position: number;
   }>;
 
+/** What to read of a stream: up to a version and up to an instant, both inclusive. */
+export type ReadFilter = Readonly<{
+  /** A stream of another category reads as empty. Set it if the id comes from a caller. */
+  category?: string;
+  version?: number;
+  instant?: string;
+}>;
+
+/** Reads committed events. Events are appended through the group commit. */
+export type EventStore = Readonly<{
+  /** The events of one stream in the order of their versions; empty if there is no such stream. */
+  readStream(streamId: string, filter?: ReadFilter): Promise<StoredEvent[]>;
+}>;
+
 /**
- * Events to add to one stream, which must be at `expectedVersion` (0: must not exist). There is no way
- * to append at any version: two writers could then both win.
+ * Everything that one command writes, in one transaction: all of it or nothing. Each member names the
+ * tables that it is written to. Rows have the names of their columns.
+ */
+export type Unit = Readonly<{
+  /** `streams` and `events`. */
+  appends: readonly StreamAppend[];
+  /** `idempotency_keys`. */
+  response?: KeyedResponse;
+  /** `orders_summary`: inserted, or written over the row with the same `order_id`. */
+  summaries?: readonly OrdersSummaryRow[];
+  /** `outbox_events`, from where the relay sends them to Kafka. */
+  messages?: readonly OutboxMessageRow[];
+  /** `saga_work`, the queue of the saga runner. */
+  sagas?: readonly SagaWorkRow[];
+  /** `reservations`, and the quantities in `stock`. */
+  reservations?: readonly ReservationRow[];
+}>;
+
+/**
+ * Events to append to one stream, which must be at `expectedVersion` (0: it must not exist). There is no way
+ * to append at any version, because then two writers could both win. Without events, the version is only
+ * checked.
  */
 export type StreamAppend = Readonly<{
   streamId: string;
@@ -34,20 +68,16 @@ export type StreamAppend = Readonly<{
   events: readonly NewEvent[];
 }>;
 
-/**
- * What to read of a stream: up to a version, or up to an instant, both included; nothing where the stream
- * is of another category. Who reads by an id that a caller gave names the category.
- */
-export type ReadFilter = Readonly<{ category?: string; version?: number; instant?: string }>;
+/** The response to a command, stored under the caller's idempotency key. */
+export type KeyedResponse = Readonly<{ ref: KeyRef; commandId: string; stored: StoredResponse }>;
 
-/** Reads what is committed. Appending goes through the group commit. */
-export type EventStore = Readonly<{
-  /** The events of one stream by version; empty where there is no such stream. */
-  readStream(streamId: string, filter?: ReadFilter): Promise<StoredEvent[]>;
-}>;
+/** An idempotency key. It belongs to its principal: two principals may use the same text. */
+export type KeyRef = Readonly<{ principal: string; key: string }>;
 
-/** An answer stored with the effect of its command, under the caller's idempotency key. */
-export type KeptAnswer = Readonly<{
+export type StoredResponse = FullResponse | ResponseReference;
+
+/** The response to a command that wrote events. */
+export type FullResponse = Readonly<{
   requestHash: Uint8Array;
   status: number;
   etag: string | null;
@@ -56,52 +86,120 @@ export type KeptAnswer = Readonly<{
 }>;
 
 /**
- * What a command without effect leaves under its key: the version of its stream that the answer showed.
- * The answer is folded again from the stream, so that a key never costs more than its request.
+ * The response to a command that wrote no event: the version of the stream that it showed. A replay folds the
+ * stream up to this version, so the stored key never takes more space than its request.
  */
-export type AnswerReference = Readonly<{ requestHash: Uint8Array; version: number }>;
+export type ResponseReference = Readonly<{ requestHash: Uint8Array; version: number }>;
 
-export type StoredAnswer = KeptAnswer | AnswerReference;
+/** A row of the read model of orders. Instants are ISO 8601 in UTC. */
+export type OrdersSummaryRow = Readonly<{
+  order_id: string;
+  customer_id: string;
+  status: 'pending' | 'paid' | 'shipped' | 'cancelled';
+  currency: string;
+  item_count: number;
+  total_cents: number;
+  captured_cents: number;
+  refunded_cents: number;
+  placed_at: string;
+  paid_at: string | null;
+  shipped_at: string | null;
+  tracking_number: string | null;
+  cancelled_at: string | null;
+  version: number;
+}>;
 
-/** A caller's idempotency key; two principals never share one. */
-export type KeyRef = Readonly<{ principal: string; key: string }>;
-
-/**
- * What one command writes, all or nothing: appends to any number of streams, the answer under its key,
- * and whatever rows the owner of the SQL function puts into `rows`.
- */
-export type Unit<Rows> = Readonly<{
-  appends: readonly StreamAppend[];
-  answer?: Readonly<{ ref: KeyRef; commandId: string; stored: StoredAnswer }>;
-  rows: Rows;
+/** A message to Kafka, in the form of CloudEvents 1.0. */
+export type OutboxMessageRow = Readonly<{
+  aggregate_type: string;
+  aggregate_id: string;
+  event_type: string;
+  stream_version: number;
+  topic: string;
+  message_key: string;
+  /** murmur2 of `message_key`. */
+  key_hash: number;
+  ce_id: string;
+  ce_type: string;
+  ce_source: string;
+  ce_time: string;
+  ce_subject: string;
+  ce_sequence: string;
+  traceparent: string | null;
+  payload: string;
 }>;
 
 /**
- * ok: written. conflict: a stream was not at its expected version. key: the idempotency key is taken.
- * locked: somebody else holds a row that the unit needs; nothing else is known of it. Other verdicts belong
- * to the owner of the SQL function. Only `ok` has written anything.
+ * What a unit does to a saga in `saga_work`. The database's clock decides what is due, so times are sent as
+ * milliseconds from now. Only the deadline is an instant, because it follows from the saga's events.
  */
-export type Verdict = 'ok' | 'conflict' | 'key' | 'locked' | (string & {});
+export type SagaWorkRow =
+  | Readonly<{
+      op: 'begin';
+      saga_id: string;
+      subject_id: string;
+      definition: string;
+      definition_version: number;
+      owner: string | null;
+      lease_ms: number | null;
+      due_in_ms: number;
+    }>
+  | Readonly<{
+      op: 'advance';
+      saga_id: string;
+      /** The fencing token. If the row is at another epoch, the verdict is `fenced`. */
+      epoch: number;
+      state: 'running' | 'compensating' | 'completed' | 'compensated' | 'stuck';
+      step: string | null;
+      attempt: number;
+      reason: string | null;
+      /** The owner keeps the saga, and its lease starts again. Null gives the saga back and ends the epoch. */
+      owner: string | null;
+      lease_ms: number | null;
+      /** Null if there is nothing left to do. */
+      due_in_ms: number | null;
+      deadline_at: string | null;
+    }>
+  /** Makes the live saga of an order due at once, whoever owns it, because the order is to be cancelled. */
+  | Readonly<{ op: 'wake'; subject_id: string }>;
 
-/** Everything that a batch of commands needs to know before it decides. */
+/**
+ * `reserve` takes goods from the stock. If one reservation of the unit cannot be had, the verdict is `short`.
+ * `release` returns everything that a reservation holds to the stock, `consume` removes it: it was shipped.
+ */
+export type ReservationRow =
+  | Readonly<{ op: 'reserve'; reservation_id: string; sku: string; quantity: number }>
+  | Readonly<{ op: 'release' | 'consume'; reservation_id: string }>;
+
+/**
+ * What became of a unit. Only `ok` has written anything.
+ * conflict: a stream was not at its expected version.
+ * key: the idempotency key is taken.
+ * fenced: a saga is at another epoch.
+ * short: there is not enough stock for a reservation.
+ * locked: another transaction has locked a row that the unit needs, so the unit was not judged.
+ */
+export type Verdict = 'ok' | 'conflict' | 'key' | 'fenced' | 'short' | 'locked';
+
+/** What a batch of commands decides on. */
 export type Loaded = Readonly<{
-  /** Empty, too, where the stream is of another category than the one named. */
+  /** Also empty if the stream is of another category than the one given. */
   stream(streamId: string, category?: string): readonly StoredEvent[];
-  answer(ref: KeyRef): StoredAnswer | null;
+  response(ref: KeyRef): StoredResponse | null;
 }>;
 
-/** Loads and writes batches; each call is one round trip. */
-export type UnitStore<Rows> = Readonly<{
+/** Loads and writes batches. */
+export type UnitStore = Readonly<{
   load(streamIds: readonly string[], keys: readonly KeyRef[]): Promise<Loaded>;
-  /** The verdicts, in the order of the units. @throws WriteFailed */
-  write(units: readonly Unit<Rows>[]): Promise<Verdict[]>;
+  /** @returns the verdicts, in the order of the units @throws WriteFailed */
+  write(units: readonly Unit[]): Promise<Verdict[]>;
 }>;
 
 /**
- * A batch that did not answer.
- * not_applied: surely nothing was written, and trying again later may help.
- * contended: surely nothing was written, because somebody else held a lock that one member needed.
- * refused: surely nothing was written, because of something in one member.
+ * What is known of a batch that failed.
+ * not_applied: nothing was written; a later attempt may succeed.
+ * contended: nothing was written, because another transaction held a lock that one unit needed.
+ * refused: nothing was written, because of something in one unit.
  * unknown: it may have been written.
  */
 export type WriteFailure = 'not_applied' | 'contended' | 'refused' | 'unknown';
@@ -114,4 +212,12 @@ export class WriteFailed extends Error {
     this.name = 'WriteFailed';
     this.failure = failure;
   }
+}
+
+/** When to record an event: now, but never before the events that it follows. */
+export function recordedAt(now: Date, ...follows: readonly (string | null | undefined)[]): string {
+  return follows.reduce<string>(
+    (latest, at) => (typeof at === 'string' && at > latest ? at : latest),
+    now.toISOString(),
+  );
 }

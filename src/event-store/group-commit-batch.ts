@@ -6,10 +6,10 @@ import {
   StoreUnavailable,
   VersionConflict,
 } from './group-commit-errors.ts';
-import type { GroupCommitEvents, GroupCommitLimits, RepeatReason } from './group-commit.ts';
+import type { GroupCommitEvents, GroupCommitLimits, RetryReason } from './group-commit.ts';
 
 /** A command in the queue of the group commit. */
-export type Task<Rows> = {
+export type Task = {
   readonly loads: readonly string[];
   readonly key: KeyRef | undefined;
   readonly hasReservedRoom: boolean;
@@ -17,7 +17,7 @@ export type Task<Rows> = {
   readonly decide: (
     loaded: Loaded,
     refusedBy: Verdict | undefined,
-  ) => Readonly<{ unit: Unit<Rows> | undefined; settle: () => void }>;
+  ) => Readonly<{ unit: Unit | undefined; settle: () => void }>;
   readonly reject: (error: unknown) => void;
   /** Why its last unit was not written. */
   refusedBy?: Verdict;
@@ -28,39 +28,39 @@ export type Task<Rows> = {
   restsUntil: number;
 };
 
-type Member<Rows> = Readonly<{ task: Task<Rows>; unit: Unit<Rows>; settle: () => void }>;
+type Member = Readonly<{ task: Task; unit: Unit; settle: () => void }>;
 
 /** How a batch is written, and who hears of it. */
-type Writing<Rows> = Readonly<{
-  store: UnitStore<Rows>;
+type Writing = Readonly<{
+  store: UnitStore;
   limits: Pick<GroupCommitLimits, 'oneByOneMsMax' | 'lockedMsMax'>;
-  events: GroupCommitEvents<Rows>;
+  events: GroupCommitEvents;
 }>;
 
 /** Between two tries of a command that needs a locked row; doubled each time, and half of it random. */
 const REST_MS = { first: 4, max: 200 } as const;
 
-const NOTHING_LOADED: Loaded = { stream: () => [], answer: () => null };
+const NOTHING_LOADED: Loaded = { stream: () => [], response: () => null };
 
 /** Loads, decides and writes one batch; settles its tasks, and returns those to be decided again. */
-export async function runBatch<Rows>(
-  store: UnitStore<Rows>,
-  tasks: readonly Task<Rows>[],
-  limits: Writing<Rows>['limits'],
-  events: GroupCommitEvents<Rows>,
-): Promise<Task<Rows>[]> {
+export async function runBatch(
+  store: UnitStore,
+  tasks: readonly Task[],
+  limits: Writing['limits'],
+  events: GroupCommitEvents,
+): Promise<Task[]> {
   const loaded = await load(store, tasks).catch((error: unknown) => {
     if (error instanceof WriteFailed) events.failed(error, tasks.length);
     for (const { reject } of tasks) reject(new StoreUnavailable(error));
   });
   if (!loaded) return [];
-  const again: Task<Rows>[] = [];
+  const again: Task[] = [];
   const members = tasks.flatMap((task) => decideOn(task, loaded, again));
   if (members.length === 0) return again;
   return [...again, ...(await writeBatch({ store, limits, events }, members))];
 }
 
-function load<Rows>(store: UnitStore<Rows>, tasks: readonly Task<Rows>[]): Promise<Loaded> {
+function load(store: UnitStore, tasks: readonly Task[]): Promise<Loaded> {
   const streamIds = [...new Set(tasks.flatMap(({ loads }) => loads))];
   const keys = tasks.flatMap(({ key, looksUpKey }) => (key && looksUpKey ? [key] : []));
   if (streamIds.length === 0 && keys.length === 0) return Promise.resolve(NOTHING_LOADED);
@@ -68,7 +68,7 @@ function load<Rows>(store: UnitStore<Rows>, tasks: readonly Task<Rows>[]): Promi
 }
 
 /** A refusal counts only once the key is known to be new: a replay is told what the first was told. */
-function decideOn<Rows>(task: Task<Rows>, loaded: Loaded, again: Task<Rows>[]): Member<Rows>[] {
+function decideOn(task: Task, loaded: Loaded, again: Task[]): Member[] {
   try {
     const { unit, settle } = task.decide(loaded, task.refusedBy);
     if (unit) return [{ task, unit, settle }];
@@ -84,10 +84,7 @@ function decideOn<Rows>(task: Task<Rows>, loaded: Loaded, again: Task<Rows>[]): 
   return [];
 }
 
-async function writeBatch<Rows>(
-  writing: Writing<Rows>,
-  members: readonly Member<Rows>[],
-): Promise<Task<Rows>[]> {
+async function writeBatch(writing: Writing, members: readonly Member[]): Promise<Task[]> {
   const { store, events } = writing;
   const startedAt = performance.now();
   const units = members.map(({ unit }) => unit);
@@ -106,11 +103,7 @@ async function writeBatch<Rows>(
   return members.flatMap((member, index) => settle(writing, member, verdicts[index]));
 }
 
-function settle<Rows>(
-  writing: Writing<Rows>,
-  member: Member<Rows>,
-  verdict: Verdict | undefined,
-): Task<Rows>[] {
+function settle(writing: Writing, member: Member, verdict: Verdict | undefined): Task[] {
   const { task } = member;
   if (verdict === 'ok') {
     member.settle();
@@ -119,13 +112,13 @@ function settle<Rows>(
   task.looksUpKey = true;
   const again = verdict === 'locked' ? rest(writing, task) : loseRace(task, verdict);
   if (again.length > 0) {
-    writing.events.repeated?.(verdict === 'locked' ? 'row_locked' : 'lost_race', again.length);
+    writing.events.retried?.(verdict === 'locked' ? 'row_locked' : 'lost_race', again.length);
   }
   return again;
 }
 
 /** Whoever holds the row may be done in a moment: the other slot, another replica. */
-function rest<Rows>({ limits, events }: Writing<Rows>, task: Task<Rows>): Task<Rows>[] {
+function rest({ limits, events }: Writing, task: Task): Task[] {
   const now = performance.now();
   const { from, tries } = task.locked ?? { from: now, tries: 0 };
   if (now - from >= limits.lockedMsMax) {
@@ -140,7 +133,7 @@ function rest<Rows>({ limits, events }: Writing<Rows>, task: Task<Rows>): Task<R
   return [task];
 }
 
-function loseRace<Rows>(task: Task<Rows>, verdict: Verdict | undefined): Task<Rows>[] {
+function loseRace(task: Task, verdict: Verdict | undefined): Task[] {
   delete task.locked;
   task.restsUntil = 0;
   task.attemptsLeft -= 1;
@@ -154,31 +147,31 @@ function loseRace<Rows>(task: Task<Rows>, verdict: Verdict | undefined): Task<Ro
  * Only a batch that was surely rolled back may be sent again, and only because of one of its members is
  * it taken apart: a batch whose outcome is unknown may still land, and would then land twice.
  */
-async function afterFailure<Rows>(
-  writing: Writing<Rows>,
-  members: readonly Member<Rows>[],
+async function afterFailure(
+  writing: Writing,
+  members: readonly Member[],
   error: WriteFailed,
-): Promise<Task<Rows>[]> {
+): Promise<Task[]> {
   const { failure } = error;
   const blamesMember = failure === 'refused' || failure === 'contended';
   if (blamesMember && members.length > 1) {
     return oneByOne(writing, members, `batch_${failure}`);
   }
-  for (const { task } of members) task.reject(answerTo(error));
+  for (const { task } of members) task.reject(errorFor(error));
   return [];
 }
 
 /** Gives up on the rest once the time is over: each may wait for a lock on a whole table. */
-async function oneByOne<Rows>(
-  writing: Writing<Rows>,
-  members: readonly Member<Rows>[],
-  reason: RepeatReason,
-): Promise<Task<Rows>[]> {
+async function oneByOne(
+  writing: Writing,
+  members: readonly Member[],
+  reason: RetryReason,
+): Promise<Task[]> {
   const endsAt = performance.now() + writing.limits.oneByOneMsMax;
-  const again: Task<Rows>[] = [];
+  const again: Task[] = [];
   for (const member of members) {
     if (performance.now() < endsAt) {
-      writing.events.repeated?.(reason, 1);
+      writing.events.retried?.(reason, 1);
       again.push(...(await writeBatch(writing, [member])));
     } else {
       member.task.reject(new StoreUnavailable('the batch took too long to be taken apart'));
@@ -187,7 +180,7 @@ async function oneByOne<Rows>(
   return again;
 }
 
-function answerTo(error: WriteFailed): Error {
+function errorFor(error: WriteFailed): Error {
   if (error.failure === 'unknown') return new CommandUncertain(error);
   return error.failure === 'refused' ? error : new StoreUnavailable(error);
 }

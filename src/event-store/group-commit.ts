@@ -10,7 +10,7 @@ import type { CommandQueueLimits } from './command-queue.ts';
  * was looked up) and says what to write; it runs again, on newer state, whenever a race was lost. What
  * it throws is the command's answer and concerns no other command of the batch.
  */
-export type Work<Rows, Result> = Readonly<{
+export type Work<Result> = Readonly<{
   /** Streams to load first, and to keep out of every other unfinished batch. */
   loads: readonly string[];
   /** Looked up before deciding; not at the first attempt where `assumeNewKey` is set. */
@@ -28,11 +28,11 @@ export type Work<Rows, Result> = Readonly<{
    */
   hasReservedRoom?: boolean;
   /** `refusedBy` is the verdict on what it decided before: a lost race, or what the rows' owner says. */
-  decide(loaded: Loaded, refusedBy?: Verdict): Decision<Rows, Result>;
+  decide(loaded: Loaded, refusedBy?: Verdict): Decision<Result>;
 }>;
 
 /** `unit` absent: nothing to write, and `result` is the answer. */
-export type Decision<Rows, Result> = Readonly<{ unit?: Unit<Rows>; result: Result }>;
+export type Decision<Result> = Readonly<{ unit?: Unit; result: Result }>;
 
 export type GroupCommitLimits = CommandQueueLimits &
   Readonly<{
@@ -45,20 +45,20 @@ export type GroupCommitLimits = CommandQueueLimits &
   }>;
 
 /** What happened, for metrics and for those who wait for commits. */
-export type GroupCommitEvents<Rows> = Readonly<{
+export type GroupCommitEvents = Readonly<{
   /** A batch was committed; `durationMs` is that of the write alone. */
-  committed(units: readonly Unit<Rows>[], durationMs: number): void;
+  committed(units: readonly Unit[], durationMs: number): void;
   /** A load or a write failed; `size` commands were concerned. */
   failed(error: WriteFailed, size: number): void;
   /** Commands are tried again, by themselves. */
-  repeated?(reason: RepeatReason, size: number): void;
+  retried?(reason: RetryReason, size: number): void;
 }>;
 
 /**
  * A command decides again when others were faster or have locked a row that it needs, and is written alone
  * when its batch failed.
  */
-export type RepeatReason = 'lost_race' | 'row_locked' | 'batch_refused' | 'batch_contended';
+export type RetryReason = 'lost_race' | 'row_locked' | 'batch_refused' | 'batch_contended';
 
 /**
  * Commits commands in groups: those that arrive while a commit is under way share the next one, so one
@@ -66,7 +66,7 @@ export type RepeatReason = 'lost_race' | 'row_locked' | 'batch_refused' | 'batch
  * unfinished batch, so its next command always decides on a settled state. A command that needs a row that
  * somebody else has locked rests for some milliseconds and is decided again; the others do not wait for it.
  */
-export type GroupCommit<Rows> = Readonly<{
+export type GroupCommit = Readonly<{
   /**
    * @throws CommandOverloaded the queue or a stream's share of it is full, or the command waited too long:
    *   nothing was written
@@ -76,19 +76,19 @@ export type GroupCommit<Rows> = Readonly<{
    * @throws VersionConflict every attempt lost its race: nothing was written
    * @throws whatever `decide` throws
    */
-  submit<Result>(work: Work<Rows, Result>): Promise<Result>;
+  submit<Result>(work: Work<Result>): Promise<Result>;
   /** Commands that wait, not counting those under way. */
   waiting(): number;
   /** Resolves when nothing waits and nothing is under way. */
   idle(): Promise<void>;
 }>;
 
-export function createGroupCommit<Rows>(
-  store: UnitStore<Rows>,
+export function createGroupCommit(
+  store: UnitStore,
   limits: GroupCommitLimits,
-  events: GroupCommitEvents<Rows>,
-): GroupCommit<Rows> {
-  const queue = createCommandQueue<Rows>(limits);
+  events: GroupCommitEvents,
+): GroupCommit {
+  const queue = createCommandQueue(limits);
   const idlers: (() => void)[] = [];
   let running = 0;
   let pumpPlanned = false;
@@ -114,7 +114,7 @@ export function createGroupCommit<Rows>(
     if (isIdle()) for (const idler of idlers.splice(0)) idler();
   }
 
-  async function finish(batch: readonly Task<Rows>[]): Promise<void> {
+  async function finish(batch: readonly Task[]): Promise<void> {
     const again = await runBatch(store, batch, limits, events);
     queue.release(batch, again);
     running -= 1;
@@ -145,11 +145,11 @@ export function createGroupCommit<Rows>(
   };
 }
 
-function taskOf<Rows, Result>(
-  { loads, key, attemptsMax, decide, ...options }: Work<Rows, Result>,
+function taskOf<Result>(
+  { loads, key, attemptsMax, decide, ...options }: Work<Result>,
   resolve: (result: Result) => void,
   reject: (error: unknown) => void,
-): Task<Rows> {
+): Task {
   return {
     loads,
     key,

@@ -1,7 +1,7 @@
+import type { ReservationRow } from '#src/event-store/event-store.ts';
 import { z } from 'zod';
 import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
-import type { ReservationRow } from '#src/orders/order-units.ts';
 import type { OrderView } from '#src/orders/order-view.ts';
 import type {
   CallAction,

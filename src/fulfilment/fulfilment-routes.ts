@@ -18,7 +18,6 @@ import type { AnswerSpec, ReadyAnswer, Route, RouteRequest } from '#src/http/rou
 import { commandProblems, orderAnswered } from '#src/orders/order-command-routes.ts';
 import { orderProblem, orderProblemKinds, toOrderProblem } from '#src/orders/order-problems.ts';
 import { orderParams } from '#src/orders/order-schemas.ts';
-import type { OrderRows } from '#src/orders/order-units.ts';
 import type { RunOrderCommand } from '#src/orders/run-order-command.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import {
@@ -44,7 +43,7 @@ const NO_HASH = new Uint8Array();
 
 /** What it takes to read and to change a fulfilment. */
 type FulfilmentAccess = Readonly<{
-  commit: Pick<GroupCommit<OrderRows>, 'submit'>;
+  commit: Pick<GroupCommit, 'submit'>;
   inFlight: InFlight;
   fulfilment: Pick<Fulfilment, 'definitions' | 'runnable' | 'commitContext'>;
   eventStore: EventStore;

@@ -5,7 +5,6 @@ import type { Unit } from '#src/event-store/event-store.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import type { FollowUp } from '#src/orders/handle-order-command.ts';
 import { orderProblem, orderProblemKinds } from '#src/orders/order-problems.ts';
-import type { OrderRows } from '#src/orders/order-units.ts';
 import type { SagaCommitContext } from '#src/sagas/saga-commit.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import type { ObserveSaga } from '#src/sagas/saga-points.ts';
@@ -17,7 +16,7 @@ import type { FulfilmentDeadlines, Providers } from './fulfilment-definition.ts'
 const NOTHING = { appends: [], sagas: [] } as const;
 
 export type FulfilmentDependencies = Readonly<{
-  commit: Pick<GroupCommit<OrderRows>, 'submit'>;
+  commit: Pick<GroupCommit, 'submit'>;
   pool: Pool;
   /** Without providers orders are handled by hand, and no live fulfilment may exist. */
   providers: Providers | undefined;
@@ -45,7 +44,7 @@ export type Fulfilment = Readonly<{
   /** For the command handler. @throws Problem `fulfilment_off` for an order that starts one */
   followUp: FollowUp;
   /** For the group commit, which calls it for every unit that was committed. */
-  committed(units: readonly Unit<OrderRows>[]): void;
+  committed(units: readonly Unit[]): void;
   /** @throws SagaDefinitionMissing */
   start(): Promise<void>;
   /** Must end before the group commit does, so that outcomes of calls can be recorded. */
@@ -78,7 +77,7 @@ export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilme
       return NOTHING;
     },
     committed: (units) => {
-      for (const { rows } of units) if (rows.sagas) runner.committed(rows.sagas);
+      for (const { sagas } of units) if (sagas) runner.committed(sagas);
     },
     start: runner.start,
     stop: runner.stop,

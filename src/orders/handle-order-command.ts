@@ -2,13 +2,14 @@ import { randomUUID } from 'node:crypto';
 import type {
   EventMetadata,
   Loaded,
-  StoredAnswer,
+  SagaWorkRow,
+  StoredResponse,
   StoredEvent,
   StreamAppend,
 } from '#src/event-store/event-store.ts';
 import { VersionConflict } from '#src/event-store/group-commit-errors.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
-import { recordedAt } from '#src/event-store/recorded-at.ts';
+import { recordedAt } from '#src/event-store/event-store.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
 import { requireSameRequest } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';
@@ -21,7 +22,7 @@ import { ORDER_CATEGORY } from './order-event-codec.ts';
 import { foldOrder } from './order-history.ts';
 import type { OrderHistory } from './order-history.ts';
 import { appendToOrder } from './order-units.ts';
-import type { OrderAppend, OrderAt, OrderRows, SagaWorkRow } from './order-units.ts';
+import type { OrderAppend, OrderAt } from './order-units.ts';
 import { StreamDamaged } from './order-view.ts';
 import type { OrderView } from './order-view.ts';
 
@@ -84,7 +85,7 @@ export type FollowUp = (
 export type HandleOrderCommand = (request: OrderRequest) => Promise<OrderAnswer>;
 
 export type OrderCommandDependencies = Readonly<{
-  commit: GroupCommit<OrderRows>;
+  commit: GroupCommit;
   now: () => Date;
   topic: string;
   /** Whether commands must wait until Kafka has taken some of what is there. */
@@ -122,7 +123,7 @@ export function createOrderCommandHandler(
 
 /** What a lost race was decided on is over by now, so it is read anew; not told where that fails. */
 async function standingNow(
-  commit: GroupCommit<OrderRows>,
+  commit: GroupCommit,
   orderId: string,
 ): Promise<OrderStanding | undefined> {
   try {
@@ -143,10 +144,10 @@ function decideRequest(
   commandId: string,
   loaded: Loaded,
   dependencies: OrderCommandDependencies,
-): Decision<OrderRows, OrderAnswer> {
+): Decision<OrderAnswer> {
   const { orderId, command, metadata, keyed } = request;
   const stream = loaded.stream(orderId, ORDER_CATEGORY);
-  const stored = keyed && loaded.answer(keyed.ref);
+  const stored = keyed && loaded.response(keyed.ref);
   if (stored) return { result: replay(stored, keyed, command, stream) };
 
   const { order, view, lastAt } = foldOrder(stream);
@@ -165,8 +166,8 @@ function decideRequest(
   const kept = first
     ? { requestHash, status, etag, location, body }
     : { requestHash, version: appended.view.version };
-  const answer = { ref: keyed.ref, commandId, stored: kept };
-  return { unit: { ...appended.unit, answer }, result };
+  const response = { ref: keyed.ref, commandId, stored: kept };
+  return { unit: { ...appended.unit, response }, result };
 }
 
 function append(
@@ -179,13 +180,13 @@ function append(
   const { appends, sagas } = followUp(at.orderId, events, context);
   return {
     view,
-    unit: { appends: [...unit.appends, ...appends], rows: { ...unit.rows, sagas } },
+    unit: { ...unit, appends: [...unit.appends, ...appends], sagas },
   };
 }
 
 /** A reference is folded anew, up to the version that the first answer showed. */
 function replay(
-  stored: StoredAnswer,
+  stored: StoredResponse,
   keyed: KeyedRequest,
   command: OrderCommand,
   stream: readonly StoredEvent[],
@@ -223,7 +224,7 @@ function standingOf({ order, view }: Folded): OrderStanding | undefined {
 /** A repeat: only its answer is written, and only where it came with a key. */
 function unchanged(view: OrderView | null): OrderAppend {
   if (!view) throw new OrderRequestRefused('order_not_found', undefined);
-  return { view, unit: { appends: [], rows: { summaries: [], messages: [] } } };
+  return { view, unit: { appends: [] } };
 }
 
 function answerTo({ type }: OrderCommand, view: OrderView): OrderAnswer {

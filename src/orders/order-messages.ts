@@ -1,4 +1,4 @@
-import type { EventMetadata } from '#src/event-store/event-store.ts';
+import type { EventMetadata, OutboxMessageRow } from '#src/event-store/event-store.ts';
 import { murmur2 } from '#src/outbox/outbox.ts';
 import type { OrderEventType } from './domain/order-events.ts';
 import { ORDER_CATEGORY } from './order-event-codec.ts';
@@ -20,16 +20,13 @@ export const MESSAGE_SOURCE = '/order-service';
 /** CloudEvents compares sequences as text, so they are padded to the digits of the largest version. */
 const SEQUENCE_DIGITS = 10;
 
-/** A row of `outbox_events`, as its columns are named. */
-export type OrderMessageRow = ReturnType<typeof toMessageRow>;
-
 /** The message of one event: CloudEvents 1.0 in binary mode, key = order id. */
 export function toMessageRow(
   orderId: string,
   { type, data, version, recordedAt }: RecordedOrderEvent,
   { traceparent }: EventMetadata,
   topic: string,
-) {
+): OutboxMessageRow {
   return {
     aggregate_type: ORDER_CATEGORY,
     aggregate_id: orderId,

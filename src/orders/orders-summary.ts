@@ -1,25 +1,8 @@
+import type { OrdersSummaryRow } from '#src/event-store/event-store.ts';
 import type { Projection } from '#src/projections/projection.ts';
 import { ORDER_CATEGORY, toRecordedOrderEvent } from './order-event-codec.ts';
 import { evolveView } from './order-view.ts';
 import type { OrderView } from './order-view.ts';
-
-/** A row of `orders_summary`, as its columns are named. Instants are ISO 8601 in UTC. */
-export type OrdersSummaryRow = Readonly<{
-  order_id: string;
-  customer_id: string;
-  status: OrderView['status'];
-  currency: string;
-  item_count: number;
-  total_cents: number;
-  captured_cents: number;
-  refunded_cents: number;
-  placed_at: string;
-  paid_at: string | null;
-  shipped_at: string | null;
-  tracking_number: string | null;
-  cancelled_at: string | null;
-  version: number;
-}>;
 
 /** The row that stands for an order. A command and a rebuild both write this one. */
 export function toOrdersSummaryRow(view: OrderView): OrdersSummaryRow {

@@ -2,12 +2,13 @@ import type { DatabaseClock } from '#src/database/database-clock.ts';
 import type {
   EventMetadata,
   Loaded,
+  SagaWorkRow,
   StoredEvent,
   Unit,
   Verdict,
 } from '#src/event-store/event-store.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
-import { recordedAt } from '#src/event-store/recorded-at.ts';
+import { recordedAt } from '#src/event-store/event-store.ts';
 import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderEvent } from '#src/orders/domain/order-events.ts';
 import { decide, evolve } from '#src/orders/domain/order.ts';
@@ -15,7 +16,6 @@ import type { Order } from '#src/orders/domain/order.ts';
 import { ORDER_CATEGORY, toRecordedOrderEvent } from '#src/orders/order-event-codec.ts';
 import { foldOrder } from '#src/orders/order-history.ts';
 import { appendToOrder } from '#src/orders/order-units.ts';
-import type { OrderRows, SagaWorkRow } from '#src/orders/order-units.ts';
 import { StreamDamaged } from '#src/orders/order-view.ts';
 import { advance } from './saga-decisions.ts';
 import type { Advance, Situation } from './saga-decisions.ts';
@@ -61,7 +61,7 @@ export type SagaCommitted = Advance & Readonly<{ written: boolean }>;
  * @throws what `submit` of the group commit throws, except for a lost race
  */
 export function commitSaga(
-  commit: Pick<GroupCommit<OrderRows>, 'submit'>,
+  commit: Pick<GroupCommit, 'submit'>,
   definition: SagaDefinition,
   context: SagaCommitContext,
   task: SagaCommit,
@@ -81,7 +81,7 @@ export function decideCommit(
   task: SagaCommit,
   loaded: Loaded,
   refusedBy: Verdict | undefined,
-): Decision<OrderRows, SagaCommitted | null> {
+): Decision<SagaCommitted | null> {
   if (refusedBy === 'fenced') return { result: null };
   const refused: Situation['refused'] = definition.refusals[refusedBy ?? ''];
   const { sagaId, subjectId } = task;
@@ -115,10 +115,7 @@ export function decideCommit(
     events: events.map((event) => toNewSagaEvent(event, metadata)),
   };
   return {
-    unit: {
-      appends: [append, ...order.appends],
-      rows: { ...order.rows, sagas: [task.work(advanced)] },
-    },
+    unit: { ...order, appends: [append, ...order.appends], sagas: [task.work(advanced)] },
     result: { ...advanced, written: true },
   };
 }
@@ -144,21 +141,20 @@ function orderUnit(
   subject: Subject,
   { sagaId, definition, at }: Situation,
   context: Readonly<{ metadata: EventMetadata; topic: string }>,
-): Unit<OrderRows> {
+): Unit {
   const { order, view } = subject;
   const { orderId, version } = view;
   const commands = events.flatMap((event) => definition.orderCommand(event, subject) ?? []);
   const [first, ...rest] = orderEvents(order, commands);
-  const { appends, rows } = first
+  const unit = first
     ? appendToOrder({ orderId, view }, [first, ...rest], { ...context, recordedAt: at }).unit
     : {
         appends: [
           { streamId: orderId, category: ORDER_CATEGORY, expectedVersion: version, events: [] },
         ],
-        rows: { summaries: [], messages: [] },
       };
   const reservations = events.flatMap((event) => definition.reservations(sagaId, event, subject));
-  return { appends, rows: { ...rows, reservations } };
+  return { ...unit, reservations };
 }
 
 function orderEvents(order: Order, commands: readonly FulfilmentCommand[]): OrderEvent[] {

@@ -1,5 +1,5 @@
+import type { ReservationRow } from '#src/event-store/event-store.ts';
 import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
-import type { ReservationRow } from '#src/orders/order-units.ts';
 import type { OrderView } from '#src/orders/order-view.ts';
 import type { Saga, SagaEvent } from './saga.ts';
 

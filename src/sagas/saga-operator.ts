@@ -1,12 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import type {
   EventMetadata,
-  KeptAnswer,
+  FullResponse,
   KeyRef,
-  StoredAnswer,
+  StoredResponse,
 } from '#src/event-store/event-store.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
-import type { OrderRows } from '#src/orders/order-units.ts';
 import { decideCommit } from './saga-commit.ts';
 import type { SagaCommit, SagaCommitContext } from './saga-commit.ts';
 import { openSteps } from './saga-decisions.ts';
@@ -60,13 +59,13 @@ export type Operation = Readonly<{
   /** The events to record, given the saga at this version of its stream. */
   decide(saga: Saga, definition: SagaDefinition, version: number): SagaEvent[];
   /** The response, given the saga after those events and the version of its stream. */
-  answer(saga: Saga, version: number): KeptAnswer;
+  answer(saga: Saga, version: number): FullResponse;
   /** The operator's idempotency key, stored with the response in the same transaction. */
   key?: KeyRef | undefined;
 }>;
 
 /** `replayed`: an earlier request with the same key took effect. The caller compares the hashes. */
-export type Operated = Readonly<{ answer: StoredAnswer; replayed: boolean }>;
+export type Operated = Readonly<{ answer: StoredResponse; replayed: boolean }>;
 
 /**
  * Commits what an operator decides on a stuck saga, and makes the saga due. `definitionOf` may throw if this
@@ -75,7 +74,7 @@ export type Operated = Readonly<{ answer: StoredAnswer; replayed: boolean }>;
  * @throws what `definitionOf`, `decide` or `submit` of the group commit throws
  */
 export async function operateSaga(
-  commit: Pick<GroupCommit<OrderRows>, 'submit'>,
+  commit: Pick<GroupCommit, 'submit'>,
   definitionOf: () => SagaDefinition,
   context: SagaCommitContext,
   { sagaId, subjectId, epoch, metadata }: OperatedSaga,
@@ -101,14 +100,14 @@ export async function operateSaga(
     loads: [sagaId, subjectId],
     ...(key && { key }),
     attemptsMax: Infinity,
-    decide: (loaded, refusedBy): Decision<OrderRows, Operated | null> => {
-      const earlier = key && loaded.answer(key);
+    decide: (loaded, refusedBy): Decision<Operated | null> => {
+      const earlier = key && loaded.response(key);
       if (earlier) return { result: { answer: earlier, replayed: true } };
       const { unit, result } = decideCommit(definitionOf(), context, task, loaded, refusedBy);
       if (!unit || !result) return { result: null };
       const version = loaded.stream(sagaId).length + result.events.length;
       const stored = answer(result.saga, version);
-      const kept = key && { answer: { ref: key, commandId, stored } };
+      const kept = key && { response: { ref: key, commandId, stored } };
       return { unit: { ...unit, ...kept }, result: { answer: stored, replayed: false } };
     },
   });

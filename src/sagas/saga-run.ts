@@ -1,3 +1,4 @@
+import type { SagaWorkRow } from '#src/event-store/event-store.ts';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
@@ -8,7 +9,6 @@ import {
   StoreUnavailable,
 } from '#src/event-store/group-commit-errors.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
-import type { OrderRows, SagaWorkRow } from '#src/orders/order-units.ts';
 import { fullJitterMs } from '#src/workers/worker.ts';
 import type { Backoff } from '#src/workers/worker.ts';
 import { commitSaga } from './saga-commit.ts';
@@ -63,7 +63,7 @@ export type SagaRunnerEvents = Readonly<{
 
 export type SagaRunDependencies = SagaCommitContext &
   Readonly<{
-    commit: Pick<GroupCommit<OrderRows>, 'submit'>;
+    commit: Pick<GroupCommit, 'submit'>;
     pool: Pool;
     /** For all deadlines. */
     clock: DatabaseClock;

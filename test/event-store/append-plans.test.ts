@@ -2,9 +2,11 @@ import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
 import { createDatabase } from '#src/database/database.ts';
 import type { EventStore } from '#src/event-store/event-store.ts';
-import { createPostgresEventStore } from '#src/event-store/postgres-event-store.ts';
-import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
-import { appendToOrder, writeUnits } from '#src/orders/order-units.ts';
+import {
+  createPostgresEventStore,
+  createPostgresUnitStore,
+} from '#src/event-store/postgres-store.ts';
+import { appendToOrder } from '#src/orders/order-units.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -59,9 +61,8 @@ async function tuplesReadPerOrder(
   loader?: 'writer' | 'pool' | 'reads',
 ): Promise<number> {
   const service = createDatabase(database.url, { writersMax: 1, poolMax: 2 }, () => {});
-  const store = createPostgresUnitStore(service.pool, writeUnits);
-  const loads =
-    loader && loader !== 'reads' && createPostgresUnitStore(service[loader], writeUnits);
+  const store = createPostgresUnitStore(service.pool);
+  const loads = loader && loader !== 'reads' && createPostgresUnitStore(service[loader]);
   const { readStream } = createPostgresEventStore(service.reads.pool);
   if (loader === 'reads') {
     await store.write([placeOrder().unit]);
@@ -72,11 +73,11 @@ async function tuplesReadPerOrder(
     const orders = Array.from({ length: BATCH }, placeOrder);
     await store.write(orders.map(({ unit }) => unit));
     const ids = orders.map(({ orderId }) => orderId);
-    const keys = orders.map(({ unit }) => unit.answer.ref);
+    const keys = orders.map(({ unit }) => unit.response.ref);
     if (loader === 'reads') for (const id of ids) expect(await readStream(id)).toHaveLength(1);
     const loaded = loads ? await loads.load(ids, keys) : undefined;
     expect(loaded?.stream(ids[0]!).length ?? 1).toBe(1);
-    expect(loaded?.answer(keys[0]!) ?? { status: 201 }).toMatchObject({ status: 201 });
+    expect(loaded?.response(keys[0]!) ?? { status: 201 }).toMatchObject({ status: 201 });
   }
   await service.close();
   await eventually(() => hasNoSession(database)); // its counters are written when a session ends
@@ -113,5 +114,5 @@ function placeOrder() {
   const ref = { principal: 'anonymous', key: orderId };
   const requestHash = Buffer.of(1);
   const stored = { requestHash, status: 201, etag: null, location: null, body: '{}' };
-  return { orderId, unit: { ...unit, answer: { ref, commandId: uuidv7(), stored } } };
+  return { orderId, unit: { ...unit, response: { ref, commandId: uuidv7(), stored } } };
 }

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { WriteFailed } from '#src/event-store/event-store.ts';
 import type {
   Loaded,
-  StoredAnswer,
+  StoredResponse,
   StoredEvent,
   Unit,
   UnitStore,
@@ -11,27 +11,35 @@ import type {
 import { createGroupCommit } from '#src/event-store/group-commit.ts';
 import type { GroupCommitLimits, Work } from '#src/event-store/group-commit.ts';
 
-type Rows = Readonly<{ name: string }>;
 type Write = Readonly<{
   names: string[];
   answer(verdicts?: Verdict[]): void;
   fail(error: WriteFailed): void;
 }>;
 
+/** Writes nothing but what tells it from others. */
+function unitNamed(name: string): Unit {
+  return { appends: [{ streamId: name, category: 'test', expectedVersion: 0, events: [] }] };
+}
+
+function nameOf({ appends }: Unit): string {
+  return appends[0]!.streamId;
+}
+
 /** A store whose writes wait until the test answers them. */
 function createHeldStore() {
   const writes: Write[] = [];
   const loads: string[][] = [];
   let heard = Promise.withResolvers<void>();
-  const store: UnitStore<Rows> = {
+  const store: UnitStore = {
     load: (streamIds) => {
       loads.push([...streamIds]);
-      return Promise.resolve({ stream: (): StoredEvent[] => [], answer: () => null });
+      return Promise.resolve({ stream: (): StoredEvent[] => [], response: () => null });
     },
     write: (units) => {
       const { promise, resolve, reject } = Promise.withResolvers<Verdict[]>();
       writes.push({
-        names: units.map(({ rows }) => rows.name),
+        names: units.map(nameOf),
         answer: (verdicts = units.map(() => 'ok')) => resolve(verdicts),
         fail: reject,
       });
@@ -61,8 +69,8 @@ const limits: GroupCommitLimits = {
 
 function setUp(overrides: Partial<GroupCommitLimits> = {}) {
   const held = createHeldStore();
-  const committed: Unit<Rows>[] = [];
-  const repeats: string[] = [];
+  const committed: Unit[] = [];
+  const retries: string[] = [];
   const failures: string[] = [];
   const commit = createGroupCommit(
     held.store,
@@ -70,22 +78,22 @@ function setUp(overrides: Partial<GroupCommitLimits> = {}) {
     {
       committed: (units) => committed.push(...units),
       failed: ({ failure }, size) => failures.push(`${failure} ${size}`),
-      repeated: (reason, size) => repeats.push(`${reason} ${size}`),
+      retried: (reason, size) => retries.push(`${reason} ${size}`),
     },
   );
   const submit = (
     name: string,
     loads: string[] = [],
     attemptsMax = 3,
-    options: Partial<Work<Rows, string>> = {},
+    options: Partial<Work<string>> = {},
   ) =>
     commit.submit({
       loads,
       attemptsMax,
       ...options,
-      decide: () => ({ unit: { appends: [], rows: { name } }, result: `${name} done` }),
+      decide: () => ({ unit: unitNamed(name), result: `${name} done` }),
     });
-  return { ...held, commit, submit, committed, repeats, failures };
+  return { ...held, commit, submit, committed, retries, failures };
 }
 
 /** What became of each: its result, or the name of its error. */
@@ -159,29 +167,29 @@ describe('a lost race', () => {
     (await nth(1)).answer();
     (await nth(2)).answer();
     await Promise.all([loser, later]);
-    expect(committed.map(({ rows }) => rows.name)).toEqual(['loser', 'later']);
+    expect(committed.map(nameOf)).toEqual(['loser', 'later']);
   });
 
   test('is told when every attempt lost', async () => {
-    const { submit, nth, committed, repeats } = setUp();
+    const { submit, nth, committed, retries } = setUp();
     const loser = submit('loser', ['s'], 2);
     const told = settle([loser]);
     (await nth(0)).answer(['conflict']);
     (await nth(1)).answer(['conflict']);
     expect(await told).toEqual(['VersionConflict']);
     expect(committed).toEqual([]);
-    expect(repeats).toEqual(['lost_race 1']);
+    expect(retries).toEqual(['lost_race 1']);
   });
 });
 
 describe('a command that needs a row which somebody else has locked', () => {
   test('is decided again until the row is free, however many attempts it has left', async () => {
-    const { submit, nth, repeats } = setUp();
+    const { submit, nth, retries } = setUp();
     const held = submit('held', ['s'], 1);
     for (const index of [0, 1, 2]) (await nth(index)).answer(['locked']);
     (await nth(3)).answer();
     expect(await held).toBe('held done');
-    expect(repeats).toEqual(['row_locked 1', 'row_locked 1', 'row_locked 1']);
+    expect(retries).toEqual(['row_locked 1', 'row_locked 1', 'row_locked 1']);
   });
 
   test('holds up nobody else, not even another command on its stream', async () => {
@@ -223,7 +231,7 @@ describe('a batch that failed', () => {
   });
 
   test('is taken apart when a member was refused, so that only this one fails', async () => {
-    const { submit, nth, writes, repeats } = setUp();
+    const { submit, nth, writes, retries } = setUp();
     const all = settle(['a', 'bad', 'c'].map((name) => submit(name)));
     (await nth(0)).fail(new WriteFailed('refused', 'check'));
     (await nth(1)).answer();
@@ -231,17 +239,17 @@ describe('a batch that failed', () => {
     (await nth(3)).answer();
     expect(await all).toEqual(['a done', 'WriteFailed', 'c done']);
     expect(writes.map(({ names }) => names)).toEqual([['a', 'bad', 'c'], ['a'], ['bad'], ['c']]);
-    expect(repeats).toEqual(['batch_refused 1', 'batch_refused 1', 'batch_refused 1']);
+    expect(retries).toEqual(['batch_refused 1', 'batch_refused 1', 'batch_refused 1']);
   });
 
   test('is never sent again when its outcome is unknown', async () => {
-    const { submit, nth, writes, commit, repeats } = setUp();
+    const { submit, nth, writes, commit, retries } = setUp();
     const all = settle(['a', 'b'].map((name) => submit(name)));
     (await nth(0)).fail(new WriteFailed('unknown', 'time-out'));
     expect(await all).toEqual(['CommandUncertain', 'CommandUncertain']);
     await commit.idle();
     expect(writes).toHaveLength(1);
-    expect(repeats).toEqual([]);
+    expect(retries).toEqual([]);
   });
 
   test('fails as a whole when the database was the cause', async () => {
@@ -352,38 +360,38 @@ describe('a key that is assumed to be new', () => {
   const stored = { requestHash: Buffer.of(), status: 201, etag: null, location: null, body: '' };
   const key = { principal: 'p', key: 'k' };
   const decide = (loaded: Loaded) => {
-    if (loaded.answer(key)) return { result: 'replayed' };
+    if (loaded.response(key)) return { result: 'replayed' };
     throw new RangeError('no');
   };
-  const setUpAnswers = (answer: StoredAnswer | null) => {
+  const setUpResponse = (response: StoredResponse | null) => {
     const looks: string[][] = [];
-    const store: UnitStore<Rows> = {
+    const store: UnitStore = {
       load: (_, keys) => {
         looks.push(keys.map((ref) => ref.key));
-        return Promise.resolve({ stream: () => [], answer: () => answer });
+        return Promise.resolve({ stream: () => [], response: () => response });
       },
       write: (units) => Promise.resolve(units.map(() => 'ok')),
     };
     const commit = createGroupCommit(store, limits, { committed: () => {}, failed: () => {} });
-    const submit = (work: Partial<Work<Rows, string>>) =>
+    const submit = (work: Partial<Work<string>>) =>
       commit.submit({ loads: [], key, assumeNewKey: true, attemptsMax: 1, decide, ...work });
     return { looks, submit };
   };
   test('is looked up before a refusal is believed', async () => {
-    const { looks, submit } = setUpAnswers(stored);
+    const { looks, submit } = setUpResponse(stored);
     expect(await submit({})).toBe('replayed');
     expect(looks).toEqual([['k']]);
   });
 
   test('is looked up once, and the refusal stands where it is new indeed', async () => {
-    const { looks, submit } = setUpAnswers(null);
+    const { looks, submit } = setUpResponse(null);
     await expect(submit({})).rejects.toThrow(RangeError);
     expect(looks).toEqual([['k']]);
   });
 
   test('costs no look where there is something to write', async () => {
-    const { looks, submit } = setUpAnswers(null);
-    const unit = { appends: [], rows: { name: 'new' } };
+    const { looks, submit } = setUpResponse(null);
+    const unit = unitNamed('new');
     expect(await submit({ decide: () => ({ unit, result: 'written' }) })).toBe('written');
     expect(looks).toEqual([]);
   });

@@ -1,10 +1,8 @@
 import { Client } from 'pg';
 import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
-import type { Unit } from '#src/event-store/event-store.ts';
+import type { OrdersSummaryRow, Unit } from '#src/event-store/event-store.ts';
 import { appendToOrder } from '#src/orders/order-units.ts';
-import type { OrderRows } from '#src/orders/order-units.ts';
-import type { OrdersSummaryRow } from '#src/orders/orders-summary.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { placed, shipped } from '#test/support/orders.ts';
 import { eventually } from '#test/support/poll.ts';
@@ -16,18 +14,18 @@ const context = {
   topic: 'orders',
 };
 
-function answered(key: string): Unit<OrderRows> {
+function answered(key: string): Unit {
   const stored = { requestHash: Buffer.of(1), status: 200, etag: null, location: null, body: '' };
-  const answer = { ref: { principal: 'p', key }, commandId: uuidv7(), stored };
-  return { ...unit({}), answer };
+  const response = { ref: { principal: 'p', key }, commandId: uuidv7(), stored };
+  return { ...unit({}), response };
 }
 
 describe.skipIf(skipReason('postgres'))('a unit whose row somebody else has locked', () => {
   const [stream, order, sagaId, subjectId] = [uuidv7(), uuidv7(), uuidv7(), uuidv7()];
   const newOrder = appendToOrder({ orderId: order, view: null }, [placed], context);
   const shipping = appendToOrder({ orderId: order, view: newOrder.view }, [shipped], context);
-  const summary = shipping.unit.rows.summaries[0]!;
-  test.each<[string, string, Unit<OrderRows>]>([
+  const summary = shipping.unit.summaries![0]!;
+  test.each<[string, string, Unit]>([
     [
       'stream',
       `update streams set version = 2 where stream_id = '${stream}'`,
@@ -66,7 +64,7 @@ describe.skipIf(skipReason('postgres'))('a unit whose row somebody else has lock
     await store.stock('b', 5);
     await store.write([
       unit({}, [append(stream)]),
-      unit({ ...newOrder.unit.rows, sagas: [begin(sagaId, subjectId)] }),
+      unit({ ...newOrder.unit, sagas: [begin(sagaId, subjectId)] }),
       unit({ reservations: [reserve('a', 1, sagaId)] }),
     ]);
     const others = () => [
@@ -93,7 +91,7 @@ describe.skipIf(skipReason('postgres'))('a unit whose row somebody else has lock
  */
 describe.skipIf(skipReason('postgres'))('two batches that need the same', () => {
   const ids = Array.from({ length: 4 }, () => uuidv7()).toSorted();
-  test.each<[string, (name: number) => Unit<OrderRows>, (name: number) => [string, unknown[]]]>([
+  test.each<[string, (name: number) => Unit, (name: number) => [string, unknown[]]]>([
     [
       'new streams',
       (name) => unit({}, [append(ids[name]!)]),
@@ -155,7 +153,7 @@ describe.skipIf(skipReason('postgres'))(
         context,
       );
       const { unit: shipping } = appendToOrder({ orderId: view.orderId, view }, [shipped], context);
-      const [before, after] = [placing, shipping].map(({ rows }) => rows.summaries[0]!);
+      const [before, after] = [placing, shipping].map(({ summaries }) => summaries![0]!);
       const next: NextRow = { ...before!, gift: 'wrapped' };
       const of = (summary: OrdersSummaryRow) => [unit({ summaries: [summary] })];
 

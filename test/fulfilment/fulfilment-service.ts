@@ -9,8 +9,10 @@ import { createDatabaseClock, steeredClock } from '#src/database/database-clock.
 import { createDatabase } from '#src/database/database.ts';
 import type { Unit } from '#src/event-store/event-store.ts';
 import { createGroupCommit } from '#src/event-store/group-commit.ts';
-import { createPostgresEventStore } from '#src/event-store/postgres-event-store.ts';
-import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
+import {
+  createPostgresEventStore,
+  createPostgresUnitStore,
+} from '#src/event-store/postgres-store.ts';
 import { readFulfilmentRow } from '#src/fulfilment/fulfilment-view.ts';
 import { createFulfilment } from '#src/fulfilment/fulfilment.ts';
 import type { FulfilmentDependencies } from '#src/fulfilment/fulfilment.ts';
@@ -25,8 +27,6 @@ import type { OrderItem } from '#src/orders/domain/order-events.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
 import type { OrderRequest } from '#src/orders/handle-order-command.ts';
 import { foldOrder } from '#src/orders/order-history.ts';
-import { writeUnits } from '#src/orders/order-units.ts';
-import type { OrderRows } from '#src/orders/order-units.ts';
 import { decideRetry, operateSaga } from '#src/sagas/saga-operator.ts';
 import { foldSaga, toRecordedSagaEvent } from '#src/sagas/saga.ts';
 import { createTestDatabase } from '#test/support/database.ts';
@@ -93,8 +93,8 @@ export function createService(
   const database = createDatabase(databaseUrl, { writersMax: 2, poolMax: 4 }, () => {});
   const { databaseNow } = changes;
   const clock = databaseNow ? steeredClock(databaseNow) : createDatabaseClock(database.pool);
-  const committed = (units: readonly Unit<OrderRows>[]) => fulfilment.committed(units);
-  const store = createPostgresUnitStore(database.writer, writeUnits);
+  const committed = (units: readonly Unit[]) => fulfilment.committed(units);
+  const store = createPostgresUnitStore(database.writer);
   const write: typeof store.write = async (units) => {
     await changes.beforeWrite?.();
     return store.write(units);

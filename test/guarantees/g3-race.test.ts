@@ -2,9 +2,7 @@ import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
 import { createDatabase } from '#src/database/database.ts';
 import type { Unit, Verdict } from '#src/event-store/event-store.ts';
-import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
-import { writeUnits } from '#src/orders/order-units.ts';
-import type { OrderRows } from '#src/orders/order-units.ts';
+import { createPostgresUnitStore } from '#src/event-store/postgres-store.ts';
 import { toMessageRow } from '#src/orders/order-messages.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
@@ -22,7 +20,7 @@ const BATCH = 20;
 const STREAMS = 25;
 const KEYS = 200;
 
-type Attempt = Readonly<{ name: string; unit: Unit<OrderRows>; verdict: Verdict }>;
+type Attempt = Readonly<{ name: string; unit: Unit; verdict: Verdict | 'missing' }>;
 
 async function race(database: TestDatabase, random: Random): Promise<Attempt[]> {
   const ids = Array.from({ length: STREAMS }, () => uuidv7());
@@ -30,7 +28,7 @@ async function race(database: TestDatabase, random: Random): Promise<Attempt[]> 
   const attempts: Attempt[] = [];
   const write = async (connection: number) => {
     const { writer, close } = createDatabase(database.url, { writersMax: 1, poolMax: 2 }, () => {});
-    const store = createPostgresUnitStore(writer, writeUnits);
+    const store = createPostgresUnitStore(writer);
     try {
       for (let batch = 0; batch < BATCHES; batch += 1) {
         const units = Array.from({ length: BATCH }, (_, index) =>
@@ -63,7 +61,7 @@ function unitOf(
   ids: readonly string[],
   guesses: ReadonlyMap<string, number>,
   random: Random,
-): Unit<OrderRows> {
+): Unit {
   const first = random.below(STREAMS);
   const streamIds = random.below(3) === 0 ? [first, (first + 1) % STREAMS] : [first];
   const recordedAt = '2026-01-01T00:00:00.000Z';
@@ -82,44 +80,42 @@ function unitOf(
   });
   return {
     appends,
-    ...(random.below(2) === 0 && { answer: answerOf(`key-${random.below(KEYS)}`) }),
-    rows: {
-      summaries: appends.map(({ streamId, expectedVersion, events }) => ({
-        order_id: streamId,
-        customer_id: 'c',
-        status: 'pending' as const,
-        currency: 'EUR',
-        item_count: 1,
-        total_cents: 1,
-        captured_cents: 0,
-        refunded_cents: 0,
-        placed_at: recordedAt,
-        paid_at: null,
-        shipped_at: null,
-        tracking_number: null,
-        cancelled_at: null,
-        version: expectedVersion + events.length,
-      })),
-      messages: appends.flatMap(({ streamId, expectedVersion, events }) =>
-        events.map((_, index) =>
-          toMessageRow(
-            streamId,
-            {
-              type: 'OrderCancelled',
-              data: { reason: name, refundAmountCents: 0 },
-              version: expectedVersion + index + 1,
-              recordedAt,
-            },
-            metadata,
-            't',
-          ),
+    ...(random.below(2) === 0 && { response: responseOf(`key-${random.below(KEYS)}`) }),
+    summaries: appends.map(({ streamId, expectedVersion, events }) => ({
+      order_id: streamId,
+      customer_id: 'c',
+      status: 'pending' as const,
+      currency: 'EUR',
+      item_count: 1,
+      total_cents: 1,
+      captured_cents: 0,
+      refunded_cents: 0,
+      placed_at: recordedAt,
+      paid_at: null,
+      shipped_at: null,
+      tracking_number: null,
+      cancelled_at: null,
+      version: expectedVersion + events.length,
+    })),
+    messages: appends.flatMap(({ streamId, expectedVersion, events }) =>
+      events.map((_, index) =>
+        toMessageRow(
+          streamId,
+          {
+            type: 'OrderCancelled',
+            data: { reason: name, refundAmountCents: 0 },
+            version: expectedVersion + index + 1,
+            recordedAt,
+          },
+          metadata,
+          't',
         ),
       ),
-    },
+    ),
   };
 }
 
-function answerOf(key: string): NonNullable<Unit<OrderRows>['answer']> {
+function responseOf(key: string): NonNullable<Unit['response']> {
   const stored = { requestHash: Buffer.alloc(32), status: 200, etag: null, location: null };
   return {
     ref: { principal: 'race', key },
@@ -129,7 +125,7 @@ function answerOf(key: string): NonNullable<Unit<OrderRows>['answer']> {
 }
 
 /** As in the service: a stream is in one unit of a batch at most. */
-function onePerStream(units: readonly Unit<OrderRows>[]): Unit<OrderRows>[] {
+function onePerStream(units: readonly Unit[]): Unit[] {
   const seen = new Set<string>();
   return units.filter(({ appends }) => {
     const ids = appends.map(({ streamId }) => streamId);
@@ -139,7 +135,7 @@ function onePerStream(units: readonly Unit<OrderRows>[]): Unit<OrderRows>[] {
   });
 }
 
-function nameOf(unit: Unit<OrderRows>): string {
+function nameOf(unit: Unit): string {
   return unit.appends[0]?.events[0]?.metadata.correlationId ?? '';
 }
 
@@ -191,8 +187,8 @@ async function faultsOf(database: TestDatabase, attempts: readonly Attempt[]): P
     'select command_id from idempotency_keys',
   );
   const winners = attempts
-    .filter(({ verdict, unit }) => verdict === 'ok' && unit.answer)
-    .map(({ unit }) => unit.answer?.commandId);
+    .filter(({ verdict, unit }) => verdict === 'ok' && unit.response)
+    .map(({ unit }) => unit.response?.commandId);
   complain('keys that stand for no effect', [
     ...new Set(keys.map((row) => row.command_id)).difference(new Set(winners)),
   ]);

@@ -3,17 +3,15 @@ import { describe, expect, test } from 'vitest';
 import { createDatabase } from '#src/database/database.ts';
 import type { UnitStore } from '#src/event-store/event-store.ts';
 import { createGroupCommit } from '#src/event-store/group-commit.ts';
-import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
+import { createPostgresUnitStore } from '#src/event-store/postgres-store.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
-import { writeUnits } from '#src/orders/order-units.ts';
-import type { OrderRows } from '#src/orders/order-units.ts';
 import { COMMIT_LIMITS } from '#test/support/commit-limits.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import * as a from '#test/support/orders.ts';
 
-function handlerOn(store: UnitStore<OrderRows>) {
+function handlerOn(store: UnitStore) {
   const handle = createOrderCommandHandler({
     commit: createGroupCommit(store, COMMIT_LIMITS, { committed: () => {}, failed: () => {} }),
     now: () => new Date(),
@@ -33,7 +31,7 @@ describe.skipIf(skipReason('postgres'))('a command that lost every race', () => 
   test('is told how the order stands now, not how it stood when it lost', async () => {
     await using database = await createTestDatabase();
     const connected = createDatabase(database.url, { writersMax: 4, poolMax: 2 }, () => {});
-    const store = createPostgresUnitStore(connected.writer, writeUnits);
+    const store = createPostgresUnitStore(connected.writer);
     const rival = handlerOn(store);
     const orderId = uuidv7();
     for (const command of [a.place, a.pay, a.cancel]) await rival(orderId, command);

@@ -2,10 +2,9 @@ import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
 import { createDatabase } from '#src/database/database.ts';
 import { createGroupCommit } from '#src/event-store/group-commit.ts';
-import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
+import { createPostgresUnitStore } from '#src/event-store/postgres-store.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
-import { writeUnits } from '#src/orders/order-units.ts';
 import { ordersSummaryProjection } from '#src/orders/orders-summary.ts';
 import { compareSample, uuidBetween } from '#src/projections/projection-verifier.ts';
 import { COMMIT_LIMITS } from '#test/support/commit-limits.ts';
@@ -21,11 +20,10 @@ const SAMPLE = 20;
 function connect(database: TestDatabase) {
   const connected = createDatabase(database.url, { writersMax: 2, poolMax: 4 }, () => {});
   const handle = createOrderCommandHandler({
-    commit: createGroupCommit(
-      createPostgresUnitStore(connected.writer, writeUnits),
-      COMMIT_LIMITS,
-      { committed: () => {}, failed: () => {} },
-    ),
+    commit: createGroupCommit(createPostgresUnitStore(connected.writer), COMMIT_LIMITS, {
+      committed: () => {},
+      failed: () => {},
+    }),
     now: () => new Date(),
     topic: 'orders',
     outboxIsFull: () => false,

@@ -3,10 +3,9 @@ import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
 import { createDatabase } from '#src/database/database.ts';
 import { createGroupCommit } from '#src/event-store/group-commit.ts';
-import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
+import { createPostgresUnitStore } from '#src/event-store/postgres-store.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
-import { writeUnits } from '#src/orders/order-units.ts';
 import { ordersSummaryProjection } from '#src/orders/orders-summary.ts';
 import { runProjectionCommand } from '#src/projections/projection-commands.ts';
 import { COMMIT_LIMITS } from '#test/support/commit-limits.ts';
@@ -20,11 +19,10 @@ const metadata = { correlationId: 'test', actor: 'test' };
 
 function connect(database: TestDatabase, now = () => new Date()) {
   const connected = createDatabase(database.url, { writersMax: 2, poolMax: 4 }, () => {});
-  const commit = createGroupCommit(
-    createPostgresUnitStore(connected.writer, writeUnits),
-    COMMIT_LIMITS,
-    { committed: () => {}, failed: () => {} },
-  );
+  const commit = createGroupCommit(createPostgresUnitStore(connected.writer), COMMIT_LIMITS, {
+    committed: () => {},
+    failed: () => {},
+  });
   const handle = createOrderCommandHandler({
     commit,
     now,

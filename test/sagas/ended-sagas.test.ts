@@ -1,12 +1,11 @@
+import type { SagaWorkRow } from '#src/event-store/event-store.ts';
 import { Client } from 'pg';
 import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
 import { createDatabase } from '#src/database/database.ts';
 import type { Database } from '#src/database/database.ts';
-import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
-import { writeUnits } from '#src/orders/order-units.ts';
+import { createPostgresUnitStore } from '#src/event-store/postgres-store.ts';
 import { countLiveSagas, createClaimSagas, oldestLiveAgeSeconds } from '#src/sagas/saga-store.ts';
-import type { SagaWorkRow } from '#src/orders/order-units.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -87,7 +86,7 @@ describe.skipIf(skipReason('postgres'))('the queue of sagas', () => {
     const kept = { owner: uuidv7(), lease_ms: 600_000, due_in_ms: 600_000 } as const;
     const ids = Array.from({ length: 100 }, () => uuidv7());
     await usingService(database, async ({ writer }) => {
-      const { write } = createPostgresUnitStore(writer, writeUnits);
+      const { write } = createPostgresUnitStore(writer);
       await write(ids.map((id) => unit({ sagas: [{ ...begin(id), ...kept }] })));
       for (let step = 0; step < 3; step += 1) {
         await write(ids.map((id) => unit({ sagas: [{ ...moved(id, 1), ...kept }] })));

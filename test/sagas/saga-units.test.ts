@@ -1,3 +1,4 @@
+import type { SagaWorkRow } from '#src/event-store/event-store.ts';
 import { Pool } from 'pg';
 import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
@@ -7,7 +8,6 @@ import {
   giveBack,
   requireDefinitions,
 } from '#src/sagas/saga-store.ts';
-import type { SagaWorkRow } from '#src/orders/order-units.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { append, begin, createStore, moved, reserve, unit } from '#test/support/unit-store.ts';

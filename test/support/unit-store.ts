@@ -1,9 +1,12 @@
 import { v7 as uuidv7 } from 'uuid';
 import { createDatabase } from '#src/database/database.ts';
-import type { StreamAppend, Unit } from '#src/event-store/event-store.ts';
-import { createPostgresUnitStore } from '#src/event-store/postgres-unit-store.ts';
-import { writeUnits } from '#src/orders/order-units.ts';
-import type { OrderRows, ReservationRow, SagaWorkRow } from '#src/orders/order-units.ts';
+import type {
+  ReservationRow,
+  SagaWorkRow,
+  StreamAppend,
+  Unit,
+} from '#src/event-store/event-store.ts';
+import { createPostgresUnitStore } from '#src/event-store/postgres-store.ts';
 import { createTestDatabase } from './database.ts';
 
 const metadata = { correlationId: 'test', actor: 'test' };
@@ -17,10 +20,10 @@ export function append(streamId: string, expectedVersion = 0): StreamAppend {
 
 /** What one command writes: rows, and a new stream where none is given. */
 export function unit(
-  rows: Partial<OrderRows>,
+  rows: Omit<Unit, 'appends'>,
   appends: readonly StreamAppend[] = [append(uuidv7())],
-): Unit<OrderRows> {
-  return { appends, rows: { summaries: [], messages: [], ...rows } };
+): Unit {
+  return { ...rows, appends };
 }
 
 export const reserve = (sku: string, quantity: number, id = uuidv7()): ReservationRow => ({
@@ -61,7 +64,7 @@ export const moved = (sagaId: string, epoch: number): SagaWorkRow => ({
 export async function createStore() {
   const testDatabase = await createTestDatabase();
   const database = createDatabase(testDatabase.url, { writersMax: 3, poolMax: 4 }, () => {});
-  const store = createPostgresUnitStore(database.writer, writeUnits);
+  const store = createPostgresUnitStore(database.writer);
   return {
     write: store.write,
     pool: database.pool,
