@@ -1,11 +1,18 @@
+import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import type { Operation } from './simulated-call.ts';
+import { selection, selects } from './calls.ts';
+import type { SimulatedCall } from './calls.ts';
+import { operation } from './contract.ts';
+import type { Operation } from './contract.ts';
 
-/** When the effect happens: `held` and `late` wait for a release; `held` answers only then. */
+const RULES_MAX = 10_000;
+const MS_MAX = 600_000;
+
+/** When the effect happens. `held` and `late` wait for a release; `held` keeps the response too. */
 type Effect = 'now' | 'never' | 'held' | 'late' | 'refuse' | 'other_amount' | 'other_currency';
 
-/** What the caller gets to see. `none` leaves it waiting. */
-export type AnswerKind =
+/** What the caller gets. `none` leaves it waiting. */
+export type ResponseKind =
   | 'right'
   | 'none'
   | 'reset'
@@ -25,42 +32,42 @@ export type AnswerKind =
   | 'misstated_amount'
   | 'misstated_currency';
 
-export type Fault = Readonly<{ effect: Effect; answer: AnswerKind }>;
+export type Fault = Readonly<{ effect: Effect; response: ResponseKind }>;
 
-/** Every fault there is: what happens, and what the caller is told. docs/providers.md tells more. */
+/** All faults. docs/providers.md describes them. */
 export const faults = {
-  none: { effect: 'now', answer: 'right' },
-  refuse: { effect: 'refuse', answer: 'right' },
-  timeout_before: { effect: 'never', answer: 'none' },
-  timeout_after: { effect: 'now', answer: 'none' },
-  error_before: { effect: 'never', answer: 'error' },
-  error_after: { effect: 'now', answer: 'error' },
-  reset_before: { effect: 'never', answer: 'reset' },
-  reset_after: { effect: 'now', answer: 'reset' },
-  too_many: { effect: 'never', answer: 'too_many' },
-  unavailable: { effect: 'never', answer: 'unavailable' },
-  overloaded_after: { effect: 'now', answer: 'overloaded' },
-  hold: { effect: 'held', answer: 'right' },
-  late: { effect: 'late', answer: 'none' },
-  late_error: { effect: 'late', answer: 'error' },
-  late_reset: { effect: 'late', answer: 'reset' },
-  garbage: { effect: 'now', answer: 'garbage' },
-  wrong_shape: { effect: 'now', answer: 'wrong_shape' },
-  html: { effect: 'now', answer: 'html' },
-  empty: { effect: 'now', answer: 'empty' },
-  huge: { effect: 'now', answer: 'huge' },
-  cut_short: { effect: 'now', answer: 'cut_short' },
-  redirect: { effect: 'now', answer: 'redirect' },
-  duplicate: { effect: 'now', answer: 'duplicate' },
-  other_key: { effect: 'now', answer: 'other_key' },
-  other_amount: { effect: 'other_amount', answer: 'right' },
-  other_currency: { effect: 'other_currency', answer: 'right' },
-  misstated_amount: { effect: 'now', answer: 'misstated_amount' },
-  misstated_currency: { effect: 'now', answer: 'misstated_currency' },
+  none: { effect: 'now', response: 'right' },
+  refuse: { effect: 'refuse', response: 'right' },
+  timeout_before: { effect: 'never', response: 'none' },
+  timeout_after: { effect: 'now', response: 'none' },
+  error_before: { effect: 'never', response: 'error' },
+  error_after: { effect: 'now', response: 'error' },
+  reset_before: { effect: 'never', response: 'reset' },
+  reset_after: { effect: 'now', response: 'reset' },
+  too_many: { effect: 'never', response: 'too_many' },
+  unavailable: { effect: 'never', response: 'unavailable' },
+  overloaded_after: { effect: 'now', response: 'overloaded' },
+  hold: { effect: 'held', response: 'right' },
+  late: { effect: 'late', response: 'none' },
+  late_error: { effect: 'late', response: 'error' },
+  late_reset: { effect: 'late', response: 'reset' },
+  garbage: { effect: 'now', response: 'garbage' },
+  wrong_shape: { effect: 'now', response: 'wrong_shape' },
+  html: { effect: 'now', response: 'html' },
+  empty: { effect: 'now', response: 'empty' },
+  huge: { effect: 'now', response: 'huge' },
+  cut_short: { effect: 'now', response: 'cut_short' },
+  redirect: { effect: 'now', response: 'redirect' },
+  duplicate: { effect: 'now', response: 'duplicate' },
+  other_key: { effect: 'now', response: 'other_key' },
+  other_amount: { effect: 'other_amount', response: 'right' },
+  other_currency: { effect: 'other_currency', response: 'right' },
+  misstated_amount: { effect: 'now', response: 'misstated_amount' },
+  misstated_currency: { effect: 'now', response: 'misstated_currency' },
 } as const satisfies Record<string, Fault>;
 
 export type FaultName = keyof typeof faults;
-export const faultName = z.custom<FaultName>(
+const faultName = z.custom<FaultName>(
   (value) => typeof value === 'string' && Object.hasOwn(faults, value),
   { error: 'must be the name of a fault' },
 );
@@ -69,12 +76,88 @@ const REFUSABLE = new Set<Operation>(['capture', 'refund', 'ship']);
 const MOVES_MONEY = new Set<Operation>(['capture', 'refund']);
 const STATES_MONEY = new Set<Operation>(['capture', 'refund', 'look_up_capture', 'look_up_refund']);
 
-/** Whether the fault means anything for the operation: a look-up cannot be refused. */
+/** Whether the fault applies to the operation. For example, a look-up cannot be refused. */
 export function canHappen(name: FaultName, operation: Operation): boolean {
-  const { effect, answer }: Fault = faults[name];
+  const { effect, response }: Fault = faults[name];
   if (effect === 'refuse') return REFUSABLE.has(operation);
   if (effect === 'other_amount' || effect === 'other_currency') return MOVES_MONEY.has(operation);
-  if (answer === 'misstated_amount' || answer === 'misstated_currency')
+  if (response === 'misstated_amount' || response === 'misstated_currency')
     return STATES_MONEY.has(operation);
   return true;
+}
+
+/** Which calls go wrong, and how. A rule without `times` stays until it is deleted. */
+export const faultRule = selection.extend({
+  /** One of several is drawn for each call. */
+  fault: z.union([faultName, z.array(faultName).min(1)]),
+  operation: z.union([operation, z.array(operation).min(1)]).optional(),
+  times: z.int().min(1).optional(),
+  /** The share of the calls that fail, drawn from `seed`. */
+  probability: z.number().min(0).max(1).default(1),
+  seed: z.int().default(0),
+  /** Delays the response. */
+  delayMs: z.int().min(0).max(MS_MAX).default(0),
+  /** When a late effect happens. Without it, the effect waits for a release. */
+  lateMs: z.int().min(0).max(MS_MAX).optional(),
+  /** The `Retry-After` header of a 429 or 503. */
+  retryAfterSeconds: z.int().min(0).default(1),
+});
+type FaultRule = Readonly<z.infer<typeof faultRule>>;
+
+/** What to do to one call. */
+export type ChosenFault = Readonly<{
+  name: FaultName;
+  delayMs: number;
+  lateMs?: number | undefined;
+  retryAfterSeconds: number;
+}>;
+
+/**
+ * The rules in force. The first rule that matches a call decides. A draw depends on seed, operation and
+ * attempt, and also on the key unless the rule names an order. So the schedule does not depend on the order
+ * of concurrent calls, and the schedule of one order does not depend on its ids.
+ */
+export function createFaultRules() {
+  const rules = new Set<{ rule: FaultRule; left: number }>();
+  return {
+    /** Returns false if there are too many rules. */
+    add: (rule: FaultRule): boolean => {
+      if (rules.size >= RULES_MAX) return false;
+      rules.add({ rule, left: rule.times ?? Infinity });
+      return true;
+    },
+    clear: () => rules.clear(),
+    list: () =>
+      [...rules].map(({ rule, left }) => ({ rule, left: Number.isFinite(left) ? left : null })),
+    choose: (call: SimulatedCall): ChosenFault => {
+      for (const entry of rules) {
+        const name = drawFault(entry.rule, call);
+        if (name === undefined) continue;
+        entry.left -= 1;
+        if (entry.left === 0) rules.delete(entry);
+        const { delayMs, lateMs, retryAfterSeconds } = entry.rule;
+        return { name, delayMs, lateMs, retryAfterSeconds };
+      }
+      return { name: 'none', delayMs: 0, retryAfterSeconds: 1 };
+    },
+  };
+}
+
+function drawFault(rule: FaultRule, call: SimulatedCall): FaultName | undefined {
+  const { operation, key, orderId } = rule;
+  if (operation !== undefined && ![operation].flat().includes(call.operation)) return undefined;
+  if (!selects({ key, orderId }, call)) return undefined;
+  const possible = [rule.fault].flat().filter((name) => canHappen(name, call.operation));
+  if (draw(rule, 'whether', call) >= rule.probability) return undefined;
+  return possible[Math.floor(draw(rule, 'which', call) * possible.length)];
+}
+
+/** A number from 0 up to but excluding 1. It is the same for the same call. */
+function draw(
+  { seed, orderId }: FaultRule,
+  what: string,
+  { operation, key, attempt }: SimulatedCall,
+): number {
+  const text = JSON.stringify([seed, what, operation, orderId === undefined ? key : null, attempt]);
+  return createHash('sha256').update(text).digest().readUInt32BE(0) / 2 ** 32;
 }

@@ -10,7 +10,7 @@ const { values } = parseArgs({
 });
 const simulator = createProviderSimulator({ ledgerFile: values.ledger });
 
-/** A second signal, while the first is still at work, ends the process at once. */
+/** A second signal ends the process at once. */
 const stop = () => {
   process.removeAllListeners();
   if (process.connected) process.disconnect();
@@ -19,5 +19,5 @@ const stop = () => {
 process.once('SIGTERM', stop).once('SIGINT', stop).once('disconnect', stop);
 
 const url = await simulator.listen(Number(values.port), values.host);
-console.log(`provider simulator: ${url}, ledger ${values.ledger}`);
+console.log(`Provider simulator at ${url}, ledger ${values.ledger}`);
 process.send?.({ url });

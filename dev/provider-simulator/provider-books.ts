@@ -1,12 +1,32 @@
 import { randomUUID } from 'node:crypto';
-import type { ContractRequest } from './contract-requests.ts';
-import type { Ledger } from './ledger.ts';
-import { createSettledKeys } from './settled-keys.ts';
-import type { ContractAnswer, Decision } from './settled-keys.ts';
-import type { SimulatedCall } from './simulated-call.ts';
+import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { z } from 'zod';
+import type { SimulatedCall } from './calls.ts';
+import { contractResponse, operation } from './contract.ts';
+import type { ContractRequest, ContractResponse, Operation } from './contract.ts';
+
+/** One line of the ledger. `refusal` and `tombstone` settle a key without an effect. */
+export const ledgerEntry = z.object({
+  number: z.int(),
+  at: z.iso.datetime(),
+  effect: z.enum(['capture', 'refund', 'shipment', 'refusal', 'tombstone']),
+  operation,
+  key: z.string(),
+  orderId: z.string(),
+  attempt: z.int(),
+  amountCents: z.int().optional(),
+  currency: z.string().optional(),
+  paymentId: z.string().optional(),
+  /** The request as JSON, and the response to it and to every duplicate. */
+  request: z.string(),
+  answer: contractResponse,
+});
+export type LedgerEntry = Readonly<z.infer<typeof ledgerEntry>>;
 
 type Acting = Extract<ContractRequest, { operation: 'capture' | 'refund' | 'ship' }>;
 type Money = Readonly<{ amountCents: number; currency: string }>;
+type Decision = Pick<LedgerEntry, 'effect' | 'amountCents' | 'currency' | 'paymentId' | 'answer'>;
 
 const REFUSALS = {
   capture: { status: 402, code: 'card_declined' },
@@ -14,19 +34,27 @@ const REFUSALS = {
   ship: { status: 422, code: 'carrier_refused' },
 } as const;
 
-/** How a provider may deal with a fresh key other than by doing what is asked. */
+/** What the provider does under a fresh key instead of what the request says. */
 export type Twist = Readonly<{ refuse?: boolean; alter?: (asked: Money) => Money }>;
 
-/** Answers as both providers would, and does what it says. */
+/** What both providers have done, and what they do and say next. */
 export type ProviderBooks = Readonly<{
-  perform(call: SimulatedCall, request: ContractRequest, twist?: Twist): ContractAnswer;
+  /** What has happened, in order. */
+  entries: readonly LedgerEntry[];
+  /** Carries out a request and returns the honest response to it. */
+  perform(call: SimulatedCall, request: ContractRequest, twist?: Twist): ContractResponse;
+  close(): void;
 }>;
 
-/** Opens the books on what the ledger already holds. */
-export function createProviderBooks(ledger: Ledger): ProviderBooks {
+/**
+ * Opens the books on a ledger file, which is created if it is missing.
+ * @throws Error if the file contains anything but ledger entries
+ */
+export function openProviderBooks(ledgerFile: string): ProviderBooks {
+  const ledger = openLedger(ledgerFile);
   const keys = createSettledKeys(ledger);
 
-  const cancel = (call: SimulatedCall): ContractAnswer => {
+  const cancel = (call: SimulatedCall): ContractResponse => {
     const known = keys.find(call);
     if (known?.effect === 'capture' || known?.effect === 'shipment') {
       const body = { outcome: 'already_done', key: call.key, result: known.answer.body };
@@ -39,20 +67,11 @@ export function createProviderBooks(ledger: Ledger): ProviderBooks {
     return { status: 200, body: { outcome: 'cancelled', key: call.key } };
   };
 
-  const lookUp = (call: SimulatedCall): ContractAnswer => {
+  const lookUp = (call: SimulatedCall): ContractResponse => {
     const known = keys.find(call);
     return known && known.effect !== 'refusal' && known.effect !== 'tombstone'
       ? { status: 200, body: known.answer.body }
       : statement(404, 'absent', 'not_found', call.key);
-  };
-
-  const checkRefund = (paymentId: string, asked: Money): string | undefined => {
-    const capture = keys.findCapture(paymentId);
-    if (!capture) return 'payment_not_found';
-    if (asked.currency !== capture.currency) return 'refund_in_other_currency';
-    return asked.amountCents > keys.remainingCents(paymentId)
-      ? 'refund_exceeds_capture'
-      : undefined;
   };
 
   const decide = (call: SimulatedCall, request: Acting, { refuse, alter }: Twist): Decision => {
@@ -62,12 +81,13 @@ export function createProviderBooks(ledger: Ledger): ProviderBooks {
     const asked = { amountCents: body.amountCents, currency: body.currency };
     const money = alter ? alter(asked) : asked;
     if (operation === 'capture') return capture(call, money);
-    const objection = checkRefund(body.paymentId, asked);
+    const objection = keys.objectionToRefund(body.paymentId, asked);
     if (objection !== undefined) return refusal(422, objection, call.key);
     return refund(call, body.paymentId, money);
   };
 
   return {
+    entries: ledger.entries,
     perform: (call, request, twist = {}) => {
       switch (request.operation) {
         case 'capture':
@@ -83,6 +103,87 @@ export function createProviderBooks(ledger: Ledger): ProviderBooks {
           return lookUp(call);
       }
     },
+    close: ledger.close,
+  };
+}
+
+/**
+ * The settled keys. They hold the promise that a key has one effect: nothing in here awaits, so concurrent
+ * calls take turns, and the ledger outlives the process.
+ */
+function createSettledKeys(ledger: ReturnType<typeof openLedger>) {
+  const settled = new Map<string, LedgerEntry>();
+  const captures = new Map<string, LedgerEntry>();
+  const refundedCents = new Map<string, number>();
+
+  const index = (entry: LedgerEntry) => {
+    settled.set(slot(entry), entry);
+    const { effect, paymentId = '', amountCents = 0 } = entry;
+    if (effect === 'capture') captures.set(paymentId, entry);
+    if (effect === 'refund')
+      refundedCents.set(paymentId, (refundedCents.get(paymentId) ?? 0) + amountCents);
+  };
+  for (const entry of ledger.entries) index(entry);
+
+  const find = (call: SimulatedCall) => settled.get(slot(call));
+
+  const settle = (call: SimulatedCall, request: string, decision: Decision): ContractResponse => {
+    const { operation, key, orderId, attempt } = call;
+    const entry = ledger.append({ operation, key, orderId, attempt, request, ...decision });
+    index(entry);
+    return entry.answer;
+  };
+
+  return {
+    find,
+    settle,
+    /** Decides under a fresh key only. A duplicate gets the first response. */
+    once: (call: SimulatedCall, body: unknown, decide: () => Decision): ContractResponse => {
+      const request = JSON.stringify(body);
+      const known = find(call);
+      if (!known) return settle(call, request, decide());
+      if (known.effect === 'tombstone' || known.request === request) return known.answer;
+      return { status: 422, body: { code: 'key_reused', key: call.key } };
+    },
+    /** The code with which a refund is refused, if it does not fit its capture. */
+    objectionToRefund: (paymentId: string, asked: Money): string | undefined => {
+      const capture = captures.get(paymentId);
+      if (!capture) return 'payment_not_found';
+      if (asked.currency !== capture.currency) return 'refund_in_other_currency';
+      const leftCents = (capture.amountCents ?? 0) - (refundedCents.get(paymentId) ?? 0);
+      return asked.amountCents > leftCents ? 'refund_exceeds_capture' : undefined;
+    },
+  };
+}
+
+/** Captures, refunds and shipments do not share keys. */
+function slot({ operation, key }: { operation: Operation; key: string }): string {
+  return `${operation.replace(/^(look_up|cancel)_/, '').replace('shipment', 'ship')} ${key}`;
+}
+
+/**
+ * A file of JSON lines, one entry each. An entry is written before its call gets a response, so it outlives
+ * the process. The file is not synced: a power failure can lose the last entries.
+ */
+function openLedger(file: string) {
+  mkdirSync(dirname(file), { recursive: true });
+  const descriptor = openSync(file, 'a+');
+  const text = readFileSync(file, 'utf8');
+  const whole = text.slice(0, text.lastIndexOf('\n') + 1);
+  if (whole.length < text.length) ftruncateSync(descriptor, Buffer.byteLength(whole));
+  const entries = whole
+    .split('\n')
+    .slice(0, -1)
+    .map((line): LedgerEntry => ledgerEntry.parse(JSON.parse(line)));
+  return {
+    entries,
+    append: (effect: Omit<LedgerEntry, 'number' | 'at'>): LedgerEntry => {
+      const entry = { number: entries.length + 1, at: new Date().toISOString(), ...effect };
+      writeSync(descriptor, `${JSON.stringify(entry)}\n`);
+      entries.push(entry);
+      return entry;
+    },
+    close: () => closeSync(descriptor),
   };
 }
 
@@ -110,6 +211,6 @@ function created({ key, orderId }: SimulatedCall, result: Readonly<Record<string
   return { status: 201, body: { key, orderId, ...result } };
 }
 
-function statement(status: number, outcome: string, code: string, key: string): ContractAnswer {
+function statement(status: number, outcome: string, code: string, key: string): ContractResponse {
   return { status, body: { outcome, code, key } };
 }

@@ -1,29 +1,29 @@
 import { z } from 'zod';
-import type { faultRule } from './fault-rules.ts';
-import { ledgerEntry } from './ledger.ts';
-import type { LedgerEntry } from './ledger.ts';
-import { simulatedCall } from './simulated-call.ts';
-import type { Selection, SimulatedCall } from './simulated-call.ts';
+import { simulatedCall } from './calls.ts';
+import type { Selection, SimulatedCall } from './calls.ts';
+import type { faultRule } from './faults.ts';
+import { ledgerEntry } from './provider-books.ts';
+import type { LedgerEntry } from './provider-books.ts';
 
 const WAIT_MS_MAX = 120_000;
 
-const ledgerAnswer = z.object({ entries: z.array(ledgerEntry) });
-const callsAnswer = z.object({ calls: z.array(simulatedCall) });
-const releaseAnswer = z.object({ released: z.int() });
+const ledgerResponse = z.object({ entries: z.array(ledgerEntry) });
+const callsResponse = z.object({ calls: z.array(simulatedCall) });
+const releaseResponse = z.object({ released: z.int() });
 
-/** A rule as it is sent: what has a default may be left out. */
+/** A rule as it is sent. A field with a default may be missing. */
 export type FaultRuleInput = z.input<typeof faultRule>;
 
-/** Steers a running simulator and reads what really happened. Each call throws if it fails. */
+/** Controls a running simulator and reads what really happened. Every method throws if it fails. */
 export type SimulatorClient = Readonly<{
   addFault(rule: FaultRuleInput): Promise<void>;
   clearFaults(): Promise<void>;
-  /** Lets held calls go on and late effects land; they have when it resolves. */
+  /** Lets held calls go on and late effects happen. Returns their number when they have happened. */
   release(chosen?: Selection): Promise<number>;
   ledger(chosen?: Selection): Promise<readonly LedgerEntry[]>;
   /** The calls so far. */
   calls(chosen?: Selection): Promise<readonly SimulatedCall[]>;
-  /** Waits for the first chosen call numbered above `after`. */
+  /** Waits for the first selected call with a number above `after`. */
   nextCall(chosen?: Selection, after?: number): Promise<SimulatedCall>;
 }>;
 
@@ -34,21 +34,21 @@ export function createSimulatorClient(url: string): SimulatorClient {
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     });
     const text = await response.text();
-    if (!response.ok) throw new Error(`${method} ${path} answered ${response.status}: ${text}`);
+    if (!response.ok) throw new Error(`${method} ${path} returned ${response.status}: ${text}`);
     return JSON.parse(text);
   };
   return {
     addFault: async (rule) => void (await ask('POST', '/faults', rule)),
     clearFaults: async () => void (await ask('DELETE', '/faults')),
     release: async (chosen = {}) =>
-      releaseAnswer.parse(await ask('POST', '/faults/release', chosen)).released,
+      releaseResponse.parse(await ask('POST', '/faults/release', chosen)).released,
     ledger: async (chosen = {}) =>
-      ledgerAnswer.parse(await ask('GET', `/ledger?${search(chosen)}`)).entries,
+      ledgerResponse.parse(await ask('GET', `/ledger?${search(chosen)}`)).entries,
     calls: async (chosen = {}) =>
-      callsAnswer.parse(await ask('GET', `/calls?${search(chosen)}`)).calls,
+      callsResponse.parse(await ask('GET', `/calls?${search(chosen)}`)).calls,
     nextCall: async (chosen = {}, after = 0) => {
       const found = await ask('GET', `/calls?${search(chosen, { after, waitMs: WAIT_MS_MAX })}`);
-      const [call] = callsAnswer.parse(found).calls;
+      const [call] = callsResponse.parse(found).calls;
       if (!call) throw new Error(`no call ${JSON.stringify(chosen)} in ${WAIT_MS_MAX} ms`);
       return call;
     },

@@ -4,7 +4,7 @@ import { appendFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
-import { ledgerEntry } from '#dev/provider-simulator/ledger.ts';
+import { ledgerEntry } from '#dev/provider-simulator/provider-books.ts';
 import { createProviderSimulator } from '#dev/provider-simulator/provider-simulator.ts';
 import { createSimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
 import { get, post, temporaryDirectory } from './provider-simulator-support.ts';

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { describe, expect, test } from 'vitest';
 import { faults } from '#dev/provider-simulator/faults.ts';
-import { operations } from '#dev/provider-simulator/simulated-call.ts';
+import { operations } from '#dev/provider-simulator/contract.ts';
 import { get, post, startSimulator } from './provider-simulator-support.ts';
 
 const CAPTURES = '/payments/captures';

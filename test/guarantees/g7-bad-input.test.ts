@@ -3,7 +3,7 @@ import { v7 as uuidv7 } from 'uuid';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import type { FaultName } from '#dev/provider-simulator/faults.ts';
-import type { Operation } from '#dev/provider-simulator/simulated-call.ts';
+import type { Operation } from '#dev/provider-simulator/contract.ts';
 import type { FaultRuleInput } from '#dev/provider-simulator/simulator-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { operations } from '#dev/provider-simulator/simulated-call.ts';
+import { operations } from '#dev/provider-simulator/contract.ts';
 import { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
 import { sagaPoints } from '#src/sagas/saga-points.ts';
 import type { SagaPoint } from '#src/sagas/saga-points.ts';

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { faultNames } from '#test/support/saga-stories.ts';
-import { operations } from '#dev/provider-simulator/simulated-call.ts';
+import { operations } from '#dev/provider-simulator/contract.ts';
 import type { SimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
 import type { Answer } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';

@@ -1,6 +1,6 @@
 import { canHappen, faults } from '#dev/provider-simulator/faults.ts';
-import type { AnswerKind, Fault, FaultName } from '#dev/provider-simulator/faults.ts';
-import type { Operation } from '#dev/provider-simulator/simulated-call.ts';
+import type { ResponseKind, Fault, FaultName } from '#dev/provider-simulator/faults.ts';
+import type { Operation } from '#dev/provider-simulator/contract.ts';
 import type { FaultRuleInput } from '#dev/provider-simulator/simulator-client.ts';
 import type { SagaPoint } from '#src/sagas/saga-points.ts';
 
@@ -122,7 +122,7 @@ export const givenUpStories: readonly Story[] = [
 ];
 
 /** What answers look like to a caller. */
-const looks: Readonly<Record<AnswerKind, string>> = {
+const looks: Readonly<Record<ResponseKind, string>> = {
   right: 'right',
   none: 'silence',
   reset: 'cut off',
@@ -157,8 +157,8 @@ export function faultsOf(operation: Operation): FaultName[] {
 export function faultClassesOf(operation: Operation): FaultName[] {
   const seen = new Map<string, FaultName>();
   for (const name of faultsOf(operation)) {
-    const { effect, answer }: Fault = faults[name];
-    const kind = operation.startsWith('look_up') ? looks[answer] : `${effect} ${looks[answer]}`;
+    const { effect, response }: Fault = faults[name];
+    const kind = operation.startsWith('look_up') ? looks[response] : `${effect} ${looks[response]}`;
     if (!seen.has(kind)) seen.set(kind, name);
   }
   return [...seen.values()];

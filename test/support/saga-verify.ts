@@ -1,4 +1,4 @@
-import type { LedgerEntry } from '#dev/provider-simulator/ledger.ts';
+import type { LedgerEntry } from '#dev/provider-simulator/provider-books.ts';
 import type { StoredEvent } from './order-fold.ts';
 import { field, foldFulfilledOrder } from './saga-order-fold.ts';
 import type { FoldedOrder } from './saga-order-fold.ts';

@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { canHappen, faults } from '#dev/provider-simulator/faults.ts';
 import type { Fault, FaultName } from '#dev/provider-simulator/faults.ts';
-import { operations } from '#dev/provider-simulator/simulated-call.ts';
-import type { Operation } from '#dev/provider-simulator/simulated-call.ts';
+import { operations } from '#dev/provider-simulator/contract.ts';
+import type { Operation } from '#dev/provider-simulator/contract.ts';
 import type { SimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
 import {
   createHttpPaymentProvider,
@@ -45,8 +45,8 @@ async function callUnder<Outcome>(
   const leaving = new AbortController();
   const outcome = call(leaving.signal);
   await control.nextCall({ key: 'k', operation });
-  const { effect, answer }: Fault = faults[fault];
-  if (answer === 'none' || effect === 'held') leaving.abort();
+  const { effect, response }: Fault = faults[fault];
+  if (response === 'none' || effect === 'held') leaving.abort();
   return outcome;
 }
 

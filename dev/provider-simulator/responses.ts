@@ -1,33 +1,41 @@
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import type { AnswerKind } from './faults.ts';
-import { otherAmount, otherCurrency } from './other-money.ts';
-import type { ContractAnswer } from './settled-keys.ts';
+import type { ContractResponse } from './contract.ts';
+import type { ResponseKind } from './faults.ts';
 
 const HUGE_BYTES = 1024 * 1024;
 const HTML = '<!doctype html><title>502 Bad Gateway</title><h1>502 Bad Gateway</h1>';
 
-/** An answer to send, and how it is spoilt. */
-export type SpoiltAnswer = Readonly<{
-  kind: AnswerKind;
+/** Half of an amount, as in a partial capture. It is never the amount itself. */
+export function otherAmount(amountCents: unknown): number {
+  return typeof amountCents === 'number' && amountCents > 0 ? Math.floor(amountCents / 2) : 1;
+}
+
+/** The currency code for tests, or the code for no currency. */
+export function otherCurrency(currency: unknown): string {
+  return currency === 'XTS' ? 'XXX' : 'XTS';
+}
+
+/** A response, and the way in which it is spoilt. */
+type SpoiltResponse = Readonly<{
+  kind: ResponseKind;
   key: string;
-  /** What an honest provider would say; nothing where it did nothing. */
-  right: ContractAnswer | undefined;
+  /** The honest response. Unset if nothing was done. */
+  right: ContractResponse | undefined;
   retryAfterSeconds: number;
 }>;
 
-/** Answers that have yet to be sent a second time, by connection. */
-const repeats = new WeakMap<Socket, string>();
+/** Responses to send a second time, by connection. */
+const duplicates = new WeakMap<Socket, string>();
 
-/** Sends the answer to the last call on the connection again, where a fault asked for that. */
-export function sendRepeat(socket: Socket): void {
-  const repeat = repeats.get(socket);
-  repeats.delete(socket);
-  if (repeat !== undefined) socket.write(repeat);
+/** Sends the previous response on the connection again, if its fault was `duplicate`. */
+export function sendDuplicate(socket: Socket): void {
+  const duplicate = duplicates.get(socket);
+  duplicates.delete(socket);
+  if (duplicate !== undefined) socket.write(duplicate);
 }
 
-/** Sends an answer, spoilt as its kind says. */
-export function sendAnswer(response: ServerResponse, spoilt: SpoiltAnswer): void {
+export function sendSpoilt(response: ServerResponse, spoilt: SpoiltResponse): void {
   const { kind, key, right = { status: 500, body: { code: 'nothing_done', key } } } = spoilt;
   const { status, body } = right;
   const retry = { 'retry-after': String(spoilt.retryAfterSeconds) };
@@ -58,7 +66,7 @@ export function sendAnswer(response: ServerResponse, spoilt: SpoiltAnswer): void
     case 'huge':
       return sendJson(response, status, { ...body, padding: 'x'.repeat(HUGE_BYTES) });
     case 'cut_short':
-      return cutShort(response, right);
+      return sendCutShort(response, right);
     case 'redirect':
       return sendText(response, 307, 'text/plain', '', { location: '/redirected' });
     case 'duplicate':
@@ -91,18 +99,18 @@ function sendText(
   response.writeHead(status, { ...headers, 'content-type': type }).end(text);
 }
 
-/** Promises one byte more than it sends. */
-function cutShort(response: ServerResponse, { status, body }: ContractAnswer): void {
+/** Announces one byte more than it sends. */
+function sendCutShort(response: ServerResponse, { status, body }: ContractResponse): void {
   const text = JSON.stringify(body);
   response.writeHead(status, { 'content-length': Buffer.byteLength(text) + 1 });
   response.write(text, () => response.destroy());
 }
 
-/** The second time comes where it does most harm: as if it were the answer to the next call. */
-function sendTwice(response: ServerResponse, { status, body }: ContractAnswer): void {
+/** The second time comes as if it were the response to the next call, where it does most harm. */
+function sendTwice(response: ServerResponse, { status, body }: ContractResponse): void {
   const text = JSON.stringify(body);
   const head = `HTTP/1.1 ${status} Again\r\ncontent-type: application/json`;
   const again = `${head}\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`;
-  if (response.socket) repeats.set(response.socket, again);
+  if (response.socket) duplicates.set(response.socket, again);
   sendJson(response, status, body);
 }
