@@ -55,7 +55,7 @@ function isAllowed(from: string, path: string, target: string): boolean {
     : target.startsWith('.')
       ? posix.join(posix.dirname(path), target)
       : undefined;
-  if (inSource === undefined) return from !== 'orders/domain';
+  if (inSource === undefined) return from !== 'orders/domain' || target === 'zod';
   const to = folderOf(inSource);
   return to === from || (MAY_IMPORT[from] ?? []).includes(to);
 }

@@ -5,17 +5,19 @@ import type { StoredEvent, Unit } from './event-store.ts';
 /** A (type, schema version) of a stored event. */
 export type EventSchemaRef = Readonly<{ type: string; schemaVersion: number }>;
 
-/** Turns the data of an event's version n into that of version n + 1. */
-export type Upcast = (data: unknown) => unknown;
+/** Turns the data of one schema version into that of another. */
+export type Cast = (data: unknown) => unknown;
 
-/** Turns the data of an event's version n + 1 into that of version n. */
-export type Downcast = (data: unknown) => unknown;
+/** How the events of one type are read. */
+export type EventReader<Event> = Readonly<{
+  schema: z.ZodType<Event>;
+  /** The first turns data of version 1 into data of version 2, and so on. The last makes what is written now. */
+  upcasts: readonly Cast[];
+  /** For versions that the next release writes: the first turns its first one into the one written now. */
+  downcasts: readonly Cast[];
+}>;
 
-/**
- * Reads stored events. The version of a type that is written is one more than the number of its upcasts:
- * `upcasts[type][0]` lifts version 1 to 2, and so on. Versions that the next release writes are read by
- * downcasts: `downcasts[type][0]` takes the first of them down to the one that is written here.
- */
+/** Reads stored events. The schema version that is written is one more than the number of upcasts. */
 export type EventCodec<Event extends Readonly<{ type: string; data: unknown }>> = Readonly<{
   /** @throws EventUnreadable on an unknown type or version, or on data that is not of its schema */
   decode(stored: Pick<StoredEvent, 'type' | 'schemaVersion' | 'data'>): Event;
@@ -34,34 +36,31 @@ export class EventUnreadable extends Error {
 }
 
 export function createEventCodec<Event extends Readonly<{ type: string; data: unknown }>>(
-  schema: z.ZodType<Event>,
-  upcasts: Readonly<Record<Event['type'], readonly Upcast[]>>,
-  downcasts?: Readonly<Partial<Record<Event['type'], readonly Downcast[]>>>,
+  readers: Readonly<Record<Event['type'], EventReader<Event>>>,
 ): EventCodec<Event> {
-  const upwards = new Map<string, readonly Upcast[]>(Object.entries(upcasts));
-  const downwards = new Map(Object.entries<readonly Downcast[] | undefined>(downcasts ?? {}));
-  /** What to apply to the data of each version, the first version first. */
-  const casts = new Map(
-    [...upwards].map(([type, up]) => {
-      const down = downwards.get(type) ?? [];
-      const older = up.map((_, index) => up.slice(index));
-      const newer = down.map((_, index) => down.slice(0, index + 1).toReversed());
-      return [type, [...older, [], ...newer]] as const;
+  const byType = new Map(
+    Object.entries<EventReader<Event>>(readers).map(([type, { schema, upcasts, downcasts }]) => {
+      const older = upcasts.map((_, index) => upcasts.slice(index));
+      const newer = downcasts.map((_, index) => downcasts.slice(0, index + 1).toReversed());
+      /** What to apply to the data of each version, the first version first. */
+      return [type, { schema, casts: [...older, [], ...newer] }] as const;
     }),
   );
   return {
     decode({ type, schemaVersion, data }) {
-      const steps = casts.get(type)?.[schemaVersion - 1];
-      if (!steps)
+      const reader = byType.get(type);
+      const casts = reader?.casts[schemaVersion - 1];
+      if (!reader || !casts) {
         throw new EventUnreadable({ type, schemaVersion }, 'is not known to this version');
-      const cast = steps.reduce((other, step) => step(other), data);
-      const result = schema.safeParse({ type, data: cast });
+      }
+      const current = casts.reduce((other, cast) => cast(other), data);
+      const result = reader.schema.safeParse({ type, data: current });
       if (result.success) return result.data;
       throw new EventUnreadable({ type, schemaVersion }, 'has unexpected data', result.error);
     },
-    schemaVersion: (type) => upcasts[type].length + 1,
-    readable: [...casts].flatMap(([type, versions]) =>
-      versions.map((_, older) => ({ type, schemaVersion: older + 1 })),
+    schemaVersion: (type: Event['type']) => readers[type].upcasts.length + 1,
+    readable: [...byType].flatMap(([type, { casts }]) =>
+      casts.map((_, older) => ({ type, schemaVersion: older + 1 })),
     ),
   };
 }

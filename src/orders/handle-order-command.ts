@@ -18,7 +18,7 @@ import type { OrderEvent } from './domain/order-events.ts';
 import { OrderRejected } from './domain/order-rejected.ts';
 import type { RejectionCode } from './domain/order-rejected.ts';
 import { allowedCommands, decide, isRepeat } from './domain/order.ts';
-import { ORDER_CATEGORY } from './order-event-codec.ts';
+import { ORDER_CATEGORY } from './order-stream.ts';
 import { foldOrder } from './order-history.ts';
 import type { OrderHistory } from './order-history.ts';
 import { appendToOrder } from './order-units.ts';

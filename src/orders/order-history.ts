@@ -1,7 +1,7 @@
 import type { StoredEvent } from '#src/event-store/event-store.ts';
 import { evolve, initialOrder } from './domain/order.ts';
 import type { Order } from './domain/order.ts';
-import { toRecordedOrderEvent } from './order-event-codec.ts';
+import { toRecordedOrderEvent } from './order-stream.ts';
 import { evolveView } from './order-view.ts';
 import type { OrderView } from './order-view.ts';
 

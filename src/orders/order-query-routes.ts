@@ -3,7 +3,7 @@ import type { EventStore, ReadFilter, StoredEvent } from '#src/event-store/event
 import { versionETag } from '#src/http/entity-tags.ts';
 import { route } from '#src/http/route.ts';
 import type { Route } from '#src/http/route.ts';
-import { ORDER_CATEGORY } from './order-event-codec.ts';
+import { ORDER_CATEGORY } from './order-stream.ts';
 import { foldOrder } from './order-history.ts';
 import { orderProblem, orderProblemKinds, refusalKind, toOrderProblem } from './order-problems.ts';
 import {

@@ -1,9 +1,9 @@
 import type { EventMetadata, StreamAppend, Unit } from '#src/event-store/event-store.ts';
-import type { OrderEvent } from './domain/order-events.ts';
-import { ORDER_CATEGORY, orderEventCodec } from './order-event-codec.ts';
+import type { OrderEvent, RecordedOrderEvent } from './domain/order-events.ts';
+import { ORDER_CATEGORY, orderEventCodec } from './order-stream.ts';
 import { toMessageRow } from './order-messages.ts';
 import { evolveView } from './order-view.ts';
-import type { OrderView, RecordedOrderEvent } from './order-view.ts';
+import type { OrderView } from './order-view.ts';
 import { toOrdersSummaryRow } from './orders-summary.ts';
 
 /** An order at one version, as people see it; `view` is null before its first event. */

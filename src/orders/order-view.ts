@@ -1,4 +1,4 @@
-import type { OrderEvent, OrderItem } from './domain/order-events.ts';
+import type { OrderItem, RecordedOrderEvent } from './domain/order-events.ts';
 import { isPaid, owedCents } from './domain/order-money.ts';
 
 /** An order as people see it: the body of every answer that shows one. Unset fields are left out. */
@@ -31,9 +31,6 @@ export type OrderView = Readonly<{
 
 /** `stuck` is known to the saga only; the others follow from the order's own events. */
 export type FulfilmentState = 'running' | 'compensating' | 'completed' | 'compensated' | 'stuck';
-
-/** An event of an order with its place in the stream and its time (ISO 8601, UTC). */
-export type RecordedOrderEvent = OrderEvent & Readonly<{ version: number; recordedAt: string }>;
 
 /** An event came for an order whose first event is not `OrderPlaced`: the stream is damaged. */
 export class StreamDamaged extends Error {

@@ -1,6 +1,6 @@
 import type { OrdersSummaryRow } from '#src/event-store/event-store.ts';
 import type { Projection } from '#src/projections/projection.ts';
-import { ORDER_CATEGORY, toRecordedOrderEvent } from './order-event-codec.ts';
+import { ORDER_CATEGORY, toRecordedOrderEvent } from './order-stream.ts';
 import { evolveView } from './order-view.ts';
 import type { OrderView } from './order-view.ts';
 

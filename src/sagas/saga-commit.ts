@@ -13,7 +13,7 @@ import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderEvent } from '#src/orders/domain/order-events.ts';
 import { decide, evolve } from '#src/orders/domain/order.ts';
 import type { Order } from '#src/orders/domain/order.ts';
-import { ORDER_CATEGORY, toRecordedOrderEvent } from '#src/orders/order-event-codec.ts';
+import { ORDER_CATEGORY, toRecordedOrderEvent } from '#src/orders/order-stream.ts';
 import { foldOrder } from '#src/orders/order-history.ts';
 import { appendToOrder } from '#src/orders/order-units.ts';
 import { StreamDamaged } from '#src/orders/order-view.ts';

@@ -9,43 +9,49 @@ const reason = z.string();
  * of all processes that wrote before. Events of earlier releases do not have it.
  */
 const at = z.string().optional();
-const event = <const Type extends string, Data extends z.ZodType>(type: Type, data: Data) =>
-  z.object({ type: z.literal(type), data });
+const event = <const Type extends string, Data extends z.ZodType>(type: Type, data: Data) => ({
+  schema: z.object({ type: z.literal(type), data }),
+  upcasts: [],
+  downcasts: [],
+});
 
 /**
  * What has happened to a saga. Events are stored for ever: a field may be added, but it is never renamed and
  * its meaning never changes. `step` is the name of an action. `request` and `result` are JSON that only the
  * definition understands.
  */
-const sagaEvent = z.discriminatedUnion('type', [
-  event(
+const sagaEvents = {
+  SagaStarted: event(
     'SagaStarted',
     z.object({ definition: z.string(), definitionVersion: z.int(), subjectId: z.string() }),
   ),
   /** The intent. It is stored before the call is made, with everything that a repeated call will send. */
-  event('StepRequested', z.object({ step, key: z.string(), request: z.unknown(), at })),
+  StepRequested: event(
+    'StepRequested',
+    z.object({ step, key: z.string(), request: z.unknown(), at }),
+  ),
   /** A call was made, but it is still open whether the step has happened. */
-  event(
+  StepAttempted: event(
     'StepAttempted',
     z.object({ step, outcome: z.enum(['not_applied', 'unknown']), reason, at }),
   ),
-  event('StepDone', z.object({ step, result: z.unknown() })),
+  StepDone: event('StepDone', z.object({ step, result: z.unknown() })),
   /** The step has not happened under its key, and never will. */
-  event('StepRefused', z.object({ step, reason })),
+  StepRefused: event('StepRefused', z.object({ step, reason })),
   /** The key was cancelled: the step has not happened, and never will. */
-  event('StepCancelled', z.object({ step })),
+  StepCancelled: event('StepCancelled', z.object({ step })),
   /** The step may have happened, but it is not tried again. */
-  event('StepGivenUp', z.object({ step, reason })),
+  StepGivenUp: event('StepGivenUp', z.object({ step, reason })),
   /** From here on everything that was done is undone. */
-  event('CompensationStarted', z.object({ reason })),
-  event('SagaCompleted', z.object({})),
-  event('SagaCompensated', z.object({ reason })),
+  CompensationStarted: event('CompensationStarted', z.object({ reason })),
+  SagaCompleted: event('SagaCompleted', z.object({})),
+  SagaCompensated: event('SagaCompensated', z.object({ reason })),
   /** The saga waits for an operator. `open` lists what is neither done nor undone, and why. */
-  event('SagaStuck', z.object({ open: z.array(z.object({ step, reason })) })),
+  SagaStuck: event('SagaStuck', z.object({ open: z.array(z.object({ step, reason })) })),
   /** An operator told the saga to try again. */
-  event('RetryRequested', z.object({})),
+  RetryRequested: event('RetryRequested', z.object({})),
   /** An operator stated whether a step was done. */
-  event(
+  StepResolved: event(
     'StepResolved',
     z.object({
       step,
@@ -55,31 +61,16 @@ const sagaEvent = z.discriminatedUnion('type', [
     }),
   ),
   /** The step is tried again. It gets a new key only if the old one can have no effect. */
-  event('StepReopened', z.object({ step, newKey: z.boolean(), at })),
-]);
+  StepReopened: event('StepReopened', z.object({ step, newKey: z.boolean(), at })),
+};
 
-export type SagaEvent = z.infer<typeof sagaEvent>;
+export type SagaEvent = z.infer<(typeof sagaEvents)[keyof typeof sagaEvents]['schema']>;
 
 /** An event of a saga with its time (ISO 8601, UTC). */
 export type RecordedSagaEvent = SagaEvent & Readonly<{ recordedAt: string }>;
 
 /** Reads stored events of sagas. */
-export const sagaEventCodec = createEventCodec<SagaEvent>(sagaEvent, {
-  SagaStarted: [],
-  StepRequested: [],
-  StepAttempted: [],
-  StepDone: [],
-  StepRefused: [],
-  StepCancelled: [],
-  StepGivenUp: [],
-  CompensationStarted: [],
-  SagaCompleted: [],
-  SagaCompensated: [],
-  SagaStuck: [],
-  RetryRequested: [],
-  StepResolved: [],
-  StepReopened: [],
-});
+export const sagaEventCodec = createEventCodec<SagaEvent>(sagaEvents);
 
 /** @throws EventUnreadable */
 export function toRecordedSagaEvent(stored: StoredEvent): RecordedSagaEvent {

@@ -4,21 +4,24 @@ import { EventUnreadable, createEventCodec } from '#src/event-store/event-codec.
 
 type Renamed = { type: 'Renamed'; data: { first: string; last: string } };
 
-const codec = createEventCodec<Renamed>(
-  z.object({
-    type: z.literal('Renamed'),
-    data: z.object({ first: z.string(), last: z.string() }),
-  }),
-  {
-    Renamed: [
+const schema = z.object({
+  type: z.literal('Renamed'),
+  data: z.object({ first: z.string(), last: z.string() }),
+});
+
+const codec = createEventCodec<Renamed>({
+  Renamed: {
+    schema,
+    upcasts: [
       (data) => ({ full: z.object({ name: z.string() }).parse(data).name }),
       (data) => {
         const [first, last] = z.object({ full: z.string() }).parse(data).full.split(' ');
         return { first, last };
       },
     ],
+    downcasts: [],
   },
-);
+});
 
 describe('decoding a stored event', () => {
   test.each([
@@ -55,19 +58,16 @@ test('new events are stored with the newest version', () => {
 });
 
 describe('decoding what the next release writes', () => {
-  const before = createEventCodec<Renamed>(
-    z.object({
-      type: z.literal('Renamed'),
-      data: z.object({ first: z.string(), last: z.string() }),
-    }),
-    { Renamed: [(data) => ({ ...Object(data), last: '-' })] },
-    {
-      Renamed: [
+  const before = createEventCodec<Renamed>({
+    Renamed: {
+      schema,
+      upcasts: [(data) => ({ ...Object(data), last: '-' })],
+      downcasts: [
         (data) => ({ first: Object(data).given, last: Object(data).family }),
         (data) => Object(data).name,
       ],
     },
-  );
+  });
 
   test.each([
     [1, { first: 'Ada' }, '-'],

@@ -156,7 +156,7 @@ export function createService(
       handle({ metadata, ...request, orderId, command }),
     /** Places an order that is fulfilled at once; two books of 1250 each unless told otherwise. */
     place: async (
-      items: readonly OrderItem[] = [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+      items: OrderItem[] = [{ sku: 'book', quantity: 2, priceCents: 1250 }],
       changes: Readonly<{ sagaId?: string | undefined; orderId?: string }> = { sagaId: uuidv7() },
     ) => {
       const { sagaId, orderId = uuidv7() } = changes;

@@ -8,33 +8,32 @@ import { createSagaWorld } from '#test/support/saga-world.ts';
 import { startService } from '#test/support/service.ts';
 import type { ServiceOptions } from '#test/support/service.ts';
 
-const CODEC = 'src/orders/order-event-codec.ts';
+const EVENTS = 'src/orders/domain/order-events.ts';
+const PLACED = "  OrderPlaced: event('OrderPlaced', {";
 /** Knows one event more, and writes none. */
 const readsNewEvent = {
   edits: {
-    [CODEC]: [
-      ["  event('ShipmentRequested'),", "  event('ShipmentRequested'), event('OrderHeld'),"],
+    [EVENTS]: [
       [
-        '  ShipmentRequested: z.object({}),',
-        'ShipmentRequested: z.object({}), OrderHeld: z.object({}),',
+        PLACED,
+        `OrderHeld: event('OrderHeld', {
+           messageType: 'order.held.v1',
+           title: 'Order held',
+           summary: 'The order is on hold.',
+           data: z.object({}),
+           example: { version: 2, data: {} },
+         }),
+         ${PLACED}`,
       ],
-      ['  ShipmentRequested: [],\n', '  ShipmentRequested: [], OrderHeld: [],\n'],
     ],
   },
 } as const;
 /** The two steps of a deployment that changes the data of an event. */
 const readsNextVersion = {
-  edits: {
-    [CODEC]: [
-      [
-        '  ShipmentRequested: [],\n}',
-        '  ShipmentRequested: [],\n}, { OrderPlaced: [(data) => data] }',
-      ],
-    ],
-  },
+  edits: { [EVENTS]: [[PLACED, `${PLACED} downcasts: [(data) => data],`]] },
 } as const;
 const writesNextVersion = {
-  edits: { [CODEC]: [['  OrderPlaced: [],', '  OrderPlaced: [(data) => data],']] },
+  edits: { [EVENTS]: [[PLACED, `${PLACED} upcasts: [(data) => data],`]] },
 } as const;
 const nextDefinition = {
   edits: { 'src/fulfilment/fulfilment-definition.ts': [['version: 1,', 'version: 2,']] },

@@ -7,7 +7,7 @@ export type OrderCommand =
       orderId: string;
       customerId: string;
       currency: string;
-      items: readonly OrderItem[];
+      items: OrderItem[];
       /** Starts its fulfilment at once, under this id. */
       sagaId?: string;
     }>

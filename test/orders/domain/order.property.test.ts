@@ -210,7 +210,7 @@ describe('the fold', () => {
         orderId: fc.constant(orderId),
         customerId: id,
         currency: fc.constant('EUR'),
-        items: fc.constant([]),
+        items: fc.array(item, { maxLength: 2 }),
         totalCents: cents,
       }),
     }),
