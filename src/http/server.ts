@@ -5,13 +5,13 @@ import fastify from 'fastify';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
-import { acceptJsonOnly } from './accept-json.ts';
 import { createAnswerSender } from './answer-sender.ts';
 import type { AnswerSender } from './answer-sender.ts';
 import { createConnections } from './connections.ts';
 import type { ConnectionLimits, Connections } from './connections.ts';
 import { findHeaderFault } from './header-faults.ts';
 import { IncomingRequest, breakOff } from './incoming-request.ts';
+import { acceptJsonOnly } from './json-body.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { Problem } from './problem.ts';
 import { pathOf } from './request-parts.ts';
@@ -71,7 +71,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
   const connections = createConnections(limits, createFaultReport(log, metrics));
   const app = createFastify(limits, connections, report, sender);
 
-  acceptJsonOnly(app, limits.bodyBytesMax, connections.hold);
+  acceptJsonOnly(app, { bytesMax: limits.bodyBytesMax, hold: connections.hold });
   app.addHook('onRequest', (request, reply, done) => {
     report(request, reply);
     // Before its body is read: where nothing answers, none is wanted.

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { parseJsonBody } from '#src/http/json-body.ts';
 import { Problem } from '#src/http/problem.ts';
 
-/** JSON as a tree that can say a name twice, which a JavaScript object cannot. */
+/** JSON as a tree that can hold a name twice, which a JavaScript object cannot. */
 type Tree =
   | { kind: 'plain'; text: string }
   | { kind: 'list'; items: Tree[] }
@@ -47,7 +47,7 @@ function write(node: Tree, gap: string): string {
   }
 }
 
-/** The slow reference: pointers of names that are said again or escaped, in the order of the text. */
+/** The slow reference: pointers of duplicate or escaped names, in the order of the text. */
 function faulty(node: Tree, path: string): string[] {
   switch (node.kind) {
     case 'plain':
@@ -57,9 +57,9 @@ function faulty(node: Tree, path: string): string[] {
     case 'object':
       return node.members.flatMap(([of, member], index) => {
         const pointer = `${path}/${of.replaceAll('~', '~0').replaceAll('/', '~1')}`;
-        const isRepeat = node.members.slice(0, index).some(([earlier]) => earlier === of);
+        const isDuplicate = node.members.slice(0, index).some(([earlier]) => earlier === of);
         const isEscaped = JSON.stringify(of).includes('\\');
-        return [...(isRepeat || isEscaped ? [pointer] : []), ...faulty(member, pointer)];
+        return [...(isDuplicate || isEscaped ? [pointer] : []), ...faulty(member, pointer)];
       });
   }
 }
@@ -89,7 +89,7 @@ function outcome(body: Buffer): Outcome {
 }
 
 describe('parsing a body', () => {
-  test('finds exactly the names that a slow reading of the tree finds at fault', () => {
+  test('reports exactly the names that a slow walk of the tree reports', () => {
     fc.assert(
       fc.property(tree, gap, (node, between) => {
         const refused = faulty(node, '');
@@ -131,7 +131,7 @@ describe('parsing a body', () => {
     );
   });
 
-  test('never fails but with a Problem', () => {
+  test('fails only with a Problem', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {
         expect(() => outcome(Buffer.from(bytes))).not.toThrow();

@@ -43,7 +43,7 @@ describe('a body', () => {
     expect(parseJsonBody(Buffer.from(text))).toStrictEqual(value);
   });
 
-  test('that is empty counts as none', () => {
+  test('that is empty counts as no body', () => {
     expect(parseJsonBody(Buffer.alloc(0))).toBeUndefined();
   });
 
@@ -78,7 +78,7 @@ describe('a body', () => {
     ['{"a":1,"\\u0061":2}', '/a'],
     ['{"":1,"":2}', '/'],
     ['{"x/y":1,"x/y":2}', '/x~1y'],
-  ])('%s is refused for its repeated name', (text, pointer) => {
+  ])('%s is refused for its duplicate name', (text, pointer) => {
     expect(pointers(text)).toStrictEqual([`${pointer} is given more than once`]);
   });
 
@@ -129,7 +129,7 @@ describe('a body', () => {
     ]);
   });
 
-  test('tells all that is wrong with it at once', () => {
+  test('reports all of its faults at once', () => {
     expect(pointers('{"a":-0,"b":{"a":1,"a":2},"c":"\\u0000"}')).toHaveLength(3);
   });
 
