@@ -1,52 +1,53 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, open, readFile, rm } from 'node:fs/promises';
+import { chown, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { Client, escapeIdentifier } from 'pg';
 import { serverEnvironment } from './environment.ts';
 import { keptPort } from './ports.ts';
 import { postgresBinaries, postgresUser } from './postgres-binaries.ts';
 import type { PostgresUser } from './postgres-binaries.ts';
-import { createCluster, dataFolderFor } from './postgres-cluster.ts';
-import {
-  findProcesses,
-  hasEnded,
-  killAll,
-  markerOf,
-  sendSignal,
-  signalAll,
-  waitUntilGone,
-} from './processes.ts';
-import type { RunningProcess } from './processes.ts';
+import { findProcesses, killAll, markerOf, signalAll } from './processes.ts';
 
-/** Recovery after a crash may have a lot of log to read. */
-const START_MS_MAX = 60_000;
+/** Crash recovery may have a lot of log to read. */
+const START_S_MAX = 60;
+const STOP_S_MAX = 15;
 const REUSE_MS_MAX = 10_000;
-const STOP_MS_MAX = 15_000;
-const POLL_MS = 50;
+const LOG_LINES_SHOWN = 6;
+const INITDB = [
+  '--username=postgres',
+  '--auth=trust',
+  '--encoding=UTF8',
+  '--locale-provider=builtin',
+  '--locale=C.UTF-8',
+  '--no-instructions',
+];
+const ACCESS_RULES = 'host all,replication all 127.0.0.1/32 scram-sha-256\n';
 
 export type PostgresOptions = Readonly<{
-  /** Everything is kept in here, the password and the port too. */
+  /** Holds the data, the password, the port and the log. */
   folder: string;
-  /** Made if it is missing. */
+  /** Created if it is missing. */
   database: string;
   log: (line: string) => void;
   settings?: Readonly<Record<string, string>>;
 }>;
 
-/** A real Postgres 18 on a port of 127.0.0.1 that stays the same, restarts included. */
+/** A real Postgres 18 on a port of 127.0.0.1. The port stays the same across restarts. */
 export type EmbeddedPostgres = Readonly<{
-  /** As superuser, in the database asked for. */
+  /** Connects as superuser to the database in the options. */
   url: string;
   port: number;
-  /** Ends every session, writes all out and exits. */
+  /** A fast shutdown: ends every session and writes everything to disk. */
   stop(): Promise<void>;
   /** `kill -9` of the server and all its children. */
   kill(): Promise<void>;
-  /** After `stop` or `kill`: the same data, the same port. */
+  /** Starts it again after `stop` or `kill`, with the same data on the same port. */
   start(): Promise<void>;
-  /** To the server and all its children. */
+  /** Sends a signal to the server and all its children. */
   signal(name: NodeJS.Signals): Promise<void>;
 }>;
 
@@ -54,6 +55,10 @@ type Server = Readonly<{
   log: (line: string) => void;
   data: string;
   logFile: string;
+  /**
+   * In the command line of every process of the server. `pg_ctl` knows the postmaster only, and knows it by an
+   * id that may be another program's by now; what a crash left behind is found by the marker.
+   */
   marker: string;
   user: PostgresUser | undefined;
   binaries: string;
@@ -63,8 +68,8 @@ type Server = Readonly<{
 }>;
 
 /**
- * Starts Postgres on the folder, or goes on with one that an earlier process left running there.
- * It outlives this process unless it is stopped.
+ * Starts Postgres on the folder, or reuses the server that an earlier process left running there. The server
+ * outlives this process unless it is stopped.
  */
 export async function startPostgres(options: PostgresOptions): Promise<EmbeddedPostgres> {
   const server = await prepare(options);
@@ -104,68 +109,110 @@ async function prepare(options: PostgresOptions): Promise<Server> {
   };
 }
 
-async function startServer(server: Server): Promise<void> {
-  const running = await findProcesses(server.marker);
-  if (running.some(isPostmaster) && (await answersWithin(server, REUSE_MS_MAX, () => false)))
-    return;
-  if (running.length > 0) {
-    server.log('Postgres 18: replacing a server that does not answer...');
-    await killAll(server.marker); // children outlive a postmaster that was killed, by a second or so
-  }
-  // None of ours is alive, so a process id in there is stale, and may be another program's by now.
-  await rm(join(server.data, 'postmaster.pid'), { force: true });
-  const child = await spawnServer(server);
-  if (await answersWithin(server, START_MS_MAX, () => hasEnded(child))) return;
-  await killAll(server.marker);
-  const lines = (await readFile(server.logFile, 'utf8')).trim().split('\n').slice(-5);
-  throw new Error(`Postgres did not start (${server.logFile}):\n${lines.join('\n')}`);
+/**
+ * Creates `data` in the folder, and `password` beside it. The password is random, so that no other user of
+ * this machine can connect. A crash leaves no half-made `data`.
+ */
+async function createCluster(
+  folder: string,
+  binaries: string,
+  user: PostgresUser | undefined,
+): Promise<void> {
+  const unfinished = join(folder, 'data.new');
+  const password = randomBytes(12).toString('hex');
+  await rm(unfinished, { recursive: true, force: true });
+  await mkdir(unfinished, { mode: 0o700 });
+  if (user) await chown(unfinished, user.uid, user.gid);
+  const data = ['-D', workingFolder(user, unfinished)];
+  const options = { ...user, cwd: unfinished, env: serverEnvironment() };
+  await promisify(execFile)(join(binaries, 'initdb'), [...INITDB, ...data], options).catch(
+    (error: unknown) => {
+      const output = error instanceof Error && 'stderr' in error ? String(error.stderr) : '';
+      const problem = /(?:FATAL|PANIC|error): .+/.exec(output)?.[0] ?? String(error);
+      throw new Error(`Postgres could not create its data folder in ${folder}: ${problem}`, {
+        cause: error,
+      });
+    },
+  );
+  // Not in a file for initdb: its user may not be able to read any file outside of the data folder.
+  const single = spawn(join(binaries, 'postgres'), ['--single', ...data, 'postgres'], {
+    ...options,
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
+  single.stdin.end(`alter role postgres password '${password}'\n`);
+  const [code] = await once(single, 'exit');
+  if (code !== 0) throw new Error(`Postgres could not set its password (exit code ${code})`);
+  await writeFile(join(unfinished, 'pg_hba.conf'), ACCESS_RULES);
+  await writeFile(join(folder, 'password'), password, { mode: 0o600 });
+  await rename(unfinished, join(folder, 'data'));
 }
 
-/** In a process group of its own, so that a Ctrl-C in the terminal does not reach it. */
-async function spawnServer(server: Server) {
+async function startServer(server: Server): Promise<void> {
+  if ((await findProcesses(server.marker)).length > 0) {
+    if (await responds(server)) return;
+    server.log('Postgres 18: replacing a server that does not respond...');
+    await killAll(server.marker); // the children of a killed postmaster live on for a second or so
+  }
+  // No process of ours is alive, so the id in this file is stale and may belong to another program.
+  await rm(join(server.data, 'postmaster.pid'), { force: true });
   const settings = {
     listen_addresses: '127.0.0.1',
     port: String(server.port),
     unix_socket_directories: '',
-    cluster_name: server.marker, // shown in the command line of every process of the server
+    cluster_name: server.marker,
     ...server.settings,
   };
-  const log = await open(server.logFile, 'a');
-  const child = spawn(
-    join(server.binaries, 'postgres'),
-    [
-      '-D',
-      dataFolderFor(server.user, server.data),
-      ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
-    ],
-    {
-      ...server.user,
-      cwd: server.data,
-      env: serverEnvironment(),
-      detached: true,
-      stdio: ['ignore', log.fd, log.fd],
-    },
+  const options = Object.entries(settings).map(([name, value]) => `-c ${name}='${value}'`);
+  const args = ['start', `--timeout=${START_S_MAX}`, '--options', options.join(' ')];
+  if (await pgCtl(server, args)) return;
+  await killAll(server.marker);
+  const lines = (await readFile(server.logFile, 'utf8')).trim().split('\n');
+  throw new Error(
+    `Postgres did not start (${server.logFile}):\n${lines.slice(-LOG_LINES_SHOWN).join('\n')}`,
   );
-  child.on('error', () => {}); // what could not start does not answer, which is told then
-  child.unref();
-  await log.close();
-  return child;
 }
 
-async function answersWithin(server: Server, ms: number, hasFailed: () => boolean) {
-  const deadline = performance.now() + ms;
-  while (performance.now() < deadline && !hasFailed()) {
-    if (await answers(server)) return true;
-    await delay(POLL_MS);
+async function stopServer(server: Server): Promise<void> {
+  if ((await findProcesses(server.marker)).length === 0) return;
+  const hasStopped = await pgCtl(server, ['stop', '--mode=fast', `--timeout=${STOP_S_MAX}`]);
+  if (!hasStopped) await killAll(server.marker);
+}
+
+/** Runs `pg_ctl` and returns whether it succeeded. It makes the server the leader of a session of its own. */
+async function pgCtl(server: Server, args: readonly string[]): Promise<boolean> {
+  const { user, data } = server;
+  const log = await open(server.logFile, 'a');
+  const all = [...args, '--wait', '--silent', '-D', workingFolder(user, data)];
+  const child = spawn(join(server.binaries, 'pg_ctl'), all, {
+    ...user,
+    cwd: data,
+    env: serverEnvironment(),
+    detached: true, // a Ctrl-C in the terminal must not reach it
+    stdio: ['ignore', log.fd, log.fd],
+  });
+  try {
+    const [code] = await once(child, 'exit');
+    return code === 0;
+  } catch {
+    return false; // it could not be run
+  } finally {
+    await log.close();
   }
-  return false;
 }
 
-async function answers(server: Server): Promise<boolean> {
+/**
+ * The name under which a program that is started in the folder finds it. The user of Postgres may not be able
+ * to enter the folders above, as in a checkout below /root; on Linux the working directory works all the same.
+ */
+function workingFolder(user: PostgresUser | undefined, folder: string): string {
+  return user && process.platform === 'linux' ? '/proc/self/cwd' : folder;
+}
+
+async function responds(server: Server): Promise<boolean> {
   const client = new Client({
     connectionString: urlOf(server, 'postgres'),
-    connectionTimeoutMillis: 2_000,
-    query_timeout: 2_000,
+    connectionTimeoutMillis: REUSE_MS_MAX,
+    query_timeout: REUSE_MS_MAX,
   });
   client.on('error', () => {});
   try {
@@ -177,17 +224,6 @@ async function answers(server: Server): Promise<boolean> {
   } finally {
     await client.end().catch(() => {});
   }
-}
-
-async function stopServer(server: Server): Promise<void> {
-  const running = await findProcesses(server.marker);
-  for (const { pid } of running.filter(isPostmaster)) sendSignal(pid, 'SIGINT'); // the fast shutdown
-  if (!(await waitUntilGone(server.marker, STOP_MS_MAX))) await killAll(server.marker);
-}
-
-/** Its children call themselves `postgres: <what they do>`. */
-function isPostmaster({ command }: RunningProcess): boolean {
-  return !command.startsWith('postgres:');
 }
 
 async function createDatabase(server: Server, database: string): Promise<void> {
@@ -203,8 +239,7 @@ async function createDatabase(server: Server, database: string): Promise<void> {
   }
 }
 
-function urlOf(server: Server, database: string): string {
-  // Without TLS in so many words: PGSSLMODE would be asked else.
-  const { password, port } = server;
+/** `sslmode` is in the URL because PGSSLMODE would apply otherwise. */
+function urlOf({ password, port }: Server, database: string): string {
   return `postgres://postgres:${password}@127.0.0.1:${port}/${database}?sslmode=disable`;
 }

@@ -31,8 +31,6 @@ export async function startPostgresPair(): Promise<PostgresPair> {
   const options = { database: 'postgres', log: quiet, settings: POSTGRES_SETTINGS };
   const primary = await startPostgres({ ...options, folder: first });
   await primary.stop();
-  const access = 'host replication all 127.0.0.1/32 scram-sha-256\n';
-  await appendFile(join(first, 'data', 'pg_hba.conf'), access);
   await mkdir(second);
   const parts = ['data', 'password'];
   await promisify(execFile)('cp', ['-Rp', ...parts.map((part) => join(first, part)), second]);
