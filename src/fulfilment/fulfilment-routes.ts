@@ -257,7 +257,7 @@ function operateFulfilment(
             return decide(saga, definition, row.state === 'stuck' && isLive(saga));
           },
           answer: (saga, version) => ({
-            requestHash: keyed?.hashes[0] ?? NO_HASH,
+            requestHash: keyed?.hash ?? NO_HASH,
             status: 202,
             etag: versionETag(version),
             location: null,

@@ -110,7 +110,7 @@ function callChangeStock(
         ifNoneMatch ? [...strongTags(ifNoneMatch), ...ifNoneMatch.weak] : null,
         keyed?.ref.principal ?? null,
         keyed?.ref.key ?? null,
-        keyed?.hashes[0] ?? null,
+        keyed?.hash ?? null,
       ],
     );
     const { rows } = await asked.catch((error: unknown) => {

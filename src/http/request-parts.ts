@@ -11,13 +11,12 @@ import {
 } from './command-headers.ts';
 import { fieldErrors, summarise } from './field-errors.ts';
 import type { RequestPart } from './field-errors.ts';
-import { PRINCIPAL } from './idempotency.ts';
+import { createRequestIdentifier } from './idempotency.ts';
 import type { KeyedRequest } from './idempotency.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { Problem } from './problem.ts';
 import type { FieldError } from './problem.ts';
 import { queryFaults } from './query-faults.ts';
-import { hashRequest } from './request-hash.ts';
 import { parseTraceparent } from './traceparent.ts';
 
 /** The schemas of a route's request. A part without one must be empty; headers are ignored then. */
@@ -65,6 +64,7 @@ export function createRequestReader(
   const bodyRequired = !body.safeParse(undefined).success;
   const matchRequired = isCommand && needsMatch(schemas.headers);
   const unhonoured = isCommand ? unhonouredHeaders(schemas.headers) : [];
+  const identify = createRequestIdentifier({ method, path, bodySchema: body });
 
   return (request: FastifyRequest): CheckedRequest => {
     if (isCommand) {
@@ -89,10 +89,8 @@ export function createRequestReader(
     if (errors.length > 0) throw new Problem(problemKinds.invalidRequest, summarise(errors));
     const { key, ifMatch, ifNoneMatch } = guardsOf(request.headers);
     if (!isCommand || key === undefined) return { ...checked, keyed: undefined };
-    const understood = { ...checked, method, route: path, bodySchema: body, ifMatch, ifNoneMatch };
     const spelt = { path: pathOf(request.url), body: request.body };
-    const hashes = hashRequest(understood, spelt);
-    return { ...checked, keyed: { ref: { principal: PRINCIPAL, key }, hashes } };
+    return { ...checked, keyed: identify(key, { ...checked, ifMatch, ifNoneMatch }, spelt) };
   };
 }
 

@@ -161,7 +161,7 @@ function decideRequest(
     : unchanged(view);
   const result = answerTo(command, appended.view);
   if (!keyed) return first ? { unit: appended.unit, result } : { result };
-  const [requestHash] = keyed.hashes;
+  const requestHash = keyed.hash;
   const { status, etag, location, body } = result;
   const kept = first
     ? { requestHash, status, etag, location, body }

@@ -1,8 +1,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import { canonicalJson } from '#src/http/canonical-json.ts';
-import { createInFlight, idempotencyKey } from '#src/http/idempotency.ts';
+import { canonicalJson, createInFlight, idempotencyKey } from '#src/http/idempotency.ts';
 
 /** As the OpenAPI document has it. */
 const PATTERN = new RegExp(String(z.toJSONSchema(idempotencyKey, { io: 'input' }).pattern), 'u');
@@ -38,7 +37,7 @@ describe('an Idempotency-Key', () => {
 describe('canonical JSON', () => {
   const json = fc.jsonValue({ maxDepth: 4 });
 
-  test('says what the value says', () => {
+  test('keeps the value', () => {
     fc.assert(
       fc.property(json, (value) => {
         expect(JSON.parse(canonicalJson(value))).toEqual(JSON.parse(JSON.stringify(value)));
@@ -55,7 +54,7 @@ describe('canonical JSON', () => {
     );
   });
 
-  test('differs for values that differ', () => {
+  test('differs for different values', () => {
     fc.assert(
       fc.property(json, json, (a, b) => {
         fc.pre(JSON.stringify(a) !== JSON.stringify(b));
@@ -74,13 +73,14 @@ function sorted(value: unknown): unknown {
   return Object.fromEntries(names.toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-describe('requests under way', () => {
+describe('requests in progress', () => {
   const keyed = (principal: string, key: string) => ({
     ref: { principal, key },
-    hashes: [Buffer.of()] as const,
+    hash: Buffer.of(),
+    isSame: () => true,
   });
 
-  test('keep others with their key out until they end', async () => {
+  test('block others with the same key until they end', async () => {
     const inFlight = createInFlight();
     const gate = Promise.withResolvers<string>();
     const first = inFlight.run(keyed('me', 'k'), () => gate.promise);
@@ -102,7 +102,7 @@ describe('requests under way', () => {
     expect(inFlight.count()).toBe(0);
   });
 
-  test('let their key go when they fail', async () => {
+  test('release their key when they fail', async () => {
     const inFlight = createInFlight();
     await expect(
       inFlight.run(keyed('me', 'k'), () => Promise.reject(new Error('no'))),
