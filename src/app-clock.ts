@@ -4,7 +4,7 @@ import { createClockWatch } from './database/clock-watch.ts';
 import type { ClockWatch } from './database/clock-watch.ts';
 import { createDatabaseClock, steeredClock } from './database/database-clock.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
-import { ClockOff } from './event-store/group-commit-errors.ts';
+import { ClockOff } from './event-store/event-store.ts';
 import type { Health } from './http/health-routes.ts';
 import type { Metrics } from './http/metrics.ts';
 import { createWorker } from './workers/worker.ts';

@@ -222,7 +222,7 @@ function createCommit(
       log.error({ err: error, size }, 'commit failed');
       metrics.failedAppends.inc({ failure: error.failure });
     },
-    retried: (reason, commands) => metrics.retries.inc({ reason }, commands),
+    retried: (reason) => metrics.retries.inc({ reason }),
   });
 }
 

@@ -214,6 +214,54 @@ export class WriteFailed extends Error {
   }
 }
 
+/** The queue is full, or the stream's share of it is, or the command waited too long. Nothing was written. */
+export class CommandOverloaded extends Error {
+  constructor() {
+    super('too many commands are waiting to be committed');
+    this.name = 'CommandOverloaded';
+  }
+}
+
+/** The database did not accept the command. Nothing was written. */
+export class StoreUnavailable extends Error {
+  constructor(cause: unknown) {
+    super('the database did not accept the command', { cause });
+    this.name = 'StoreUnavailable';
+  }
+}
+
+/** The clock of this process is wrong, so it records no events. Nothing was written. */
+export class ClockOff extends StoreUnavailable {
+  constructor() {
+    super('the clock of this process differs too much from the clock of the database');
+    this.name = 'ClockOff';
+  }
+}
+
+/** Another transaction kept a row locked that the command needs. Nothing was written. */
+export class RowsLocked extends StoreUnavailable {
+  constructor() {
+    super('another transaction has locked a row that the command needs');
+    this.name = 'RowsLocked';
+  }
+}
+
+/** The database did not respond: the unit may have been written, or may still be. */
+export class CommandUncertain extends Error {
+  constructor(cause: unknown) {
+    super('the outcome of the command is unknown', { cause });
+    this.name = 'CommandUncertain';
+  }
+}
+
+/** Others changed the stream during every attempt. Nothing was written. */
+export class VersionConflict extends Error {
+  constructor() {
+    super('others changed the stream during every attempt');
+    this.name = 'VersionConflict';
+  }
+}
+
 /** When to record an event: now, but never before the events that it follows. */
 export function recordedAt(now: Date, ...follows: readonly (string | null | undefined)[]): string {
   return follows.reduce<string>(

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { Reads } from '#src/database/reads.ts';
 import { createTurns } from '#src/database/turns.ts';
 import type { TakeTurns } from '#src/database/turns.ts';
-import { StoreUnavailable } from '#src/event-store/group-commit-errors.ts';
+import { StoreUnavailable } from '#src/event-store/event-store.ts';
 import { commandHeaders, guardedHeaders } from '#src/http/command-headers.ts';
 import type { EntityTags } from '#src/http/entity-tags.ts';
 import { cursorText, instant, queryInteger, safeText, skuText } from '#src/http/fields.ts';

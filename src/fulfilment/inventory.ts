@@ -3,7 +3,7 @@ import type { Pool } from 'pg';
 import { z } from 'zod';
 import type { Reads } from '#src/database/reads.ts';
 import { withClient } from '#src/database/with-client.ts';
-import { CommandUncertain } from '#src/event-store/group-commit-errors.ts';
+import { CommandUncertain } from '#src/event-store/event-store.ts';
 import { writeFailureOf } from '#src/event-store/write-failure.ts';
 import type { EntityTags } from '#src/http/entity-tags.ts';
 import { requireSameRequest } from '#src/http/idempotency.ts';

@@ -7,9 +7,8 @@ import type {
   StoredEvent,
   StreamAppend,
 } from '#src/event-store/event-store.ts';
-import { VersionConflict } from '#src/event-store/group-commit-errors.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
-import { recordedAt } from '#src/event-store/event-store.ts';
+import { VersionConflict, recordedAt } from '#src/event-store/event-store.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
 import { requireSameRequest } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';

@@ -5,7 +5,7 @@ import {
   CommandUncertain,
   StoreUnavailable,
   VersionConflict,
-} from '#src/event-store/group-commit-errors.ts';
+} from '#src/event-store/event-store.ts';
 import { isWeakOnly } from '#src/http/entity-tags.ts';
 import type { EntityTags } from '#src/http/entity-tags.ts';
 import { problemKinds } from '#src/http/problem-kinds.ts';

@@ -1,13 +1,9 @@
+import { CommandOverloaded, RowsLocked, StoreUnavailable } from '#src/event-store/event-store.ts';
 import type { SagaWorkRow } from '#src/event-store/event-store.ts';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import type { DatabaseClock } from '#src/database/database-clock.ts';
-import {
-  CommandOverloaded,
-  RowsLocked,
-  StoreUnavailable,
-} from '#src/event-store/group-commit-errors.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import { fullJitterMs } from '#src/workers/worker.ts';
 import type { Backoff } from '#src/workers/worker.ts';

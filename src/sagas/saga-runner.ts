@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { isOutage } from '#src/database/is-outage.ts';
-import type { EventMetadata, SagaWorkRow, StreamAppend } from '#src/event-store/event-store.ts';
 import {
   CommandOverloaded,
   CommandUncertain,
   StoreUnavailable,
-} from '#src/event-store/group-commit-errors.ts';
+} from '#src/event-store/event-store.ts';
+import type { EventMetadata, SagaWorkRow, StreamAppend } from '#src/event-store/event-store.ts';
 import { createWorker, fullJitterMs } from '#src/workers/worker.ts';
 import type { SagaDefinition } from './saga-definition.ts';
 import { runSaga } from './saga-run.ts';
