@@ -2,58 +2,80 @@ import { hash } from 'node:crypto';
 
 import { z } from 'zod';
 
+import { problemKinds } from './problem-kinds.ts';
+import { Problem } from './problem.ts';
+import type { ProblemDetails } from './problem.ts';
+
 /** One member of a list, which may be empty (RFC 9110, 5.6.1), with the comma behind it. */
 const LIST_MEMBER = /[ \t]*(?:(W\/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*)?(?:,|$)/y;
 const TAG_PATTERN = String.raw`(W/)?"[!#-~\u0080-\u00ff]*"`;
-/** The same for JSON Schema: `*`, or a list that names a tag. HTTP takes the white space around it away. */
+/** The same for JSON Schema: `*`, or a list of at least one tag. Node strips the white space around it. */
 const LIST_PATTERN = String.raw`^(\*|(,[ \t]*)*${TAG_PATTERN}([ \t]*,([ \t]*${TAG_PATTERN})?)*)$`;
 
-/** What If-Match or If-None-Match said. Tags keep their quotes: `"v7"`. */
+/** A parsed If-Match or If-None-Match header. Tags keep their quotes: `"v7"`. */
 export type EntityTags = Readonly<{
-  /** The header as it came. */
+  /** The header as it was sent. */
   text: string;
-  /** It was `*`: any version will do. */
+  /** The header is `*`, which any version matches. */
   any: boolean;
   strong: readonly string[];
   weak: readonly string[];
 }>;
 
 /**
- * The ETag of an order at a version. Where the answer shows a `state` that the version alone does not
- * tell, the tag names it too: two answers that differ never share one.
+ * The ETag of a resource at a version. If the response shows a `state` that does not follow from the
+ * version, the tag names it too, so that two different responses never share a tag.
  */
 export function versionETag(version: number, state?: string): string {
   return state === undefined ? `"v${version}"` : `"v${version}-${state}"`;
 }
 
-/** The ETag of an answer that has none of its own. Weak, so that If-Match never takes it for a version. */
+/** The ETag of a response without a version. It is weak, so that If-Match never takes it for a version. */
 export function bodyETag(body: string | Buffer): string {
-  // Nobody gains by a collision with his own answer: the fastest hash will do.
+  // A collision would harm only the caller that makes it, so the fastest hash will do.
   return `W/"${hash('sha1', body, 'base64url')}"`;
 }
 
 /**
- * Whether If-Match lets the request through: it asks for the version, whatever state was shown with it.
- * Strong comparison; a weak tag never matches.
+ * Whether If-Match names this version, with whatever state was shown. The comparison is strong: a weak
+ * tag never matches.
  */
 export function ifMatchHolds(ifMatch: EntityTags, version: number): boolean {
   const { any, strong } = ifMatch;
   return any || strong.some((tag) => tag.replace(/-\w+"$/, '"') === versionETag(version));
 }
 
-/** Whether If-None-Match says that the caller has this already, so 304: weak comparison. */
+/**
+ * Checks If-Match, if it was sent, against the version.
+ * @throws Problem `precondition_failed` or `if_match_weak`
+ */
+export function requireMatch(ifMatch: EntityTags | undefined, version: number): void {
+  if (ifMatch !== undefined && !ifMatchHolds(ifMatch, version)) throw unmatched(ifMatch);
+}
+
+/** The Problem for a condition that does not hold. */
+export function unmatched(
+  ifMatch: EntityTags | undefined,
+  details: Omit<ProblemDetails, 'detail'> = {},
+): Problem {
+  const isWeak = ifMatch !== undefined && isWeakOnly(ifMatch);
+  const kind = isWeak ? problemKinds.ifMatchWeak : problemKinds.preconditionFailed;
+  return new Problem(kind, { detail: kind.advice, ...details });
+}
+
+/** Whether If-None-Match names this tag. The comparison is weak. */
 export function ifNoneMatchHits(ifNoneMatch: EntityTags, etag: string): boolean {
   const { any, strong, weak } = ifNoneMatch;
   const opaque = etag.replace(/^W\//, '');
   return any || strong.includes(opaque) || weak.includes(opaque);
 }
 
-/** Whether If-Match names weak tags only: it can never hold, whatever they name. */
+/** Whether If-Match names weak tags only, so that it can never hold. */
 export function isWeakOnly({ any, strong }: EntityTags): boolean {
   return !any && strong.length === 0;
 }
 
-/** The header in the one form that all its spellings share. */
+/** The header in one form, whatever its spelling. */
 export function canonicalEntityTags({ any, strong, weak }: EntityTags): string {
   if (any) return '*';
   return [...new Set([...strong, ...weak.map((tag) => `W/${tag}`)])].toSorted().join(', ');

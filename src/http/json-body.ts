@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 
-import { isJson } from './command-headers.ts';
+import { isJson } from './request-head.ts';
 import { pointerTo, summarise } from './field-errors.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { Problem } from './problem.ts';

@@ -1,7 +1,7 @@
 import type { z } from 'zod';
 
-import { needsMatch, unhonouredHeaders } from './command-headers.ts';
-import type { commandHeaders } from './command-headers.ts';
+import { needsMatch, unhonouredHeaders } from './request-head.ts';
+import type { commandHeaders } from './request-head.ts';
 import { canonicalHeader } from './field-errors.ts';
 import { hoist, readProperties, toJsonSchema } from './json-schema.ts';
 import { responseHeaders, problemSchema } from './openapi-components.ts';

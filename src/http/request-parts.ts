@@ -4,11 +4,13 @@ import { z } from 'zod';
 import {
   guardsOf,
   needsMatch,
+  parseTraceparent,
+  queryFaults,
   refuseCrossOrigin,
   refuseUnhonoured,
   requireIfMatch,
   unhonouredHeaders,
-} from './command-headers.ts';
+} from './request-head.ts';
 import { fieldErrors, summarise } from './field-errors.ts';
 import type { RequestPart } from './field-errors.ts';
 import { createRequestIdentifier } from './idempotency.ts';
@@ -16,8 +18,6 @@ import type { KeyedRequest } from './idempotency.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { Problem } from './problem.ts';
 import type { FieldError } from './problem.ts';
-import { queryFaults } from './query-faults.ts';
-import { parseTraceparent } from './traceparent.ts';
 
 /** The schemas of a route's request. A part without one must be empty; headers are ignored then. */
 export type RequestSchemas = Readonly<{

@@ -9,7 +9,7 @@ import { createAnswerSender } from './answer-sender.ts';
 import type { AnswerSender } from './answer-sender.ts';
 import { createConnections } from './connections.ts';
 import type { ConnectionLimits, Connections } from './connections.ts';
-import { findHeaderFault } from './header-faults.ts';
+import { findHeaderFault } from './request-head.ts';
 import { IncomingRequest, breakOff } from './incoming-request.ts';
 import { acceptJsonOnly } from './json-body.ts';
 import { problemKinds } from './problem-kinds.ts';

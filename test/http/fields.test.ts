@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { instant, queryInteger, safeText, uuid, wholeNumber } from '#src/http/fields.ts';
-import { parseTraceparent } from '#src/http/traceparent.ts';
+import { parseTraceparent } from '#src/http/request-head.ts';
 
 const accepts = (schema: { safeParse(value: unknown): { success: boolean } }, value: unknown) =>
   schema.safeParse(value).success;

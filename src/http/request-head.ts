@@ -1,0 +1,216 @@
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
+
+import { z } from 'zod';
+
+import { entityTags } from './entity-tags.ts';
+import { canonicalHeader, pointerTo, summarise } from './field-errors.ts';
+import { idempotencyKey } from './idempotency.ts';
+import { problemKinds } from './problem-kinds.ts';
+import { Problem } from './problem.ts';
+import type { FieldError } from './problem.ts';
+
+/** Headers with one meaning. Node would silently join or drop a second one. */
+const SINGLE = new Set([
+  'authorization',
+  'content-encoding',
+  'content-type',
+  'host',
+  'idempotency-key',
+]);
+const LENGTHS = new Set([...SINGLE].map((name) => name.length));
+/** RFC 3986: a registered name, an IPv4 address, or an IP literal in brackets; then perhaps a port. */
+const HOST =
+  /^(?:\[[\da-fA-F:.]+\]|\[v[\da-fA-F]+\.[\w.~!$&'()*+,;=:-]+\]|(?:[\w.~!$&'()*+,;=-]|%[\da-fA-F]{2})*)(?::\d*)?$/;
+const CONTINUE = /^100-continue$/i;
+const TRACEPARENT = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
+
+/**
+ * Checks what matters to every route: a header that was sent twice, is missing or is not valid, an
+ * expectation, a transfer coding.
+ * @returns the Problem to refuse the request with, if there is one
+ */
+export function findHeaderFault(request: IncomingMessage): Problem | undefined {
+  const { expect, 'transfer-encoding': transferEncoding } = request.headers;
+  if (expect !== undefined && !CONTINUE.test(expect)) return expectationFailed();
+  if (transferEncoding !== undefined && transferEncoding.toLowerCase() !== 'chunked') {
+    return transferCodingFault(transferEncoding);
+  }
+  const errors = fieldFaults(request);
+  return errors.length === 0
+    ? undefined
+    : new Problem(problemKinds.invalidRequest, summarise(errors));
+}
+
+function fieldFaults({ headers, rawHeaders, httpVersion }: IncomingMessage): FieldError[] {
+  const seen = new Set<string>();
+  const faults: FieldError[] = [];
+  // Names and values in turn.
+  for (let index = 0; index < rawHeaders.length; index += 2) {
+    const raw = rawHeaders[index];
+    if (raw === undefined || !LENGTHS.has(raw.length)) continue;
+    const name = raw.toLowerCase();
+    if (!SINGLE.has(name)) continue;
+    if (seen.has(name)) {
+      faults.push({
+        pointer: `header/${canonicalHeader(name)}`,
+        message: 'must be sent once only',
+      });
+    }
+    seen.add(name);
+  }
+  const { host } = headers;
+  if (host === undefined && httpVersion === '1.1') {
+    faults.push({ pointer: 'header/Host', message: 'is required' });
+  } else if (host !== undefined && !HOST.test(host)) {
+    faults.push({
+      pointer: 'header/Host',
+      message: 'must be a host name or address, as host:port',
+    });
+  }
+  return faults;
+}
+
+function expectationFailed(): Problem {
+  return new Problem(problemKinds.expectationFailed, {
+    detail: 'Only `Expect: 100-continue` is supported. Send the request without the header.',
+  });
+}
+
+/** Node accepts any list that ends in `chunked`, but does not decode the other codings. */
+function transferCodingFault(transferEncoding: string): Problem {
+  const codings = transferEncoding.split(',').map((coding) => coding.trim().toLowerCase());
+  if (codings.filter((coding) => coding === 'chunked').length !== 1) {
+    return new Problem(problemKinds.malformedRequest, {
+      detail: 'Transfer-Encoding must name chunked once.',
+    });
+  }
+  return new Problem(problemKinds.notImplemented, {
+    detail: 'The only Transfer-Encoding that is supported is chunked.',
+  });
+}
+
+/**
+ * Finds query parameters whose percent encoding is not UTF-8. The parser would take them as literal text,
+ * so that one value had two spellings.
+ */
+export function queryFaults(url: string): FieldError[] {
+  const start = url.indexOf('?');
+  if (start === -1 || !url.includes('%', start)) return [];
+  return url
+    .slice(start + 1)
+    .split('&')
+    .flatMap((parameter) => {
+      const [name = '', ...value] = parameter.split('=');
+      const isReadable = isEncoded(name);
+      if (isReadable && isEncoded(value.join('='))) return [];
+      const path = isReadable ? [decodeURIComponent(name)] : [];
+      return [
+        { pointer: pointerTo('query', path), message: 'has a percent encoding that is not UTF-8' },
+      ];
+    });
+}
+
+function isEncoded(text: string): boolean {
+  try {
+    decodeURIComponent(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Returns a W3C trace context header of version 00. Any other value counts as not sent. */
+export function parseTraceparent(header: unknown): string | undefined {
+  return typeof header === 'string' && TRACEPARENT.test(header) ? header : undefined;
+}
+
+/**
+ * The headers with which a caller guards a command. A route that declares one honours it. Sent to any
+ * other route it is refused, never ignored.
+ */
+export const commandHeaders = {
+  'idempotency-key': idempotencyKey.optional(),
+  'if-match': entityTags
+    .optional()
+    .describe('ETag that you read. The command is refused if the resource has changed since.'),
+  'if-none-match': entityTags
+    .optional()
+    .describe('Send * to refuse the command if the resource exists already.'),
+} as const;
+
+/** The headers of a command that honours an Idempotency-Key. */
+export const keyedHeaders = z.object({ 'idempotency-key': commandHeaders['idempotency-key'] });
+
+/** The headers of a command on something that has an ETag. */
+export const guardedHeaders = keyedHeaders.extend({ 'if-match': commandHeaders['if-match'] });
+
+/** The headers of a command that requires If-Match. */
+export const matchingHeaders = keyedHeaders.extend({
+  'if-match': entityTags.describe(
+    'ETag that you read. The command is refused if the resource has changed since.',
+  ),
+});
+
+/** The guarding headers, parsed; undefined where one was not sent or is not valid. */
+export function guardsOf(headers: IncomingHttpHeaders) {
+  return {
+    key: commandHeaders['idempotency-key'].safeParse(headers['idempotency-key']).data,
+    ifMatch: commandHeaders['if-match'].safeParse(headers['if-match']).data,
+    ifNoneMatch: commandHeaders['if-none-match'].safeParse(headers['if-none-match']).data,
+  };
+}
+
+/** Whether a route with these header schemas requires If-Match. */
+export function needsMatch(headers: z.ZodType | undefined): boolean {
+  const schema = headers instanceof z.ZodObject ? headers.shape['if-match'] : undefined;
+  return schema !== undefined && !(schema instanceof z.ZodOptional);
+}
+
+/** @throws Problem `precondition_required` */
+export function requireIfMatch({ 'if-match': ifMatch }: IncomingHttpHeaders): void {
+  if (ifMatch !== undefined) return;
+  const { preconditionRequired } = problemKinds;
+  throw new Problem(preconditionRequired, { detail: preconditionRequired.advice });
+}
+
+/** The names of the guarding headers that a route with these header schemas does not honour. */
+export function unhonouredHeaders(headers: z.ZodType | undefined): string[] {
+  const declared = headers instanceof z.ZodObject ? headers.shape : {};
+  return Object.keys(commandHeaders).filter((name) => !(name in declared));
+}
+
+/** @throws Problem `header_not_honoured` */
+export function refuseUnhonoured(
+  headers: IncomingHttpHeaders,
+  unhonoured: readonly string[],
+): void {
+  const sent = unhonoured.filter((name) => headers[name] !== undefined).map(canonicalHeader);
+  if (sent.length === 0) return;
+  throw new Problem(problemKinds.headerNotHonoured, {
+    detail: `This request does not honour ${sent.join(' and ')}. Nothing was done. Leave it out.`,
+    errors: sent.map((name) => ({ pointer: `header/${name}`, message: 'is not honoured here' })),
+  });
+}
+
+/**
+ * Refuses a command without a JSON body that a browser sends for a page of another origin. With a JSON
+ * body the browser asks first (CORS preflight), and this service permits nothing. A caller that is not a
+ * browser sends neither Sec-Fetch-Site nor Origin.
+ * @throws Problem `cross_origin`
+ */
+export function refuseCrossOrigin(headers: IncomingHttpHeaders): void {
+  if (isJson(headers)) return;
+  const { 'sec-fetch-site': site, origin, host } = headers;
+  if (site === 'same-origin' || site === 'none') return;
+  if (site === undefined && (origin === undefined || hostOf(origin) === host)) return;
+  throw new Problem(problemKinds.crossOrigin, { detail: problemKinds.crossOrigin.advice });
+}
+
+/** Whether Content-Type says that the body is JSON. */
+export function isJson({ 'content-type': contentType = '' }: IncomingHttpHeaders): boolean {
+  return /^application\/json\s*(;|$)/i.test(contentType);
+}
+
+function hostOf(origin: string): string | undefined {
+  return URL.canParse(origin) ? new URL(origin).host : undefined;
+}
