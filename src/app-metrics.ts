@@ -8,20 +8,9 @@ import type { GroupCommit } from './event-store/group-commit.ts';
 import type { Metrics } from './http/metrics.ts';
 import { NO_BACKLOG } from './outbox/outbox-monitor.ts';
 import type { OutboxBacklog, OutboxMonitor } from './outbox/outbox-monitor.ts';
-import type { Relay, RelayMetrics } from './outbox/relay.ts';
+import type { Relay } from './outbox/relay.ts';
 import type { SagaRunnerEvents } from './sagas/saga-run.ts';
 import { countLiveSagas, oldestLiveAgeSeconds } from './sagas/saga-store.ts';
-
-const RELAY_LEASE = 'relay';
-
-/** What the relay of a topic counts. */
-export function relayMetrics(metrics: Metrics, topic: string): RelayMetrics {
-  return {
-    published: (messages) => metrics.published.inc({ topic }, messages),
-    publishFailed: (reason) => metrics.publishErrors.inc({ topic, reason }),
-    leaseChanged: () => metrics.leaseTransitions.inc({ lease: RELAY_LEASE }),
-  };
-}
 
 /** Counts the events of each stream that a command is decided on. */
 export function countLoads(store: UnitStore, metrics: Metrics): UnitStore {
@@ -95,7 +84,7 @@ export function watchGauges(metrics: Metrics, watched: Watched): void {
     },
     () => {
       const { mode } = relay.status();
-      return { [RELAY_LEASE]: mode === 'leading' || mode === 'stopped' ? 1 : 0 };
+      return { relay: mode === 'leading' || mode === 'stopped' ? 1 : 0 };
     },
   );
   watchDatabase(metrics, watched);

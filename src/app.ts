@@ -8,7 +8,6 @@ import {
   countAppends,
   countLoads,
   countLostLogLines,
-  relayMetrics,
   sagaMetrics,
   watchGauges,
 } from './app-metrics.ts';
@@ -250,7 +249,7 @@ function createOutbox(config: Config, pool: Pool, metrics: Metrics, log: Logger)
     topic: config.KAFKA_TOPIC,
     publisher: createPublisher(config, log),
     monitor: outboxMonitor,
-    metrics: relayMetrics(metrics, config.KAFKA_TOPIC),
+    metrics,
     log,
   });
   return { outboxMonitor, relay };

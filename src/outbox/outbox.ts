@@ -2,6 +2,8 @@ const MURMUR2_SEED = 0x9747b28c;
 const MURMUR2_MULTIPLIER = 0x5bd1e995;
 const MURMUR2_SHIFT = 24;
 const MAX_POSITIVE = 0x7fffffff;
+/** Bytes that a message takes in a request besides its payload: key, headers, framing. */
+const ENVELOPE_BYTES = 1_024;
 
 /** A row of `outbox_events`: a message that Kafka has not acknowledged yet. */
 export type OutboxRow = Readonly<{
@@ -72,6 +74,28 @@ export function partitionFor(hash: number, count: number): number {
 function mixed(word: number): number {
   const product = Math.imul(word, MURMUR2_MULTIPLIER);
   return Math.imul(product ^ (product >>> MURMUR2_SHIFT), MURMUR2_MULTIPLIER);
+}
+
+/**
+ * Cuts the first batch of each partition from rows in the order to send. A batch ends at the first
+ * row that does not fit: a smaller row behind it may have the same key and must not overtake it. A
+ * row that is too large by itself makes a batch of one.
+ */
+export function cutBatches(
+  rows: readonly OutboxRow[],
+  partitions: number,
+  { rowsMax, bytesMax }: Readonly<{ rowsMax: number; bytesMax: number }>,
+): Map<number, OutboxRow[]> {
+  const batches = Map.groupBy(rows, (row) => partitionFor(row.key_hash, partitions));
+  for (const batch of batches.values()) {
+    let bytes = 0;
+    const end = batch.findIndex((row, index) => {
+      bytes += Buffer.byteLength(row.payload) + ENVELOPE_BYTES;
+      return index === rowsMax || (index > 0 && bytes > bytesMax);
+    });
+    if (end !== -1) batch.length = end;
+  }
+  return batches;
 }
 
 /** The limits of a topic. */

@@ -4,9 +4,6 @@ import type { Logger } from 'pino';
 /** The wait after a failure: random, below a bound that doubles from `baseMs` up to `maxMs`. */
 export type Backoff = Readonly<{ baseMs: number; maxMs: number }>;
 
-/** How much work a tick did, or why it failed. */
-export type TickResult = Readonly<{ done: number }> | Readonly<{ error: unknown }>;
-
 /** What a worker does repeatedly, and how long it waits in between. */
 export type WorkerOptions = Readonly<{
   name: string;
@@ -16,8 +13,6 @@ export type WorkerOptions = Readonly<{
   idleMs: number;
   errorBackoff: Backoff;
   log: Pick<Logger, 'info' | 'error'>;
-  /** Called after every tick, before the wait that follows. */
-  onTick?: (result: TickResult) => void;
 }>;
 
 export type Worker = Readonly<{
@@ -27,43 +22,37 @@ export type Worker = Readonly<{
   wake(): void;
   /** Aborts the signal, waits for the running tick and ends the loop for good. */
   stop(): Promise<void>;
+  /** Why the last tick failed; undefined after one that succeeded. */
+  lastError(): string | undefined;
 }>;
 
 /** The loop of all background work. It never runs two ticks at once, and `stop` ends it. */
 export function createWorker(options: WorkerOptions): Worker {
-  const { name, idleMs, errorBackoff, log, onTick } = options;
+  const { name, tick, idleMs, errorBackoff, log } = options;
   const stopping = new AbortController();
-  const wait = createWait(stopping.signal);
+  const { signal } = stopping;
+  const wait = createWait(signal);
   let failures = 0;
+  let lastError: string | undefined;
   let running: Promise<void> | undefined;
 
-  const tick = async (): Promise<TickResult> => {
-    try {
-      return { done: await options.tick(stopping.signal) };
-    } catch (error) {
-      return { error };
-    }
-  };
-
-  const count = (result: TickResult) => {
-    if ('error' in result) {
-      failures += 1;
-      if (failures === 1) log.error({ worker: name, err: result.error }, 'worker failed, retrying');
-    } else if (failures > 0) {
-      log.info({ worker: name, failures }, 'worker recovered');
-      failures = 0;
-    }
-    onTick?.(result);
-  };
-
   const run = async () => {
-    while (!stopping.signal.aborted) {
-      const result = await tick();
-      if (stopping.signal.aborted) return;
-      count(result);
-      if ('error' in result) await wait.full(fullJitterMs(failures, errorBackoff));
-      else if (result.done === 0) await wait.untilWokenOr(idleMs);
-      else await setImmediate(); // lets I/O run between two ticks
+    while (!signal.aborted) {
+      try {
+        const done = await tick(signal);
+        if (failures > 0 && !signal.aborted)
+          log.info({ worker: name, failures }, 'worker recovered');
+        failures = 0;
+        lastError = undefined;
+        if (done === 0) await wait.untilWokenOr(idleMs);
+        else await setImmediate(); // lets I/O run between two ticks
+      } catch (error) {
+        if (signal.aborted) return;
+        failures += 1;
+        lastError = String(error);
+        if (failures === 1) log.error({ worker: name, err: error }, 'worker failed, retrying');
+        await wait.full(fullJitterMs(failures, errorBackoff));
+      }
     }
   };
 
@@ -76,6 +65,7 @@ export function createWorker(options: WorkerOptions): Worker {
       stopping.abort();
       await running;
     },
+    lastError: () => lastError,
   };
 }
 

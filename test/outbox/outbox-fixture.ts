@@ -6,10 +6,11 @@ import { createDatabase } from '#src/database/database.ts';
 import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
 import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
 import { murmur2 } from '#src/outbox/outbox.ts';
-import type { Publisher } from '#src/outbox/outbox.ts';
-import { createOutboxMonitor } from '#src/outbox/outbox-monitor.ts';
-import { createRelay } from '#src/outbox/relay.ts';
-import type { RelaySettings } from '#src/outbox/relay.ts';
+import type { OutboxRow, Publisher, TopicLimits } from '#src/outbox/outbox.ts';
+import type { Lease } from '#src/outbox/lease.ts';
+import { createOutboxMonitor, NO_BACKLOG } from '#src/outbox/outbox-monitor.ts';
+import { createRelay, relayDefaults } from '#src/outbox/relay.ts';
+import type { Leader, RelayMetrics, RelayParts, RelaySettings } from '#src/outbox/relay.ts';
 
 export const quiet = pino({ level: 'silent' });
 
@@ -97,7 +98,33 @@ export function testPublisher(brokers: readonly string[], partitions = 1): Publi
 }
 
 /** What a relay reported to its metrics. */
-export type RelayCounts = { published: number; refused: number; unknown: number; terms: number };
+export type RelayCounts = {
+  published: number;
+  refused: number;
+  unknown: number;
+  leaseChanges: number;
+};
+
+/** Counters that add to the counts. */
+export function countersOf(counts: RelayCounts): RelayMetrics {
+  return {
+    published: {
+      inc: (_, messages) => {
+        counts.published += messages;
+      },
+    },
+    publishErrors: {
+      inc: ({ reason }) => {
+        counts[reason] += 1;
+      },
+    },
+    leaseTransitions: {
+      inc: () => {
+        counts.leaseChanges += 1;
+      },
+    },
+  };
+}
 
 /** A relay with its own connections, and what it counted. */
 export function createTestRelay(
@@ -117,23 +144,13 @@ export function createTestRelay(
     log: quiet,
     refreshMs: 50,
   });
-  const counts: RelayCounts = { published: 0, refused: 0, unknown: 0, terms: 0 };
+  const counts: RelayCounts = { published: 0, refused: 0, unknown: 0, leaseChanges: 0 };
   const relay = createRelay({
     pool,
     topic,
     publisher,
     monitor,
-    metrics: {
-      published: (messages) => {
-        counts.published += messages;
-      },
-      publishFailed: (kind) => {
-        counts[kind] += 1;
-      },
-      leaseChanged: (isHeld) => {
-        counts.terms += isHeld ? 1 : 0;
-      },
-    },
+    metrics: countersOf(counts),
     log: quiet,
     settings: { ...testSettings, ...options.settings },
   });
@@ -141,6 +158,11 @@ export function createTestRelay(
     relay,
     monitor,
     counts,
+    /** The status with the outbox counted anew. After a slow count the monitor itself rests for long. */
+    countedNow: async () => {
+      await monitor.refresh();
+      return relay.status();
+    },
     start: () => {
       monitor.start();
       relay.start();
@@ -180,4 +202,67 @@ export async function createChangingTopic(brokers: readonly string[], batchBytes
 
 function batchLimit(bytes: number) {
   return [{ name: 'max.message.bytes', value: String(bytes) }];
+}
+
+/** A row with a payload of so many bytes. Its key is its hash. */
+export function row(id: number, key_hash: number, payloadBytes: number): OutboxRow {
+  return {
+    id,
+    key_hash,
+    message_key: String(key_hash),
+    payload: 'x'.repeat(payloadBytes),
+    ce_specversion: '1.0',
+    ce_id: String(id),
+    ce_type: 'order.placed',
+    ce_source: '/orders',
+    ce_time: '2026-01-02T03:04:05.678Z',
+    ce_subject: String(key_hash),
+    ce_sequence: '0000000001',
+    content_type: 'application/json',
+    traceparent: null,
+  };
+}
+
+const nothing = () => undefined;
+
+/** What a round of a relay works with: it leads in epoch 1 for ever, and nothing is there. */
+export function roundParts(
+  parts: Partial<Omit<RelayParts, 'publisher' | 'store'>> &
+    Readonly<{ publisher: Partial<Publisher>; store: Partial<RelayParts['store']> }>,
+): RelayParts {
+  return {
+    topic: 'topic',
+    lease: leaseOf(() => ({ epoch: 1, remainingMs: Infinity })),
+    monitor: { backlog: () => NO_BACKLOG, lowestId: () => 0 },
+    metrics: countersOf({ published: 0, refused: 0, unknown: 0, leaseChanges: 0 }),
+    log: quiet,
+    settings: relayDefaults,
+    ...parts,
+    publisher: {
+      openTopic: async () => ({ partitions: 1, batchBytesMax: 1_000_000 }),
+      publish: async () => ({ kind: 'acked' }),
+      abort: nothing,
+      close: async () => nothing(),
+      ...parts.publisher,
+    },
+    store: {
+      waiting: async () => [],
+      remove: async () => nothing(),
+      park: async () => false,
+      rememberPartitions: async (found) => found,
+      hasOtherTopics: async () => false,
+      ...parts.store,
+    },
+  };
+}
+
+/** A lease that is nobody else's. */
+export function leaseOf(current: Lease['current']): Lease {
+  return { start: nothing, stop: async () => nothing(), current };
+}
+
+/** A leader that has just begun, in epoch 1. */
+export function newLeader(limits: TopicLimits): Leader {
+  const found = { epoch: 1, limits, isAsExpected: true };
+  return { found, batches: new Map(), failing: new Map(), nextReadAtMs: 0 };
 }

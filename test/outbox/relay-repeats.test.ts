@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
+import type { Lease } from '#src/outbox/lease.ts';
 import { createOutboxStore, relayLease } from '#src/outbox/outbox-store.ts';
 import { messageFrom } from '#src/outbox/outbox.ts';
 import type { OutboxRow, Publisher } from '#src/outbox/outbox.ts';
-import { createRounds } from '#src/outbox/relay-rounds.ts';
-import { relayDefaults } from '#src/outbox/relay.ts';
+import { relayDefaults, runRound } from '#src/outbox/relay.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { startFaultyKafka } from '#test/support/faulty-kafka.ts';
@@ -16,8 +16,10 @@ import {
   createTestRelay,
   eventsOf,
   insertEvents,
+  leaseOf,
   newKeys,
-  quiet,
+  newLeader,
+  roundParts,
   servicePool,
   testPublisher,
 } from './outbox-fixture.ts';
@@ -90,28 +92,26 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event is sent
       [relayLease(topic.name)],
     );
     const publisher = testPublisher(brokers);
-    const rounds = (maySend: () => boolean) =>
-      createRounds({
-        topic: topic.name,
-        epoch: 1,
-        limits: { partitions: 1, batchBytesMax: 1_000_000 },
-        settings: { ...relayDefaults, sendTimeoutMs: 60_000, roundTimeoutMs: 60_000 },
-        store: createOutboxStore(service.pool, topic.name),
-        publisher,
-        lowestId: () => 0,
-        maySend,
-        metrics: { published: () => {}, publishFailed: () => {} },
-        log: quiet,
-      });
-    const { signal } = new AbortController();
+    const run = (current: Lease['current']) =>
+      runRound(
+        roundParts({
+          topic: topic.name,
+          lease: leaseOf(current),
+          settings: { ...relayDefaults, sendTimeoutMs: 60_000, roundTimeoutMs: 60_000 },
+          store: createOutboxStore(service.pool, topic.name),
+          publisher,
+        }),
+        newLeader({ partitions: 1, batchBytesMax: 1_000_000 }),
+        new AbortController().signal,
+      );
     let asked = 0;
-    const ending = rounds(() => {
+    const ending = run(() => {
       asked += 1;
-      return asked === 1;
+      return { epoch: 1, remainingMs: asked === 1 ? 60_001 : 60_000 };
     });
-    await expect(ending.run(signal)).resolves.toBe(0);
+    await expect(ending).resolves.toBe(0);
     expect(asked).toBe(2);
-    await expect(rounds(() => true).run(signal)).resolves.toBe(7);
+    await expect(run(() => ({ epoch: 1, remainingMs: Infinity }))).resolves.toBe(7);
     const good = new Map(keys.filter((key) => key !== keys[5]).map((key) => [key, 1]));
     const messages = await readTopic(topic.name, { until: (all) => isComplete(all, good) });
     expect(faultsOf(messages, good)).toEqual([]);

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { runOutboxCommand } from '#src/outbox/outbox-commands.ts';
 import { partitionFor } from '#src/outbox/outbox.ts';
 import type { Publisher } from '#src/outbox/outbox.ts';
+import { relayDefaults, runRound } from '#src/outbox/relay.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -15,6 +16,9 @@ import {
   eventsOf,
   insertEvents,
   newKeys,
+  newLeader,
+  roundParts,
+  row,
   servicePool,
   testPublisher,
 } from './outbox-fixture.ts';
@@ -39,8 +43,8 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
     expect(faultsOf(messages, expected)).toEqual([]);
     expect(repeatsIn(messages)).toBe(0);
     await eventually(() => isEmpty(db));
-    expect(relay.counts).toEqual({ published: 1_000, refused: 0, unknown: 0, terms: 1 });
-    await eventually(() => relay.relay.status().pendingRows === 0);
+    expect(relay.counts).toEqual({ published: 1_000, refused: 0, unknown: 0, leaseChanges: 1 });
+    await eventually(async () => (await relay.countedNow()).pendingRows === 0);
     expect(relay.relay.status()).toMatchObject({ mode: 'leading', epoch: 1, parkedKeys: 0 });
   });
 
@@ -252,7 +256,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
     await using relay = createTestRelay({ url: db.url, topic: 'any', publisher: undefined });
     relay.start();
     relay.relay.wake();
-    await eventually(() => relay.relay.status().pendingRows === 2);
+    await eventually(async () => (await relay.countedNow()).pendingRows === 2);
     expect(relay.relay.status().mode).toBe('off');
     await expect(db.query('select from leases')).resolves.toEqual([]);
   });
@@ -316,7 +320,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
         );
         expect(left).toEqual([3, 4, 5].map((v) => ({ message_key: 'parked', stream_version: v })));
       });
-      await eventually(() => relay.relay.status().parkedKeys === 1);
+      await eventually(async () => (await relay.countedNow()).parkedKeys === 1);
       const parked = await db.query('select message_key, ce_id, reason, epoch from outbox_parked');
       expect(parked).toEqual([
         { message_key: 'parked', ce_id: 'parked:3', reason: 'MESSAGE_TOO_LARGE', epoch: 1 },
@@ -401,10 +405,18 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
       await using service = servicePool(db.url);
       const brokers = await testBrokers();
       await using topic = await createChangingTopic(brokers, 1_000_000);
+      const publisher = testPublisher(brokers);
+      let topicChecks = 0;
       await using relay = createTestRelay({
         url: db.url,
         topic: topic.name,
-        publisher: testPublisher(brokers),
+        publisher: {
+          ...publisher,
+          openTopic: (name) => {
+            topicChecks += 1;
+            return publisher.openTopic(name);
+          },
+        },
       });
       await insertEvents(db, topic.name, eventsOf(newKeys(5), 1));
       relay.start();
@@ -416,7 +428,9 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
       const keys = newKeys(20);
       const { published } = relay.counts;
       await insertEvents(db, topic.name, eventsOf(keys, 1));
-      await eventually(() => relay.relay.status().pendingRows === 20);
+      const checksBefore = topicChecks;
+      await eventually(() => topicChecks >= checksBefore + 3); // a relay that leads has run rounds
+      await eventually(async () => (await relay.countedNow()).pendingRows === 20);
       expect(relay.counts.published).toBe(published);
 
       const said: string[] = [];
@@ -436,3 +450,30 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
     });
   },
 );
+
+const PARTITIONS = 3;
+/** A rest that lasts longer than the test, whatever chance makes of it. */
+const LONG_REST = { baseMs: 1e12, maxMs: 1e12 };
+
+test('a leader reads nothing while no partition is available', async () => {
+  const excluded: (readonly number[])[] = [];
+  const relay = roundParts({
+    settings: { ...relayDefaults, backoff: LONG_REST, roundIntervalMs: 0 },
+    store: {
+      waiting: async (window) => {
+        excluded.push(window.excluded);
+        const id = excluded.length - 1;
+        return [row(id, id, 2)]; // of one partition after the other
+      },
+    },
+    publisher: { publish: async () => ({ kind: 'unknown', reason: 'Kafka is away' }) },
+  });
+  const leader = newLeader({ partitions: PARTITIONS, batchBytesMax: 1_000_000 });
+  for (let round = 0; round < 6; round += 1) {
+    await runRound(relay, leader, new AbortController().signal);
+  }
+  // With a filter that no row passes, the whole backlog would be scanned again and again.
+  expect(excluded).toEqual([[], [0], [0, 1]]);
+  const reasons = [...leader.failing.values()].map(({ reason }) => reason);
+  expect(new Set(reasons)).toEqual(new Set(['Kafka is away']));
+});

@@ -1,22 +1,39 @@
 import { assert, double, integer, property } from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { createWorker, fullJitterMs } from '#src/workers/worker.ts';
-import type { TickResult, WorkerOptions } from '#src/workers/worker.ts';
+import type { WorkerOptions } from '#src/workers/worker.ts';
 
 /** Far longer than any test: a wait of it never ends by itself. */
 const FOREVER_MS = 1_000_000;
 
-/** A worker whose ticks do as scripted and then nothing, and what it logged. */
+type TickResult = Readonly<{ done: number }> | Readonly<{ error: unknown }>;
+
+/** A worker whose ticks do as scripted and then nothing, what became of them and what it logged. */
 function scripted(script: (number | Error)[], options: Partial<WorkerOptions> = {}) {
   const logged: string[] = [];
   const results: TickResult[] = [];
   let reached: { count: number; resolve: () => void } | undefined;
+  const follow = async () => {
+    const next = script.shift() ?? 0;
+    if (next instanceof Error) throw next;
+    return next;
+  };
+  const { tick = follow, ...others } = options;
+  const record = (result: TickResult) => {
+    results.push(result);
+    if (results.length === reached?.count) setImmediate(reached.resolve); // the worker waits by then
+  };
   const worker = createWorker({
     name: 'test',
-    tick: async () => {
-      const next = script.shift() ?? 0;
-      if (next instanceof Error) throw next;
-      return next;
+    tick: async (signal) => {
+      try {
+        const done = await tick(signal);
+        record({ done });
+        return done;
+      } catch (error) {
+        record({ error });
+        throw error;
+      }
     },
     idleMs: FOREVER_MS,
     errorBackoff: { baseMs: 1, maxMs: 1 },
@@ -24,16 +41,12 @@ function scripted(script: (number | Error)[], options: Partial<WorkerOptions> = 
       info: (_: unknown, text?: string) => logged.push(`info ${text}`),
       error: (_: unknown, text?: string) => logged.push(`error ${text}`),
     },
-    onTick: (result) => {
-      results.push(result);
-      if (results.length === reached?.count) reached.resolve();
-    },
-    ...options,
+    ...others,
   });
   const ticks = (count: number) =>
     new Promise<void>((resolve) => {
       reached = { count, resolve };
-      if (results.length >= count) resolve();
+      if (results.length >= count) setImmediate(resolve);
     });
   return { worker, logged, results, ticks };
 }
@@ -89,6 +102,23 @@ describe('a worker', () => {
       'error worker failed, retrying',
       'info worker recovered',
     ]);
+  });
+
+  test('has the error of its last tick, until one succeeds', async () => {
+    const script = [new Error('a'), new Error('b'), 1];
+    const errors: unknown[] = [];
+    const { worker, ticks } = scripted([], {
+      tick: async () => {
+        errors.push(worker.lastError());
+        const next = script.shift() ?? 0;
+        if (next instanceof Error) throw next;
+        return next;
+      },
+    });
+    worker.start();
+    await ticks(4);
+    await worker.stop();
+    expect(errors).toEqual([undefined, 'Error: a', 'Error: b', undefined]);
   });
 
   test('is not woken from the wait after a failure', async () => {
