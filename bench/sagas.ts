@@ -142,9 +142,9 @@ async function createBench() {
     clock: createDatabaseClock(database.pool),
     log,
   });
-  const { followUp } = fulfilment;
+  const { startOrWakeSaga } = fulfilment;
   const outboxIsFull = () => false;
-  const handle = createOrderCommandHandler({ commit, now, topic, outboxIsFull, followUp });
+  const handle = createOrderCommandHandler({ commit, now, topic, outboxIsFull, startOrWakeSaga });
   await fulfilment.start();
   for (let sku = 0; sku < 100; sku += 1)
     await changeStock(database.pool, { sku: `sku-${sku}`, onHand: 1_000_000_000 });

@@ -163,8 +163,12 @@ type HttpParts = Readonly<{
 function createHttp({ config, database, metrics, relay, isDraining, log, ...parts }: HttpParts) {
   const health = createHealthCheck(database, relay);
   const { reads } = database;
-  const { followUp } = parts.fulfilment;
-  const handle = createOrderCommandHandler({ ...parts, topic: config.KAFKA_TOPIC, followUp });
+  const { startOrWakeSaga } = parts.fulfilment;
+  const handle = createOrderCommandHandler({
+    ...parts,
+    topic: config.KAFKA_TOPIC,
+    startOrWakeSaga,
+  });
   const eventStore = createPostgresEventStore(reads.pool);
   const inFlight = createInFlight();
   const run = createRunOrderCommand({

@@ -99,7 +99,7 @@ describe('this guard', () => {
   test.each<[string, string]>([
     ['orders/domain/order.ts', `import { v7 } from 'uuid';`],
     ['orders/domain/order.ts', `import 'node:fs';`],
-    ['orders/domain/order.ts', `import type { OrderView } from '../order-view.ts';`],
+    ['orders/domain/order.ts', `import type { OrdersSummaryRow } from '../orders-summary.ts';`],
     ['event-store/group-commit.ts', `import { appendToOrder } from '#src/orders/order-units.ts';`],
     ['http/server.ts', `export { x } from '../orders/order-units.ts';`],
     ['outbox/relay.ts', `import {\n  a,\n  b,\n} from '#src/event-store/event-store.ts';`],

@@ -2,7 +2,7 @@ import type { ReservationRow } from '#src/event-store/event-store.ts';
 import { z } from 'zod';
 import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
-import type { OrderView } from '#src/orders/order-view.ts';
+import type { OrderView } from '#src/orders/domain/order.ts';
 import type {
   CallAction,
   SagaDefinition,

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Reads } from '#src/database/reads.ts';
 import { instant, uuid } from '#src/http/fields.ts';
-import type { FulfilmentState } from '#src/orders/order-view.ts';
+import type { FulfilmentState } from '#src/orders/domain/order.ts';
 import { openSteps } from '#src/sagas/saga-decisions.ts';
 import { actionsOf } from '#src/sagas/saga-definition.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';

@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import type { DatabaseClock } from '#src/database/database-clock.ts';
 import type { Unit } from '#src/event-store/event-store.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
-import type { FollowUp } from '#src/orders/handle-order-command.ts';
+import type { StartOrWakeSaga } from '#src/orders/handle-order-command.ts';
 import { orderProblem, orderProblemKinds } from '#src/orders/order-problems.ts';
 import type { SagaCommitContext } from '#src/sagas/saga-commit.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
@@ -42,7 +42,7 @@ export type Fulfilment = Readonly<{
   /** For the commits of operators. */
   commitContext: SagaCommitContext;
   /** For the command handler. @throws Problem `fulfilment_off` for an order that starts one */
-  followUp: FollowUp;
+  startOrWakeSaga: StartOrWakeSaga;
   /** For the group commit, which calls it for every unit that was committed. */
   committed(units: readonly Unit[]): void;
   /** @throws SagaDefinitionMissing */
@@ -61,7 +61,7 @@ export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilme
     definitions,
     runnable,
     commitContext: { now, clock, topic },
-    followUp: (orderId, events, { recordedAt, metadata }) => {
+    startOrWakeSaga: (orderId, events, { recordedAt, metadata }) => {
       for (const { type, data } of events) {
         if (type === 'CancellationRequested') {
           return { appends: [], sagas: [{ op: 'wake', subject_id: orderId }] };

@@ -16,14 +16,16 @@ import type { OrderCommand } from './domain/order-commands.ts';
 import type { OrderEvent } from './domain/order-events.ts';
 import { OrderRejected } from './domain/order-rejected.ts';
 import type { RejectionCode } from './domain/order-rejected.ts';
-import { allowedCommands, decide, isRepeat } from './domain/order.ts';
-import { ORDER_CATEGORY } from './order-stream.ts';
-import { foldOrder } from './order-history.ts';
-import type { OrderHistory } from './order-history.ts';
+import {
+  StreamDamaged,
+  allowedCommands,
+  decide,
+  isDuplicate,
+  toOrderView,
+} from './domain/order.ts';
+import type { Order } from './domain/order.ts';
+import { ORDER_CATEGORY, foldOrder } from './order-stream.ts';
 import { appendToOrder } from './order-units.ts';
-import type { OrderAppend, OrderAt } from './order-units.ts';
-import { StreamDamaged } from './order-view.ts';
-import type { OrderView } from './order-view.ts';
 
 /** How often a command is decided again after it lost a race, before its caller is told. */
 const ATTEMPTS_MAX = 5;
@@ -38,31 +40,33 @@ export type OrderRequest = Readonly<{
   keyed?: KeyedRequest | undefined;
 }>;
 
-/** The answer to a command: what is sent, and what is stored under the key. */
-export type OrderAnswer = Readonly<{
+/** The response to a command: what is sent, and what is stored under the key. */
+export type OrderCommandResponse = Readonly<{
   status: number;
   etag: string | null;
   location: string | null;
   /** JSON text of an `OrderView`. */
   body: string;
-  /** The command took effect earlier, under the same key. */
+  /** True if an earlier request with the same key got this response. */
   replayed: boolean;
 }>;
 
-/** How an order stands, told with a refusal. */
-export type OrderStanding = Readonly<{ status: string; version: number; allowed: string[] }>;
+/** What a caller is told of the order when its command is refused. */
+export type CurrentOrder = Readonly<{ status: string; version: number; allowed: string[] }>;
 
-/** The rules, or the caller's own precondition, said no. */
+/** The rules or the caller's If-Match refused the command. Nothing was written. */
 export class OrderRequestRefused extends Error {
   readonly code: RejectionCode | 'version_mismatch' | 'version_conflict';
-  /** Absent where there is no such order, or where it could not be read any more. */
-  readonly current: OrderStanding | undefined;
+  /** Absent if there is no such order, or if it could not be read again. */
+  readonly current: CurrentOrder | undefined;
 
-  constructor(code: OrderRequestRefused['code'], current: OrderStanding | undefined) {
+  constructor(code: OrderRequestRefused['code'], order: Order | null) {
     super(code);
     this.name = 'OrderRequestRefused';
     this.code = code;
-    this.current = current;
+    this.current = order
+      ? { status: order.status, version: order.version, allowed: allowedCommands(order) }
+      : undefined;
   }
 }
 
@@ -74,31 +78,35 @@ export class OutboxFull extends Error {
   }
 }
 
-/** What a unit must hold beside these events of an order: its saga, begun or woken. */
-export type FollowUp = (
+/**
+ * Starts the saga of an order, or wakes it, where events ask for it.
+ * @returns what the unit of the events must hold for this
+ */
+export type StartOrWakeSaga = (
   orderId: string,
   events: readonly OrderEvent[],
   context: Readonly<{ recordedAt: string; metadata: EventMetadata }>,
 ) => Readonly<{ appends: readonly StreamAppend[]; sagas: readonly SagaWorkRow[] }>;
 
-export type HandleOrderCommand = (request: OrderRequest) => Promise<OrderAnswer>;
+export type HandleOrderCommand = (request: OrderRequest) => Promise<OrderCommandResponse>;
 
-export type OrderCommandDependencies = Readonly<{
+export type OrderCommandHandlerDependencies = Readonly<{
   commit: GroupCommit;
   now: () => Date;
+  /** The Kafka topic of the messages. */
   topic: string;
-  /** Whether commands must wait until Kafka has taken some of what is there. */
+  /** Whether commands must wait until Kafka has taken more messages. */
   outboxIsFull: () => boolean;
-  followUp: FollowUp;
+  startOrWakeSaga: StartOrWakeSaga;
 }>;
 
 /**
- * Runs commands on orders: replay by key, then repeat, then If-Match, then the rules, in this order.
+ * Runs commands on orders.
  * @returns a function that throws OrderRequestRefused, OutboxFull, the Problem `idempotency_key_reused`, or
  * what `submit` throws
  */
 export function createOrderCommandHandler(
-  dependencies: OrderCommandDependencies,
+  dependencies: OrderCommandHandlerDependencies,
 ): HandleOrderCommand {
   const { commit } = dependencies;
   return async (request) => {
@@ -114,130 +122,110 @@ export function createOrderCommandHandler(
       });
     } catch (error) {
       if (!(error instanceof VersionConflict)) throw error;
-      const current = await standingNow(commit, request.orderId);
-      throw new OrderRequestRefused('version_conflict', current);
+      const order = await readAgain(commit, request.orderId);
+      throw new OrderRequestRefused('version_conflict', order);
     }
   };
 }
 
-/** What a lost race was decided on is over by now, so it is read anew; not told where that fails. */
-async function standingNow(
-  commit: GroupCommit,
-  orderId: string,
-): Promise<OrderStanding | undefined> {
+/** The order after the lost races, for the caller to see. Null if it cannot be read. */
+async function readAgain(commit: GroupCommit, orderId: string): Promise<Order | null> {
   try {
     return await commit.submit({
       loads: [orderId],
       attemptsMax: 1,
-      decide: (loaded) => ({
-        result: standingOf(foldOrder(loaded.stream(orderId, ORDER_CATEGORY))),
-      }),
+      decide: (loaded) => ({ result: foldOrder(loaded.stream(orderId, ORDER_CATEGORY)) }),
     });
   } catch {
-    return undefined;
+    return null;
   }
 }
 
+/** Decides in this order: replay by key, duplicate, If-Match, rules. */
 function decideRequest(
   request: OrderRequest,
   commandId: string,
   loaded: Loaded,
-  dependencies: OrderCommandDependencies,
-): Decision<OrderAnswer> {
-  const { orderId, command, metadata, keyed } = request;
+  dependencies: OrderCommandHandlerDependencies,
+): Decision<OrderCommandResponse> {
+  const { orderId, command, metadata, matches, keyed } = request;
   const stream = loaded.stream(orderId, ORDER_CATEGORY);
   const stored = keyed && loaded.response(keyed.ref);
   if (stored) return { result: replay(stored, keyed, command, stream) };
 
-  const { order, view, lastAt } = foldOrder(stream);
-  const [first, ...rest] = eventsOf(request, { order, view });
-  if (first && dependencies.outboxIsFull()) throw new OutboxFull();
-  const appended = first
-    ? append({ orderId, view }, [first, ...rest], dependencies, {
-        recordedAt: recordedAt(dependencies.now(), lastAt),
-        metadata,
-      })
-    : unchanged(view);
-  const result = answerTo(command, appended.view);
-  if (!keyed) return first ? { unit: appended.unit, result } : { result };
-  const requestHash = keyed.hash;
-  const { status, etag, location, body } = result;
-  const kept = first
-    ? { requestHash, status, etag, location, body }
-    : { requestHash, version: appended.view.version };
-  const response = { ref: keyed.ref, commandId, stored: kept };
-  return { unit: { ...appended.unit, response }, result };
-}
+  const order = foldOrder(stream);
+  if (order && isDuplicate(command, order)) {
+    const result = responseTo(command, order);
+    if (!keyed) return { result };
+    const reference = { requestHash: keyed.hash, version: order.version };
+    const response = { ref: keyed.ref, commandId, stored: reference };
+    return { unit: { appends: [], response }, result };
+  }
+  if (order && matches && !matches(order.version)) {
+    throw new OrderRequestRefused('version_mismatch', order);
+  }
+  const events = decideByRules(command, order);
 
-function append(
-  at: OrderAt,
-  events: readonly [OrderEvent, ...OrderEvent[]],
-  { topic, followUp }: OrderCommandDependencies,
-  context: Readonly<{ recordedAt: string; metadata: EventMetadata }>,
-): OrderAppend {
-  const { view, unit } = appendToOrder(at, events, { ...context, topic });
-  const { appends, sagas } = followUp(at.orderId, events, context);
+  if (dependencies.outboxIsFull()) throw new OutboxFull();
+  const { now, topic, startOrWakeSaga } = dependencies;
+  const context = { recordedAt: recordedAt(now(), stream.at(-1)?.recordedAt), metadata, topic };
+  const { order: after, unit } = appendToOrder(orderId, order, events, context);
+  const saga = startOrWakeSaga(orderId, events, context);
+  const result = responseTo(command, after);
+  const { replayed: _, ...sent } = result;
+  const response = keyed && {
+    ref: keyed.ref,
+    commandId,
+    stored: { requestHash: keyed.hash, ...sent },
+  };
   return {
-    view,
-    unit: { ...unit, appends: [...unit.appends, ...appends], sagas },
+    unit: {
+      ...unit,
+      appends: [...unit.appends, ...saga.appends],
+      sagas: saga.sagas,
+      ...(response && { response }),
+    },
+    result,
   };
 }
 
-/** A reference is folded anew, up to the version that the first answer showed. */
+/** A reference is folded again, up to the version that the first response showed. */
 function replay(
   stored: StoredResponse,
   keyed: KeyedRequest,
   command: OrderCommand,
   stream: readonly StoredEvent[],
-): OrderAnswer {
+): OrderCommandResponse {
   requireSameRequest(stored.requestHash, keyed);
   if (!('version' in stored)) {
     const { status, etag, location, body } = stored;
     return { status, etag, location, body, replayed: true };
   }
-  const { view } = foldOrder(stream.filter(({ version }) => version <= stored.version));
-  if (view?.version !== stored.version) throw new StreamDamaged(stored.version);
-  return { ...answerTo(command, view), replayed: true };
+  const order = foldOrder(stream.filter(({ version }) => version <= stored.version));
+  if (order?.version !== stored.version) throw new StreamDamaged(stored.version);
+  return { ...responseTo(command, order), replayed: true };
 }
 
-type Folded = Pick<OrderHistory, 'order' | 'view'>;
-
-function eventsOf({ command, matches }: OrderRequest, { order, view }: Folded): OrderEvent[] {
-  if (view && matches && !isRepeat(command, order) && !matches(view.version)) {
-    throw new OrderRequestRefused('version_mismatch', standingOf({ order, view }));
-  }
+function decideByRules(command: OrderCommand, order: Order | null): OrderEvent[] {
   try {
     return decide(command, order);
   } catch (error) {
     if (!(error instanceof OrderRejected)) throw error;
-    throw new OrderRequestRefused(error.code, standingOf({ order, view }));
+    throw new OrderRequestRefused(error.code, order);
   }
 }
 
-function standingOf({ order, view }: Folded): OrderStanding | undefined {
-  return view
-    ? { status: view.status, version: view.version, allowed: allowedCommands(order) }
-    : undefined;
-}
-
-/** A repeat: only its answer is written, and only where it came with a key. */
-function unchanged(view: OrderView | null): OrderAppend {
-  if (!view) throw new OrderRequestRefused('order_not_found', undefined);
-  return { view, unit: { appends: [] } };
-}
-
-function answerTo({ type }: OrderCommand, view: OrderView): OrderAnswer {
-  const { orderId } = view;
+function responseTo({ type }: OrderCommand, order: Order): OrderCommandResponse {
   return {
-    status: statusAfter(type, view),
-    etag: versionETag(view.version),
-    location: locationAfter(type, orderId),
-    body: JSON.stringify(view),
+    status: statusAfter(type, order),
+    etag: versionETag(order.version),
+    location: locationAfter(type, order.orderId),
+    body: JSON.stringify(toOrderView(order)),
     replayed: false,
   };
 }
 
-function statusAfter(type: OrderCommand['type'], { fulfilment }: OrderView): number {
+function statusAfter(type: OrderCommand['type'], { fulfilment }: Order): number {
   if (type === 'PlaceOrder') return 201;
   const isLeftToSaga = type === 'CancelOrder' && fulfilment === 'compensating';
   return isLeftToSaga || type === 'FulfilOrder' ? 202 : 200;

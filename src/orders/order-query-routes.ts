@@ -3,8 +3,8 @@ import type { EventStore, ReadFilter, StoredEvent } from '#src/event-store/event
 import { versionETag } from '#src/http/entity-tags.ts';
 import { route } from '#src/http/route.ts';
 import type { Route } from '#src/http/route.ts';
-import { ORDER_CATEGORY } from './order-stream.ts';
-import { foldOrder } from './order-history.ts';
+import { toOrderView } from './domain/order.ts';
+import type { FulfilmentState, OrderView } from './domain/order.ts';
 import { orderProblem, orderProblemKinds, refusalKind, toOrderProblem } from './order-problems.ts';
 import {
   getOrderQuery,
@@ -14,7 +14,7 @@ import {
   orderPage,
   orderParams,
 } from './order-schemas.ts';
-import type { FulfilmentState, OrderView } from './order-view.ts';
+import { ORDER_CATEGORY, foldOrder } from './order-stream.ts';
 import { listOrders } from './orders-summary-queries.ts';
 
 export type OrderReadDependencies = Readonly<{
@@ -115,10 +115,10 @@ async function readOrder(
   orderId: string,
   until: Omit<ReadFilter, 'category'>,
 ): Promise<OrderView> {
-  const { view } = foldOrder(await readEvents(eventStore, orderId, until));
-  const reached = until.version === undefined || view?.version === until.version;
-  if (view && reached) return view;
-  const isKnown = view ?? (await readEvents(eventStore, orderId, { version: 1 })).length > 0;
+  const order = foldOrder(await readEvents(eventStore, orderId, until));
+  const reached = until.version === undefined || order?.version === until.version;
+  if (order && reached) return toOrderView(order);
+  const isKnown = order ?? (await readEvents(eventStore, orderId, { version: 1 })).length > 0;
   throw orderProblem(isKnown ? versionNotFound : refusalKind('order_not_found'));
 }
 

@@ -1,41 +1,36 @@
-import type { EventMetadata, StreamAppend, Unit } from '#src/event-store/event-store.ts';
+import type { EventMetadata, Unit } from '#src/event-store/event-store.ts';
 import type { OrderEvent, RecordedOrderEvent } from './domain/order-events.ts';
-import { ORDER_CATEGORY, orderEventCodec } from './order-stream.ts';
+import { evolve, recordNext } from './domain/order.ts';
+import type { Order } from './domain/order.ts';
 import { toMessageRow } from './order-messages.ts';
-import { evolveView } from './order-view.ts';
-import type { OrderView } from './order-view.ts';
+import { ORDER_CATEGORY, orderEventCodec } from './order-stream.ts';
 import { toOrdersSummaryRow } from './orders-summary.ts';
 
-/** An order at one version, as people see it; `view` is null before its first event. */
-export type OrderAt = Readonly<{ orderId: string; view: OrderView | null }>;
-
-/** What new events do to an order, and the unit that makes it so. */
-export type OrderAppend = Readonly<{ view: OrderView; unit: Unit }>;
-
-/** Builds the unit that appends `events` (at least one) to an order, at `recordedAt`. */
+/**
+ * Builds the unit that appends events to an order, which is null before its first event: the events, the row
+ * of the read model and the messages. Without events, the unit only checks the order's version.
+ * @returns the unit, and the order after the events
+ */
 export function appendToOrder(
-  { orderId, view }: OrderAt,
-  events: readonly [OrderEvent, ...OrderEvent[]],
+  orderId: string,
+  order: Order | null,
+  events: readonly OrderEvent[],
   context: Readonly<{ recordedAt: string; metadata: EventMetadata; topic: string }>,
-): OrderAppend {
+): Readonly<{ order: Order; unit: Unit }> {
   const { recordedAt, metadata, topic } = context;
-  const expectedVersion = view?.version ?? 0;
-  const record = (event: OrderEvent, index: number): RecordedOrderEvent => ({
-    ...event,
-    version: expectedVersion + 1 + index,
-    recordedAt,
-  });
-  const recorded = events.map(record);
-  const [first, ...rest] = events;
-  const after = rest.reduce(
-    (sofar, event, index) => evolveView(sofar, record(event, index + 1)),
-    evolveView(view, record(first, 0)),
-  );
-  const append: StreamAppend = {
+  const recorded: RecordedOrderEvent[] = [];
+  let after = order;
+  for (const event of events) {
+    const next = recordNext(after, event, recordedAt);
+    recorded.push(next);
+    after = evolve(after, next);
+  }
+  if (after === null) throw new Error(`order ${orderId} has no event`);
+  const append = {
     streamId: orderId,
     category: ORDER_CATEGORY,
-    expectedVersion,
-    events: events.map(({ type, data }) => ({
+    expectedVersion: order?.version ?? 0,
+    events: recorded.map(({ type, data }) => ({
       type,
       schemaVersion: orderEventCodec.schemaVersion(type),
       data,
@@ -44,10 +39,10 @@ export function appendToOrder(
     })),
   };
   return {
-    view: after,
+    order: after,
     unit: {
       appends: [append],
-      summaries: [toOrdersSummaryRow(after)],
+      summaries: after === order ? [] : [toOrdersSummaryRow(after)],
       messages: recorded.map((event) => toMessageRow(orderId, event, metadata, topic)),
     },
   };

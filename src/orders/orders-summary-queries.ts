@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Reads } from '#src/database/reads.ts';
 import { instant, uuid } from '#src/http/fields.ts';
-import { owedCents } from './domain/order-money.ts';
+import { owedCents } from './domain/order.ts';
 import type { orderSummary } from './order-schemas.ts';
 
 export type OrderSummary = z.infer<typeof orderSummary>;

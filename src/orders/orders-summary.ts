@@ -1,26 +1,25 @@
 import type { OrdersSummaryRow } from '#src/event-store/event-store.ts';
 import type { Projection } from '#src/projections/projection.ts';
-import { ORDER_CATEGORY, toRecordedOrderEvent } from './order-stream.ts';
-import { evolveView } from './order-view.ts';
-import type { OrderView } from './order-view.ts';
+import type { OrderView } from './domain/order.ts';
+import { ORDER_CATEGORY, foldOrder } from './order-stream.ts';
 
 /** The row that stands for an order. A command and a rebuild both write this one. */
-export function toOrdersSummaryRow(view: OrderView): OrdersSummaryRow {
+export function toOrdersSummaryRow(order: OrderView): OrdersSummaryRow {
   return {
-    order_id: view.orderId,
-    customer_id: view.customerId,
-    status: view.status,
-    currency: view.currency,
-    item_count: view.itemCount,
-    total_cents: view.totalCents,
-    captured_cents: view.capturedCents,
-    refunded_cents: view.refundedCents,
-    placed_at: view.placedAt,
-    paid_at: view.paidAt ?? null,
-    shipped_at: view.shippedAt ?? null,
-    tracking_number: view.trackingNumber ?? null,
-    cancelled_at: view.cancelledAt ?? null,
-    version: view.version,
+    order_id: order.orderId,
+    customer_id: order.customerId,
+    status: order.status,
+    currency: order.currency,
+    item_count: order.itemCount,
+    total_cents: order.totalCents,
+    captured_cents: order.capturedCents,
+    refunded_cents: order.refundedCents,
+    placed_at: order.placedAt,
+    paid_at: order.paidAt ?? null,
+    shipped_at: order.shippedAt ?? null,
+    tracking_number: order.trackingNumber ?? null,
+    cancelled_at: order.cancelledAt ?? null,
+    version: order.version,
   };
 }
 
@@ -30,9 +29,8 @@ export const ordersSummaryProjection: Projection = {
   keyColumn: 'order_id',
   category: ORDER_CATEGORY,
   project(stream) {
-    const events = stream.map(toRecordedOrderEvent);
-    const view = events.reduce<OrderView | null>(evolveView, null);
-    if (!view) throw new Error('a stream without events has no summary');
-    return toOrdersSummaryRow(view);
+    const order = foldOrder(stream);
+    if (!order) throw new Error('a stream without events has no summary');
+    return toOrdersSummaryRow(order);
   },
 };

@@ -5,7 +5,7 @@ import type { InFlight } from '#src/http/idempotency.ts';
 import { Problem } from '#src/http/problem.ts';
 import type { ReadyAnswer, RouteRequest } from '#src/http/route.ts';
 import type { OrderCommand } from './domain/order-commands.ts';
-import type { HandleOrderCommand, OrderAnswer } from './handle-order-command.ts';
+import type { HandleOrderCommand, OrderCommandResponse } from './handle-order-command.ts';
 import { orderProblemKinds, toOrderProblem } from './order-problems.ts';
 
 export type CommandOutcome = 'ok' | 'replayed' | 'conflict' | 'rejected' | 'shed' | 'unknown';
@@ -63,7 +63,13 @@ export function createRunOrderCommand(dependencies: OrderCommandDependencies): R
   };
 }
 
-function toReadyAnswer({ status, body, etag, location, replayed }: OrderAnswer): ReadyAnswer {
+function toReadyAnswer({
+  status,
+  body,
+  etag,
+  location,
+  replayed,
+}: OrderCommandResponse): ReadyAnswer {
   return {
     status,
     text: body,

@@ -11,12 +11,10 @@ import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
 import { recordedAt } from '#src/event-store/event-store.ts';
 import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderEvent } from '#src/orders/domain/order-events.ts';
-import { decide, evolve } from '#src/orders/domain/order.ts';
+import { StreamDamaged, decide, evolve, recordNext } from '#src/orders/domain/order.ts';
 import type { Order } from '#src/orders/domain/order.ts';
-import { ORDER_CATEGORY, toRecordedOrderEvent } from '#src/orders/order-stream.ts';
-import { foldOrder } from '#src/orders/order-history.ts';
+import { foldOrder, toRecordedOrderEvent } from '#src/orders/order-stream.ts';
 import { appendToOrder } from '#src/orders/order-units.ts';
-import { StreamDamaged } from '#src/orders/order-view.ts';
 import { advance } from './saga-decisions.ts';
 import type { Advance, Situation } from './saga-decisions.ts';
 import type { SagaDefinition } from './saga-definition.ts';
@@ -120,16 +118,16 @@ export function decideCommit(
   };
 }
 
-/** The order that a saga works on, for the rules and for people. */
-type Subject = Situation['order'] & Readonly<{ order: Order }>;
+/** The order that a saga works on. */
+type Subject = Situation['order'] & Readonly<{ view: Order }>;
 
 function foldSubject(stream: readonly StoredEvent[]): Subject {
-  const { order, view } = foldOrder(stream);
-  if (view === null) throw new StreamDamaged(0);
+  const order = foldOrder(stream);
+  if (order === null) throw new StreamDamaged(0);
   const stored = stream.find(({ type }) => type === 'CancellationRequested');
   const request = stored && toRecordedOrderEvent(stored);
   const cancellation = request?.type === 'CancellationRequested' ? request.data.reason : null;
-  return { order, view, cancellation };
+  return { view: order, cancellation };
 }
 
 /**
@@ -142,28 +140,25 @@ function orderUnit(
   { sagaId, definition, at }: Situation,
   context: Readonly<{ metadata: EventMetadata; topic: string }>,
 ): Unit {
-  const { order, view } = subject;
-  const { orderId, version } = view;
+  const { view: order } = subject;
   const commands = events.flatMap((event) => definition.orderCommand(event, subject) ?? []);
-  const [first, ...rest] = orderEvents(order, commands);
-  const unit = first
-    ? appendToOrder({ orderId, view }, [first, ...rest], { ...context, recordedAt: at }).unit
-    : {
-        appends: [
-          { streamId: orderId, category: ORDER_CATEGORY, expectedVersion: version, events: [] },
-        ],
-      };
+  const newEvents = orderEvents(order, commands, at);
+  const { unit } = appendToOrder(order.orderId, order, newEvents, { ...context, recordedAt: at });
   const reservations = events.flatMap((event) => definition.reservations(sagaId, event, subject));
   return { ...unit, reservations };
 }
 
-function orderEvents(order: Order, commands: readonly FulfilmentCommand[]): OrderEvent[] {
+function orderEvents(
+  order: Order,
+  commands: readonly FulfilmentCommand[],
+  recordedAt: string,
+): OrderEvent[] {
   const events: OrderEvent[] = [];
   let current = order;
   for (const command of commands) {
     for (const event of decide(command, current)) {
       events.push(event);
-      current = evolve(current, event);
+      current = evolve(current, recordNext(current, event, recordedAt));
     }
   }
   return events;

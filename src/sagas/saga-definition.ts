@@ -1,6 +1,6 @@
 import type { ReservationRow } from '#src/event-store/event-store.ts';
 import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
-import type { OrderView } from '#src/orders/order-view.ts';
+import type { OrderView } from '#src/orders/domain/order.ts';
 import type { Saga, SagaEvent } from './saga.ts';
 
 /** Done by the commit that records it: nobody outside is called. */

@@ -110,7 +110,7 @@ function placeOrder() {
     metadata: { correlationId: 'test', actor: 'test' },
     topic: 'orders',
   };
-  const { unit } = appendToOrder({ orderId, view: null }, [{ type: 'OrderPlaced', data }], context);
+  const { unit } = appendToOrder(orderId, null, [{ type: 'OrderPlaced', data }], context);
   const ref = { principal: 'anonymous', key: orderId };
   const requestHash = Buffer.of(1);
   const stored = { requestHash, status: 201, etag: null, location: null, body: '{}' };

@@ -22,8 +22,8 @@ function answered(key: string): Unit {
 
 describe.skipIf(skipReason('postgres'))('a unit whose row somebody else has locked', () => {
   const [stream, order, sagaId, subjectId] = [uuidv7(), uuidv7(), uuidv7(), uuidv7()];
-  const newOrder = appendToOrder({ orderId: order, view: null }, [placed], context);
-  const shipping = appendToOrder({ orderId: order, view: newOrder.view }, [shipped], context);
+  const newOrder = appendToOrder(order, null, [placed], context);
+  const shipping = appendToOrder(order, newOrder.order, [shipped], context);
   const summary = shipping.unit.summaries![0]!;
   test.each<[string, string, Unit]>([
     [
@@ -147,12 +147,8 @@ describe.skipIf(skipReason('postgres'))(
       await using store = await createStore();
       await store.query(`alter table orders_summary add column gift text not null default 'none'`);
       await store.query('select make_write_summaries()');
-      const { view, unit: placing } = appendToOrder(
-        { orderId: uuidv7(), view: null },
-        [placed],
-        context,
-      );
-      const { unit: shipping } = appendToOrder({ orderId: view.orderId, view }, [shipped], context);
+      const { order, unit: placing } = appendToOrder(uuidv7(), null, [placed], context);
+      const { unit: shipping } = appendToOrder(order.orderId, order, [shipped], context);
       const [before, after] = [placing, shipping].map(({ summaries }) => summaries![0]!);
       const next: NextRow = { ...before!, gift: 'wrapped' };
       const of = (summary: OrdersSummaryRow) => [unit({ summaries: [summary] })];

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
-import type { OrderView } from '#src/orders/order-view.ts';
+import type { OrderView } from '#src/orders/domain/order.ts';
 import { advance, eventsOfOutcome } from '#src/sagas/saga-decisions.ts';
 import type { Situation } from '#src/sagas/saga-decisions.ts';
 import { actionsOf } from '#src/sagas/saga-definition.ts';

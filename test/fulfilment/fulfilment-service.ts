@@ -24,9 +24,10 @@ import {
 import type { PaymentProvider } from '#src/fulfilment/providers/providers.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
+import { toOrderView } from '#src/orders/domain/order.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
 import type { OrderRequest } from '#src/orders/handle-order-command.ts';
-import { foldOrder } from '#src/orders/order-history.ts';
+import { foldOrder } from '#src/orders/order-stream.ts';
 import { decideRetry, operateSaga } from '#src/sagas/saga-operator.ts';
 import { foldSaga, toRecordedSagaEvent } from '#src/sagas/saga.ts';
 import { createTestDatabase } from '#test/support/database.ts';
@@ -126,13 +127,13 @@ export function createService(
       ...changes.limits,
     },
   });
-  const { followUp } = fulfilment;
+  const { startOrWakeSaga } = fulfilment;
   const handle = createOrderCommandHandler({
     commit,
     now,
     topic,
     outboxIsFull: () => false,
-    followUp,
+    startOrWakeSaga,
   });
   const eventStore = createPostgresEventStore(database.pool);
   const metadata = { correlationId: 'test', actor: 'test' };
@@ -185,7 +186,7 @@ export function createService(
     },
     setOnHand: (sku: string, onHand: number) => changeStock(database.pool, { sku, onHand }),
     sagaIdOf,
-    order: async (orderId: string) => foldOrder(await eventStore.readStream(orderId)).view!,
+    order: async (orderId: string) => toOrderView(foldOrder(await eventStore.readStream(orderId))!),
     saga: async (orderId: string) => {
       const stream = await eventStore.readStream(await sagaIdOf(orderId));
       return foldSaga(stream.map(toRecordedSagaEvent))!;

@@ -17,7 +17,7 @@ function handlerOn(store: UnitStore) {
     now: () => new Date(),
     topic: 'orders',
     outboxIsFull: () => false,
-    followUp: () => ({ appends: [], sagas: [] }),
+    startOrWakeSaga: () => ({ appends: [], sagas: [] }),
   });
   return (orderId: string, command: OrderCommand) =>
     handle({

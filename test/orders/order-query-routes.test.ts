@@ -5,7 +5,7 @@ import { createReads } from '#src/database/reads.ts';
 import type { EventStore } from '#src/event-store/event-store.ts';
 import type { OrderEvent } from '#src/orders/domain/order-events.ts';
 import { orderQueryRoutes } from '#src/orders/order-query-routes.ts';
-import type { FulfilmentState } from '#src/orders/order-view.ts';
+import type { FulfilmentState } from '#src/orders/domain/order.ts';
 import { sampleServer } from '#test/http/sample-server.ts';
 import * as a from '#test/support/orders.ts';
 

@@ -27,7 +27,7 @@ function connect(database: TestDatabase) {
     now: () => new Date(),
     topic: 'orders',
     outboxIsFull: () => false,
-    followUp: () => ({ appends: [], sagas: [] }),
+    startOrWakeSaga: () => ({ appends: [], sagas: [] }),
   });
   const run = async (orderId: string, ...commands: readonly OrderCommand[]) => {
     for (const command of commands) {

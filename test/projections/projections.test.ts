@@ -28,7 +28,7 @@ function connect(database: TestDatabase, now = () => new Date()) {
     now,
     topic: 'orders',
     outboxIsFull: () => false,
-    followUp: () => ({ appends: [], sagas: [] }),
+    startOrWakeSaga: () => ({ appends: [], sagas: [] }),
   });
   const run = async (...commands: readonly OrderCommand[]) => {
     const orderId = uuidv7();

@@ -1,5 +1,7 @@
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderEvent } from '#src/orders/domain/order-events.ts';
+import { evolve, recordNext } from '#src/orders/domain/order.ts';
+import type { Order } from '#src/orders/domain/order.ts';
 
 export const orderId = '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11';
 export const totalCents = 2500;
@@ -53,3 +55,8 @@ export const cancellationRequested: OrderEvent = {
   data: { reason: 'changed my mind' },
 };
 export const shipmentRequested: OrderEvent = { type: 'ShipmentRequested', data: {} };
+
+/** The order after one more event, which is recorded at a fixed time. */
+export function next(order: Order | null, event: OrderEvent): Order {
+  return evolve(order, recordNext(order, event, '2026-01-31T12:00:00.000Z'));
+}

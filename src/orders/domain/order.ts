@@ -1,73 +1,145 @@
 import type { FulfilmentCommand, OrderCommand } from './order-commands.ts';
-import type { OrderEvent, OrderItem } from './order-events.ts';
-import { isPaid, owedCents } from './order-money.ts';
-import type { OrderMoney } from './order-money.ts';
+import type { OrderEvent, OrderEventData, OrderItem, RecordedOrderEvent } from './order-events.ts';
 import { OrderRejected } from './order-rejected.ts';
 
 /** Payments and refunds that callers may report: each makes the stream longer, and every fold of it. */
 const PAYMENTS_MAX = 100;
 const REFUNDS_MAX = 100;
 
-/** `unplaced` is an order that has no event yet; it is never shown. */
-export type OrderStatus = OrderMoney['status'];
+/**
+ * An order as callers see it: the body of every response that shows one. Fields that are not set are absent.
+ * Times are ISO 8601 in UTC, amounts in the minor unit of the currency.
+ */
+export type OrderView = Readonly<{
+  orderId: string;
+  customerId: string;
+  status: 'pending' | 'paid' | 'shipped' | 'cancelled';
+  currency: string;
+  items: readonly OrderItem[];
+  itemCount: number;
+  totalCents: number;
+  version: number;
+  placedAt: string;
+  paidAt?: string;
+  /** The payment that made the order paid. */
+  paymentId?: string;
+  shippedAt?: string;
+  trackingNumber?: string;
+  carrier?: string;
+  cancelledAt?: string;
+  reason?: string;
+  refundAmountCents?: number;
+  capturedCents: number;
+  refundedCents: number;
+  /** What must still be paid back to the customer. */
+  owedCents: number;
+  /** State of the saga, as far as the order's events tell it. Absent if the order is fulfilled by hand. */
+  fulfilment?: FulfilmentState;
+  cancellationRequestedAt?: string;
+}>;
 
-/** Only what `decide` needs to know. What people read is folded in `order-view.ts`. */
-export type Order = OrderMoney &
+/** `stuck` is known to the saga only. The other states follow from the order's own events. */
+export type FulfilmentState = 'running' | 'compensating' | 'completed' | 'compensated' | 'stuck';
+
+/** An order, folded from its events: what callers see, and what only the rules need. */
+export type Order = OrderView &
   Readonly<{
-    payments: readonly Readonly<{ paymentId: string; amountCents: number }>[];
-    refunds: readonly Readonly<{ refundId: string; amountCents: number; paymentId: string }>[];
-    trackingNumber: string | null;
-    fulfilmentStarted: boolean;
-    cancellationRequested: boolean;
+    payments: readonly OrderEventData<'PaymentCaptured'>[];
+    refunds: readonly OrderEventData<'PaymentRefunded'>[];
     shipmentRequested: boolean;
   }>;
 
-export const initialOrder: Order = {
-  status: 'unplaced',
-  totalCents: 0,
-  capturedCents: 0,
-  refundedCents: 0,
-  payments: [],
-  refunds: [],
-  trackingNumber: null,
-  fulfilmentStarted: false,
-  cancellationRequested: false,
-  shipmentRequested: false,
-};
+/** The stream of an order does not start with `OrderPlaced`. */
+export class StreamDamaged extends Error {
+  constructor(version: number) {
+    super(`an order's stream starts with version ${version} before OrderPlaced`);
+    this.name = 'StreamDamaged';
+  }
+}
 
-/** Applies one fact. It never refuses: history cannot be rejected. */
-export function evolve(order: Order, event: OrderEvent): Order {
+/**
+ * Applies one event to the order, which is null before its first event. Whatever follows `OrderPlaced` is
+ * applied, because history cannot be rejected.
+ * @throws StreamDamaged if another event comes first
+ */
+export function evolve(order: Order | null, event: RecordedOrderEvent): Order {
+  const after = event.type === 'OrderPlaced' ? placed(event) : changed(order, event);
+  return { ...after, version: event.version, owedCents: owedCents(after) };
+}
+
+type Recorded<Type> = Extract<RecordedOrderEvent, { type: Type }>;
+
+function placed({ data, version, recordedAt }: Recorded<'OrderPlaced'>): Order {
+  const { orderId, customerId, currency, items, totalCents } = data;
+  return {
+    orderId,
+    customerId,
+    status: 'pending',
+    currency,
+    items,
+    itemCount: items.length,
+    totalCents,
+    version,
+    placedAt: recordedAt,
+    capturedCents: 0,
+    refundedCents: 0,
+    owedCents: 0,
+    payments: [],
+    refunds: [],
+    shipmentRequested: false,
+  };
+}
+
+function changed(
+  order: Order | null,
+  event: Exclude<RecordedOrderEvent, { type: 'OrderPlaced' }>,
+): Order {
+  if (order === null) throw new StreamDamaged(event.version);
+  const { recordedAt } = event;
   switch (event.type) {
-    case 'OrderPlaced':
-      return { ...order, status: 'pending', totalCents: event.data.totalCents };
-    case 'PaymentCaptured': {
-      const capturedCents = order.capturedCents + event.data.amountCents;
-      const after = { ...order, capturedCents, payments: [...order.payments, event.data] };
-      const pays = order.status === 'pending' && isPaid(after, order.fulfilmentStarted);
-      return pays ? { ...after, status: 'paid' } : after;
+    case 'PaymentCaptured':
+      return captured(order, event);
+    case 'OrderShipped': {
+      const shipped = end(order, { status: 'shipped', shippedAt: recordedAt }, 'completed');
+      return { ...order, ...event.data, ...shipped };
     }
-    case 'OrderShipped':
-      return { ...end(order, 'shipped'), trackingNumber: event.data.trackingNumber };
-    case 'OrderCancelled':
-      return end(order, 'cancelled');
-    case 'PaymentRefunded':
-      return {
-        ...order,
-        refundedCents: order.refundedCents + event.data.amountCents,
-        refunds: [...order.refunds, event.data],
-      };
+    case 'OrderCancelled': {
+      const fields = { ...event.data, status: 'cancelled', cancelledAt: recordedAt } as const;
+      return { ...order, ...end(order, fields, 'compensated') };
+    }
+    case 'PaymentRefunded': {
+      const refundedCents = order.refundedCents + event.data.amountCents;
+      return { ...order, refundedCents, refunds: [...order.refunds, event.data] };
+    }
     case 'FulfilmentStarted':
-      return { ...order, fulfilmentStarted: true };
+      return { ...order, fulfilment: 'running' };
     case 'CancellationRequested':
-      return { ...order, cancellationRequested: true };
+      return { ...order, fulfilment: 'compensating', cancellationRequestedAt: recordedAt };
     case 'ShipmentRequested':
       return { ...order, shipmentRequested: true };
   }
 }
 
-/** An order ends once: what arrives after its end cannot end it again. */
-function end(order: Order, status: 'shipped' | 'cancelled'): Order {
-  return isOver(order) ? order : { ...order, status };
+/**
+ * A pending order is paid when its payments cover the total. Once a saga runs, its first payment makes it
+ * paid, whatever the amount: the saga itself judges what it captured.
+ */
+function captured(order: Order, { data, recordedAt }: Recorded<'PaymentCaptured'>): Order {
+  const capturedCents = order.capturedCents + data.amountCents;
+  const after = { ...order, capturedCents, payments: [...order.payments, data] };
+  const isCovered = order.fulfilment !== undefined || capturedCents >= order.totalCents;
+  if (order.status !== 'pending' || !isCovered) return after;
+  return { ...after, status: 'paid', paidAt: recordedAt, paymentId: data.paymentId };
+}
+
+/** An order ends once: what arrives after its end does not end it again. */
+function end(
+  order: Order,
+  fields: Partial<OrderView>,
+  fulfilment: FulfilmentState,
+): Partial<OrderView> {
+  if (isOver(order)) return {};
+  return order.fulfilment === undefined ? fields : { ...fields, fulfilment };
 }
 
 function isOver({ status }: Order): boolean {
@@ -75,18 +147,44 @@ function isOver({ status }: Order): boolean {
 }
 
 /**
- * Applies the rules: the events that the command causes on this order.
- * A repeated command causes none.
+ * What the order owes its customer, never below 0: all that was captured if it is cancelled, else what
+ * exceeds its total; less what was refunded.
+ */
+export function owedCents(
+  order: Pick<OrderView, 'status' | 'totalCents' | 'capturedCents' | 'refundedCents'>,
+): number {
+  const earnedCents = order.status === 'cancelled' ? 0 : order.totalCents;
+  return Math.max(0, order.capturedCents - order.refundedCents - earnedCents);
+}
+
+/** Leaves out what only the rules need. */
+export function toOrderView(order: Order): OrderView {
+  const { payments: _, refunds: _refunds, shipmentRequested: _shipment, ...view } = order;
+  return view;
+}
+
+/** The event as it is recorded next on the order. `recordedAt` is ISO 8601 in UTC. */
+export function recordNext(
+  order: Order | null,
+  event: OrderEvent,
+  recordedAt: string,
+): RecordedOrderEvent {
+  return { ...event, version: (order?.version ?? 0) + 1, recordedAt };
+}
+
+/**
+ * Applies the rules: the events that the command causes on this order, which is null before its first event.
+ * A duplicate causes none.
  * @throws OrderRejected when the rules refuse the command
  */
-export function decide(command: OrderCommand | FulfilmentCommand, order: Order): OrderEvent[] {
-  if (command.type !== 'PlaceOrder' && order.status === 'unplaced') {
-    throw new OrderRejected('order_not_found');
-  }
-  if (isRepeat(command, order)) return [];
+export function decide(
+  command: OrderCommand | FulfilmentCommand,
+  order: Order | null,
+): OrderEvent[] {
+  if (command.type === 'PlaceOrder') return place(command, order);
+  if (order === null) throw new OrderRejected('order_not_found');
+  if (isDuplicate(command, order)) return [];
   switch (command.type) {
-    case 'PlaceOrder':
-      return place(command, order);
     case 'PayOrder':
       return pay(command, order);
     case 'ShipOrder':
@@ -102,7 +200,7 @@ export function decide(command: OrderCommand | FulfilmentCommand, order: Order):
       return [{ type: 'PaymentCaptured', data: { amountCents, paymentId } }];
     }
     case 'RequestShipment':
-      if (order.cancellationRequested) throw new OrderRejected('cancellation_requested');
+      if (order.cancellationRequestedAt) throw new OrderRejected('cancellation_requested');
       return [{ type: 'ShipmentRequested', data: {} }];
     case 'RecordShipment': {
       const { trackingNumber, carrier } = command;
@@ -119,7 +217,7 @@ export function decide(command: OrderCommand | FulfilmentCommand, order: Order):
 }
 
 /** Whether the command has already taken effect, so that asking again changes nothing. */
-export function isRepeat(command: OrderCommand | FulfilmentCommand, order: Order): boolean {
+export function isDuplicate(command: OrderCommand | FulfilmentCommand, order: Order): boolean {
   switch (command.type) {
     case 'PlaceOrder':
       return false;
@@ -133,7 +231,7 @@ export function isRepeat(command: OrderCommand | FulfilmentCommand, order: Order
     case 'RecordShipment':
       return order.trackingNumber === command.trackingNumber;
     case 'CancelOrder':
-      return order.status === 'cancelled' || order.cancellationRequested;
+      return order.status === 'cancelled' || order.cancellationRequestedAt !== undefined;
     case 'FinishCancellation':
       return order.status === 'cancelled';
     case 'RefundOrder':
@@ -145,7 +243,7 @@ export function isRepeat(command: OrderCommand | FulfilmentCommand, order: Order
           paymentId === (command.paymentId ?? paymentId),
       );
     case 'FulfilOrder':
-      return order.fulfilmentStarted && !isOver(order);
+      return order.fulfilment !== undefined && !isOver(order);
     case 'RequestShipment':
       return order.shipmentRequested;
   }
@@ -156,24 +254,26 @@ export function isRepeat(command: OrderCommand | FulfilmentCommand, order: Order
  * happened is recorded even where none is asked for.
  */
 export function allowedCommands(order: Order): string[] {
-  const byHand = !order.fulfilmentStarted;
+  const byHand = order.fulfilment === undefined;
   const cancellable = order.status === 'pending' || order.status === 'paid';
   return [
     ...(byHand && order.status === 'pending' ? ['pay', 'fulfil'] : []),
     ...(byHand && order.status === 'paid' ? ['ship'] : []),
-    ...(cancellable && !order.shipmentRequested && !order.cancellationRequested ? ['cancel'] : []),
+    ...(cancellable && !order.shipmentRequested && order.cancellationRequestedAt === undefined
+      ? ['cancel']
+      : []),
     ...((byHand || isOver(order)) && isRefundable(order) ? ['refund'] : []),
   ];
 }
 
 function isRefundable(order: Order): boolean {
-  return owedCents(order) > 0 && order.refunds.length < REFUNDS_MAX;
+  return order.owedCents > 0 && order.refunds.length < REFUNDS_MAX;
 }
 
 type Command<Type> = Extract<OrderCommand, { type: Type }>;
 
-function place(command: Command<'PlaceOrder'>, order: Order): OrderEvent[] {
-  if (order.status !== 'unplaced') throw new OrderRejected('order_already_placed');
+function place(command: Command<'PlaceOrder'>, order: Order | null): OrderEvent[] {
+  if (order !== null) throw new OrderRejected('order_already_placed');
   const { orderId, customerId, currency, items, sagaId } = command;
   const totalCents = totalOf(items);
   return [
@@ -202,7 +302,7 @@ function pay({ paymentId, amountCents }: Command<'PayOrder'>, order: Order): Ord
   const isFree = order.status === 'pending' && order.totalCents === 0;
   const isNothing = amountCents === 0 && !isFree;
   // While its saga runs, that may still capture the total, and nobody could refuse it.
-  const roomCents = order.fulfilmentStarted && !isOver(order) ? order.totalCents : 0;
+  const roomCents = order.fulfilment !== undefined && !isOver(order) ? order.totalCents : 0;
   if (isNothing || amountCents > Number.MAX_SAFE_INTEGER - order.capturedCents - roomCents) {
     throw new OrderRejected('payment_amount_mismatch');
   }
@@ -212,7 +312,7 @@ function pay({ paymentId, amountCents }: Command<'PayOrder'>, order: Order): Ord
 
 function ship({ trackingNumber, carrier }: Command<'ShipOrder'>, order: Order): OrderEvent[] {
   refuseWhenOver(order);
-  if (order.fulfilmentStarted) throw new OrderRejected('fulfilment_running');
+  if (order.fulfilment !== undefined) throw new OrderRejected('fulfilment_running');
   if (order.status === 'pending') throw new OrderRejected('order_not_paid');
   return [{ type: 'OrderShipped', data: { trackingNumber, carrier } }];
 }
@@ -220,7 +320,7 @@ function ship({ trackingNumber, carrier }: Command<'ShipOrder'>, order: Order): 
 function cancel({ reason }: Command<'CancelOrder'>, order: Order): OrderEvent[] {
   if (order.status === 'shipped') throw new OrderRejected('order_already_shipped');
   if (order.shipmentRequested) throw new OrderRejected('shipment_requested');
-  if (order.fulfilmentStarted) return [{ type: 'CancellationRequested', data: { reason } }];
+  if (order.fulfilment !== undefined) return [{ type: 'CancellationRequested', data: { reason } }];
   return [cancelled(reason, order)];
 }
 
@@ -230,14 +330,16 @@ function cancelled(reason: string, order: Order): OrderEvent {
 
 function refund(command: Command<'RefundOrder'>, order: Order): OrderEvent[] {
   const { refundId, amountCents } = command;
-  if (order.fulfilmentStarted && !isOver(order)) throw new OrderRejected('fulfilment_running');
-  const owed = owedCents(order);
-  if (owed === 0 && order.status !== 'cancelled') throw new OrderRejected('order_not_cancelled');
+  if (order.fulfilment !== undefined && !isOver(order))
+    throw new OrderRejected('fulfilment_running');
+  if (order.owedCents === 0 && order.status !== 'cancelled')
+    throw new OrderRejected('order_not_cancelled');
   if (order.refunds.some((known) => known.refundId === refundId)) {
     throw new OrderRejected('refund_id_taken');
   }
   const paymentId = refundedPayment(command, order);
-  if (paymentId === undefined || amountCents > owed) throw new OrderRejected('refund_exceeds_owed');
+  if (paymentId === undefined || amountCents > order.owedCents)
+    throw new OrderRejected('refund_exceeds_owed');
   if (order.refunds.length >= REFUNDS_MAX) throw new OrderRejected('too_many_refunds');
   return [{ type: 'PaymentRefunded', data: { refundId, amountCents, paymentId } }];
 }
@@ -250,14 +352,23 @@ function refundedPayment(
   { amountCents, paymentId }: Command<'RefundOrder'>,
   { payments, refunds }: Order,
 ): string | undefined {
-  const sumOf = (parts: Order['payments'], id: string) =>
-    parts.reduce((sum, part) => (part.paymentId === id ? sum + part.amountCents : sum), 0);
-  const hasLeft = (id: string, cents: number) => sumOf(payments, id) - sumOf(refunds, id) >= cents;
+  const hasLeft = (id: string, cents: number) =>
+    centsOf(id, payments) - centsOf(id, refunds) >= cents;
   const ids = payments.map((payment) => payment.paymentId);
   if (paymentId !== undefined) {
     return ids.includes(paymentId) && hasLeft(paymentId, amountCents) ? paymentId : undefined;
   }
   return ids.findLast((id) => hasLeft(id, amountCents)) ?? ids.findLast((id) => hasLeft(id, 1));
+}
+
+function centsOf(
+  paymentId: string,
+  parts: readonly Readonly<{ paymentId: string; amountCents: number }>[],
+): number {
+  return parts.reduce(
+    (sum, part) => (part.paymentId === paymentId ? sum + part.amountCents : sum),
+    0,
+  );
 }
 
 function fulfil({ sagaId }: Command<'FulfilOrder'>, order: Order): OrderEvent[] {

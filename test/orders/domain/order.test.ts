@@ -1,12 +1,17 @@
 import { describe, expect, test } from 'vitest';
+import type { FulfilmentCommand, OrderCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderEvent } from '#src/orders/domain/order-events.ts';
-import { owedCents } from '#src/orders/domain/order-money.ts';
-import { allowedCommands, decide, evolve, initialOrder } from '#src/orders/domain/order.ts';
+import { allowedCommands, decide, owedCents } from '#src/orders/domain/order.ts';
+import type { Order } from '#src/orders/domain/order.ts';
 import * as a from '#test/support/orders.ts';
 import { specFor } from '#test/support/spec.ts';
 
-const given = specFor({ decide, evolve, initial: initialOrder });
-const fold = (...events: OrderEvent[]) => events.reduce(evolve, initialOrder);
+const given = specFor<Order | null, OrderCommand | FulfilmentCommand, OrderEvent>({
+  decide,
+  evolve: a.next,
+  initial: null,
+});
+const fold = (...events: OrderEvent[]) => events.reduce<Order | null>(a.next, null)!;
 
 describe('placing an order', () => {
   test('computes the total of its lines', () => given().when(a.place).emits(a.placed));
@@ -27,7 +32,7 @@ describe('placing an order', () => {
 
   test('takes a total of 2^53-1 and no more', () => {
     // 9,007 * 10^12 + 199,254,740,991 = 2^53 - 1
-    expect(decide(lines(9007, 1e12, 199_254_740_991), initialOrder)[0]).toMatchObject({
+    expect(decide(lines(9007, 1e12, 199_254_740_991), null)[0]).toMatchObject({
       data: { totalCents: Number.MAX_SAFE_INTEGER },
     });
     given()
