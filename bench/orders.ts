@@ -45,13 +45,14 @@ const kafka = await startKafka({
   folder: join(folder, 'kafka'),
   cacheFolder: folders.cache,
   log: console.log,
+}).catch((error: unknown) => {
+  console.log(`without Kafka: ${String(error)}`);
 });
 let service: ChildProcess | undefined;
 try {
-  if ('reason' in kafka) console.log(`without Kafka: ${kafka.reason}`);
   await migrate(postgres.url);
   const port = await freePort();
-  service = await startService(port, 'reason' in kafka ? '' : kafka.broker);
+  service = await startService(port, kafka?.broker ?? '');
   if (!values.alone) {
     await overHttp(port, 3); // both warm up
     await withPgbench(3);
@@ -75,7 +76,7 @@ try {
     console.log(`relay ${values.relay}: ${median.toFixed(2)} times pgbench (median of rounds)`);
 } finally {
   service?.kill('SIGTERM');
-  if (!('reason' in kafka)) await kafka.stop();
+  await kafka?.stop();
   await postgres.stop();
   await rm(folder, { recursive: true, force: true });
 }

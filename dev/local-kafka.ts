@@ -7,18 +7,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
 import { serverEnvironment } from './environment.ts';
-import type { KafkaUnavailable } from './java.ts';
-import { kafkaPrograms } from './kafka-libraries.ts';
-import type { KafkaPrograms } from './kafka-libraries.ts';
+import { kafkaPrograms } from './kafka-programs.ts';
+import type { KafkaProgramOptions, KafkaPrograms } from './kafka-programs.ts';
 import { keptPort } from './ports.ts';
-import {
-  findProcesses,
-  hasEnded,
-  killAll,
-  markerOf,
-  signalAll,
-  waitUntilGone,
-} from './processes.ts';
+import { findProcesses, hasEnded, killAll, markerOf, signalAll, terminate } from './processes.ts';
 
 const START_MS_MAX = 60_000;
 const REUSE_MS_MAX = 10_000;
@@ -28,24 +20,14 @@ const SETTINGS = 'server.properties';
 const LIBRARIES = 'libraries';
 const QUIET = '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn';
 
-export type LocalKafkaOptions = Readonly<{
-  /** The broker's data, settings, log and ports are kept in here. */
-  folder: string;
-  /** Where the jars go; brokers may share it. */
-  cacheFolder: string;
-  log: (line: string) => void;
-  /** Breaks off a fetch from Maven. */
-  signal?: AbortSignal;
-}>;
-
-/** A real Apache Kafka 4.3.1, one broker on a port of 127.0.0.1 that stays the same. */
+/** A real Apache Kafka 4.3.1: one broker on a port of 127.0.0.1. The port stays the same. */
 export type LocalKafka = Readonly<{
   /** `host:port` */
   broker: string;
   stop(): Promise<void>;
   /** `kill -9` */
   kill(): Promise<void>;
-  /** After `stop` or `kill`: the same data, the same port. */
+  /** Starts it again after `stop` or `kill`, with the same data on the same port. */
   start(): Promise<void>;
   signal(name: NodeJS.Signals): Promise<void>;
 }>;
@@ -60,31 +42,24 @@ type Server = KafkaPrograms &
   }>;
 
 /**
- * Starts the broker on the folder, or goes on with one that an earlier process left running there.
- * It outlives this process unless it is stopped. Topics are never created by themselves.
+ * Starts the broker on the folder, or reuses the broker that an earlier process left running there. The broker
+ * outlives this process unless it is stopped. It never creates a topic by itself.
+ * @throws an Error whose message says why there can be no local broker
  */
-export async function startKafka(
-  options: LocalKafkaOptions,
-): Promise<LocalKafka | KafkaUnavailable> {
+export async function startKafka(options: KafkaProgramOptions): Promise<LocalKafka> {
   const folder = resolve(options.folder);
   const cacheFolder = resolve(options.cacheFolder);
   await mkdir(folder, { recursive: true });
   const programs = await kafkaPrograms({ ...options, folder, cacheFolder });
-  if ('reason' in programs) return programs;
   const server = await prepare(folder, programs, options.log);
-  const signal = (name: NodeJS.Signals) => signalAll(server.marker, name);
-  const kafka = {
+  await startServer(server);
+  return {
     broker: server.broker,
     start: () => startServer(server),
     kill: () => killAll(server.marker),
-    stop: async () => {
-      await signal('SIGTERM');
-      if (!(await waitUntilGone(server.marker, STOP_MS_MAX))) await killAll(server.marker);
-    },
-    signal,
+    stop: () => terminate(server.marker, STOP_MS_MAX),
+    signal: (name) => signalAll(server.marker, name),
   };
-  await kafka.start();
-  return kafka;
 }
 
 async function prepare(
@@ -115,12 +90,12 @@ async function format(server: Server): Promise<void> {
     const output = error instanceof Error && 'stderr' in error ? String(error.stderr) : '';
     const [problem = ''] = output.trim().split('\n');
     throw new Error(
-      `Kafka could not make its data folder in ${server.folder}: ${problem || String(error)}`,
+      `Kafka could not create its data folder in ${server.folder}: ${problem || String(error)}`,
     );
   });
 }
 
-/** One node that is broker and controller, with the internal topics small and on one replica. */
+/** One node that is broker and controller. The internal topics are small and have one replica. */
 function properties(port: number, controllerPort: number): string {
   const settings = {
     'node.id': 1,
@@ -132,7 +107,7 @@ function properties(port: number, controllerPort: number): string {
     'controller.quorum.voters': `1@127.0.0.1:${controllerPort}`,
     'log.dirs': 'data',
     'auto.create.topics.enable': false,
-    // After a kill the controller refuses the broker until its last session has run out.
+    // After a kill, the controller refuses the broker until its last session has expired.
     'broker.heartbeat.interval.ms': 400,
     'broker.session.timeout.ms': 2000,
     'offsets.topic.replication.factor': 1,
@@ -151,18 +126,18 @@ function properties(port: number, controllerPort: number): string {
 
 async function startServer(server: Server): Promise<void> {
   if ((await findProcesses(server.marker)).length > 0) {
-    if (await answersWithin(server, REUSE_MS_MAX, () => false)) return;
-    server.log('Kafka 4.3.1: replacing a broker that does not answer...');
+    if (await respondsWithin(server, REUSE_MS_MAX, () => false)) return;
+    server.log('Kafka 4.3.1: replacing a broker that does not respond...');
     await killAll(server.marker);
   }
   const child = await spawnServer(server);
-  if (await answersWithin(server, START_MS_MAX, () => hasEnded(child))) return;
+  if (await respondsWithin(server, START_MS_MAX, () => hasEnded(child))) return;
   await killAll(server.marker);
   const lines = (await readFile(server.logFile, 'utf8')).trim().split('\n').slice(-5);
   throw new Error(`Kafka did not start (${server.logFile}):\n${lines.join('\n')}`);
 }
 
-/** In a process group of its own, so that a Ctrl-C in the terminal does not reach it. */
+/** The broker gets a process group of its own, so that a Ctrl-C in the terminal does not reach it. */
 async function spawnServer(server: Server) {
   const jvm = ['-Xmx512m', '-XX:+UseSerialGC', QUIET, ...(await jvmArguments(server))];
   const log = await open(server.logFile, 'a');
@@ -171,38 +146,38 @@ async function spawnServer(server: Server) {
     detached: true,
     stdio: ['ignore', log.fd, log.fd],
   });
-  child.on('error', () => {}); // what could not start does not answer, which is told then
+  child.on('error', () => {}); // a program that cannot start does not respond, which is reported then
   child.unref();
   await log.close();
   return child;
 }
 
 /**
- * Java works in the broker's folder and knows all by relative names. A comma in `log.dirs`, a colon in a
- * class path, or a letter in a file of properties that is not ASCII would mean something else to it.
+ * Java works in the broker's folder and uses relative names only. In an absolute name, Kafka would misread a
+ * comma in `log.dirs`, a colon in a class path and every letter of the properties that is not ASCII.
  */
 function optionsOf({ folder }: Server) {
   return { cwd: folder, env: serverEnvironment() };
 }
 
-/** The marker, and a class path by way of a link to the jars. */
+/** The marker, and a class path that leads through a link to the jars. */
 async function jvmArguments({ folder, libraries, marker }: Server): Promise<string[]> {
   await rm(join(folder, LIBRARIES), { force: true });
   await symlink(libraries, join(folder, LIBRARIES));
   return [`-Dmarker=${marker}`, '-cp', join(LIBRARIES, '*')];
 }
 
-async function answersWithin(server: Server, ms: number, hasFailed: () => boolean) {
+async function respondsWithin(server: Server, ms: number, hasFailed: () => boolean) {
   const deadline = performance.now() + ms;
   while (performance.now() < deadline && !hasFailed()) {
-    if (await answers(server.broker)) return true;
+    if (await kafkaResponds(server.broker)) return true;
     await delay(POLL_MS);
   }
   return false;
 }
 
-/** Whether a Kafka broker is there, registered with its controller and ready for clients. */
-export async function answers(broker: string): Promise<boolean> {
+/** Whether a broker is registered with its controller and ready for clients. */
+export async function kafkaResponds(broker: string): Promise<boolean> {
   const { kafka } = createKafkaClient([broker], { debug: () => {} });
   const admin = kafka.admin({ retry: { retries: 0 } });
   try {

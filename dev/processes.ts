@@ -8,39 +8,39 @@ import { promisify } from 'node:util';
 const POLL_MS = 50;
 const STOP_POLL_MS = 2;
 
-/** A process of this machine: its id and its whole command line. */
+/** The id and the whole command line of a process on this machine. */
 export type RunningProcess = Readonly<{ pid: number; command: string }>;
 
 /**
- * A word for the command line of what works on a folder. It outlives the process that started it,
- * so that the next start can find what a killed one left running, and never takes another's.
+ * A word for the command line of every process that works on a folder. By it the next start finds what a killed
+ * start left running, and nothing else.
  */
 export function markerOf(folder: string): string {
   return `order-service-${createHash('sha256').update(folder).digest('hex').slice(0, 12)}`;
 }
 
-/** The running processes whose command line contains the text, without this one. */
+/** The running processes whose command line contains the text, except this process. */
 export async function findProcesses(text: string): Promise<RunningProcess[]> {
   const all = process.platform === 'linux' ? await readProc() : await readPs();
   return all.filter(({ pid, command }) => pid !== process.pid && command.includes(text));
 }
 
-/** Waits until no process matches the text. Answers whether that came true in time. */
-export async function waitUntilGone(text: string, withinMs: number): Promise<boolean> {
+/** Sends SIGTERM to all that match, and SIGKILL to those that are still there after `withinMs`. */
+export async function terminate(text: string, withinMs: number): Promise<void> {
+  await signalAll(text, 'SIGTERM');
   const deadline = performance.now() + withinMs;
   while ((await findProcesses(text)).length > 0) {
-    if (performance.now() > deadline) return false;
+    if (performance.now() > deadline) return killAll(text);
     await delay(POLL_MS);
   }
-  return true;
 }
 
-/** Whether a child is gone. One that a signal ended has no exit code. */
+/** Whether a child process has ended. A child that a signal ended has no exit code. */
 export function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
   return exitCode !== null || signalCode !== null;
 }
 
-/** Sends SIGKILL to all that match, as often as it takes: a dying parent may still have forked. */
+/** Sends SIGKILL to all that match until none is left: a dying parent may still have forked. */
 export async function killAll(text: string): Promise<void> {
   for (;;) {
     const left = await findProcesses(text);
@@ -50,17 +50,17 @@ export async function killAll(text: string): Promise<void> {
   }
 }
 
-/** Sends a signal to all that match. After a SIGSTOP it waits until every thread of them stands still. */
+/** Sends a signal to all that match. After a SIGSTOP it waits until all their threads have stopped. */
 export async function signalAll(text: string, signal: NodeJS.Signals): Promise<void> {
   const found = await findProcesses(text);
   for (const { pid } of found) sendSignal(pid, signal);
   if (signal !== 'SIGSTOP') return;
   for (const { pid } of found) {
-    while (!(await standsStill(pid))) await delay(STOP_POLL_MS);
+    while (!(await hasStopped(pid))) await delay(STOP_POLL_MS);
   }
 }
 
-/** Sends a signal to a process that may be gone already. */
+/** Sends a signal to a process that may have ended already. */
 export function sendSignal(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
@@ -69,7 +69,7 @@ export function sendSignal(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
-/** Whether an error of the system carries this code, as `ENOENT`. */
+/** Whether an error of the operating system has this code, for example `ENOENT`. */
 export function hasCode(error: unknown, code: string): boolean {
   return error instanceof Error && 'code' in error && error.code === code;
 }
@@ -78,7 +78,7 @@ async function readProc(): Promise<RunningProcess[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   const found = await Promise.all(
     pids.map(async (pid) => {
-      // One that ended meanwhile has no file; one that only waits for its parent has an empty one.
+      // A process that has ended has no file; a zombie has an empty one.
       const args = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
       return { pid: Number(pid), command: args.replaceAll('\0', ' ').trim() };
     }),
@@ -86,8 +86,8 @@ async function readProc(): Promise<RunningProcess[]> {
   return found.filter(({ command }) => command !== '');
 }
 
-/** Or is gone. A signal is taken by one thread after the other, and meanwhile the rest go on. */
-async function standsStill(pid: number): Promise<boolean> {
+/** Whether the process has stopped or ended. Threads stop one after the other. */
+async function hasStopped(pid: number): Promise<boolean> {
   if (process.platform !== 'linux') {
     const { stdout } = await promisify(execFile)('ps', ['-o', 'stat=', '-p', String(pid)]).catch(
       () => ({ stdout: '' }),

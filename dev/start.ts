@@ -1,43 +1,43 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { localUrl, withoutBrackets } from './addresses.ts';
 import { startPostgres } from './embedded-postgres.ts';
 import { removePostgresVariables, serviceEnvironment } from './environment.ts';
 import { folders } from './folders.ts';
 import { startKafka } from './local-kafka.ts';
-import { startProviders } from './local-providers.ts';
-import { freePort, isFree } from './ports.ts';
+import { freePort, isFree, localUrl, withoutBrackets } from './ports.ts';
 import { findProcesses, killAll, markerOf } from './processes.ts';
-import { isServiceRunning, startService, stopService, untilReady } from './service.ts';
-import type { Service } from './service.ts';
-import { welcome } from './welcome.ts';
+import { createProviderSimulator } from './provider-simulator/provider-simulator.ts';
+import { isServiceRunning, killService, startService, stopService, untilReady } from './service.ts';
 
-/**
- * npm start. The environment may hold the settings of the service (npm run config). HOST and PORT say where
- * it listens; DATABASE_URL, KAFKA_BROKERS, PAYMENT_URL and SHIPPING_URL name servers that are there already,
- * and are then not brought up. Nothing else of it reaches the servers that are.
+/*
+ * npm start. The environment may contain the settings of the service (npm run config). HOST and PORT say where
+ * it listens. DATABASE_URL, KAFKA_BROKERS, and PAYMENT_URL with SHIPPING_URL name servers that exist already;
+ * npm start does not bring those up. No other variable reaches the servers that it does bring up.
  */
 
-/** A server that the service needs. */
-type Server = Readonly<{ stop(): Promise<void> }>;
-type Brokers = Readonly<{ brokers: string; withoutKafka: string | undefined }>;
+type Broker = Readonly<{ brokers: string; problem?: string }>;
 
-const { DATABASE_URL, KAFKA_BROKERS, PAYMENT_URL, SHIPPING_URL } = process.env;
+const { DATABASE_URL, KAFKA_BROKERS, PAYMENT_URL, SHIPPING_URL, PORT } = process.env;
 const host = withoutBrackets(process.env['HOST'] || '127.0.0.1');
-const { PORT } = process.env;
-/** Of the service alone, if it works on a Postgres that is not brought up here. */
+/** For the service only, and only with a DATABASE_URL. */
 const postgresVariables = removePostgresVariables();
-/** One Ctrl-C comes twice: from the terminal, and from npm, which passes its own on. */
+/** One Ctrl-C arrives twice: from the terminal, and from npm, which forwards its own. */
 const SAME_SIGNAL_MS = 1_000;
+const SAMPLE_ORDER = {
+  customerId: 'c-1',
+  currency: 'EUR',
+  items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+};
 const pidFile = join(folders.data, 'start.pid');
-/** For the operator's commands, which run beside this one. */
+/** For dev/operate.ts. */
 const databaseUrlFile = join(folders.data, 'database-url');
 const startedAt = performance.now();
 const stopping = new AbortController();
-const servers: Server[] = [];
-let stopAskedAt = 0;
+/** Stop what was brought up, in any order. */
+const stops: (() => Promise<void>)[] = [];
+let stopRequestedAt = 0;
 let bringingUp: Promise<unknown> = Promise.resolve();
-let service: Service | undefined;
+let hasService = false;
 
 await refuseSecondStart();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
@@ -46,7 +46,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 try {
   await start();
 } catch (error) {
-  // What is half started when a signal comes may fail of it, and needs no words.
+  // A signal may break what is still starting. That needs no message.
   if (!stopping.signal.aborted) {
     console.error(`\n${messageOf(error)}`);
     await end(1);
@@ -57,77 +57,73 @@ async function start(): Promise<void> {
   const port = await servicePort();
   const all = [bringUpPostgres(), bringUpKafka(), bringUpProviders()] as const;
   bringingUp = Promise.allSettled(all);
-  const [database, { brokers, withoutKafka }, providers] = await Promise.all(all);
+  const [database, broker, providers] = await Promise.all(all);
   if (stopping.signal.aborted) return;
-  service = startService({
+  const service = startService({
     ...serviceEnvironment(),
     ...(DATABASE_URL ? postgresVariables : {}),
     DATABASE_URL: database,
-    KAFKA_BROKERS: brokers,
+    KAFKA_BROKERS: broker.brokers,
     ...providers,
     HOST: host,
     PORT: String(port),
   });
+  hasService = true;
   void service.ended.then(endAfterService);
   const url = localUrl(host, port);
   if (await untilReady(url, service)) {
-    const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
-    const shown = DATABASE_URL ? withoutPassword(DATABASE_URL) : database;
-    console.log(
-      welcome({
-        seconds,
-        url,
-        database: shown,
-        brokers,
-        withoutKafka,
-        providers: providers.PAYMENT_URL,
-      }),
-    );
+    console.log(welcome(url, database, broker, providers.PAYMENT_URL));
   } else if (!stopping.signal.aborted) {
-    throw new Error(`The service does not get ready: ${url}/readyz does not answer 200.`);
+    throw new Error(`The service does not get ready: ${url}/readyz does not return 200.`);
   }
 }
 
 async function bringUpPostgres(): Promise<string> {
   if (DATABASE_URL) {
-    console.log(`Postgres: that of DATABASE_URL, ${withoutPassword(DATABASE_URL)}`);
+    console.log(`Postgres: using DATABASE_URL, ${withoutPassword(DATABASE_URL)}`);
     return DATABASE_URL;
   }
   const { postgres: folder } = folders;
   const postgres = await startPostgres({ folder, database: 'orders', log: console.log });
-  servers.push(postgres);
+  stops.push(postgres.stop);
   await writeFile(databaseUrlFile, postgres.url, { mode: 0o600 });
   console.log(`Postgres 18: ready on port ${postgres.port}.`);
   return postgres.url;
 }
 
-async function bringUpKafka(): Promise<Brokers> {
+/** Without a broker the service still takes orders, so a problem with Kafka ends nothing. */
+async function bringUpKafka(): Promise<Broker> {
   if (KAFKA_BROKERS) {
-    console.log(`Kafka: that of KAFKA_BROKERS, ${KAFKA_BROKERS}`);
-    return { brokers: KAFKA_BROKERS, withoutKafka: undefined };
+    console.log(`Kafka: using KAFKA_BROKERS, ${KAFKA_BROKERS}`);
+    return { brokers: KAFKA_BROKERS };
   }
-  const kafka = await startKafka({
-    folder: folders.kafka,
-    cacheFolder: folders.cache,
-    log: console.log,
-    signal: stopping.signal,
-  }).catch((error: unknown) => ({ reason: messageOf(error) }));
-  if ('reason' in kafka) return { brokers: '', withoutKafka: kafka.reason };
-  servers.push(kafka);
-  console.log(`Kafka 4.3.1: ready at ${kafka.broker}.`);
-  return { brokers: kafka.broker, withoutKafka: undefined };
+  try {
+    const kafka = await startKafka({
+      folder: folders.kafka,
+      cacheFolder: folders.cache,
+      log: console.log,
+      signal: stopping.signal,
+    });
+    stops.push(kafka.stop);
+    console.log(`Kafka 4.3.1: ready at ${kafka.broker}.`);
+    return { brokers: kafka.broker };
+  } catch (error) {
+    return { brokers: '', problem: messageOf(error) };
+  }
 }
 
-/** Settings of the service: the simulator, unless real providers are named. */
+/** Starts the simulator in this process, unless the environment names real providers. */
 async function bringUpProviders() {
   if (PAYMENT_URL && SHIPPING_URL) return { PAYMENT_URL, SHIPPING_URL };
-  const providers = await startProviders();
-  servers.push(providers);
-  console.log(`Payment and shipping simulator: ready at ${providers.url}.`);
-  return { PAYMENT_URL: providers.url, SHIPPING_URL: providers.url };
+  const ledgerFile = join(folders.data, 'provider-ledger.jsonl');
+  const simulator = createProviderSimulator({ ledgerFile });
+  const url = await simulator.listen();
+  stops.push(simulator.close);
+  console.log(`Payment and shipping simulator: ready at ${url}.`);
+  return { PAYMENT_URL: url, SHIPPING_URL: url };
 }
 
-/** The service's port, once a service that a killed start left behind has given it up. */
+/** Returns the service's port when a service that a killed start left running has given it up. */
 async function servicePort(): Promise<number> {
   if (await isServiceRunning()) {
     console.log('Ending the service that an earlier start left running...');
@@ -156,7 +152,7 @@ async function refuseSecondStart(): Promise<void> {
   const earlier = Number(await readFile(pidFile, 'utf8').catch(() => ''));
   const starts = await findProcesses('dev/start.ts');
   if (starts.some(({ pid }) => pid === earlier)) {
-    console.error(`npm start runs here already, as process ${earlier}. End it first.`);
+    console.error(`npm start is already running here, as process ${earlier}. Stop it first.`);
     process.exit(1);
   }
   await writeFile(pidFile, String(process.pid));
@@ -164,35 +160,35 @@ async function refuseSecondStart(): Promise<void> {
 
 function onSignal(): void {
   if (!stopping.signal.aborted) {
-    stopAskedAt = performance.now();
+    stopRequestedAt = performance.now();
     void end(0);
-  } else if (performance.now() - stopAskedAt > SAME_SIGNAL_MS) {
+  } else if (performance.now() - stopRequestedAt > SAME_SIGNAL_MS) {
     void endAtOnce();
   }
 }
 
 async function endAfterService(code: number | NodeJS.Signals): Promise<void> {
   if (stopping.signal.aborted) return;
-  console.error(`\nThe service ended by itself (${code}); what it says stands above.`);
+  console.error(`\nThe service ended by itself (${code}). Its output is above.`);
   await end(typeof code === 'number' && code > 0 ? code : 1);
 }
 
-/** The service first, for what it still writes while it drains; then the servers. */
+/** Stops the service first, because it still needs the servers while it drains. */
 async function end(code: number): Promise<never> {
   stopping.abort();
-  if (service || servers.length > 0) console.log('\nStopping; once more Ctrl-C ends it at once...');
-  await service?.stop();
+  if (hasService || stops.length > 0) console.log('\nStopping. Press Ctrl-C again to end at once.');
+  if (hasService) await stopService();
   await bringingUp;
-  await Promise.allSettled(servers.map((server) => server.stop()));
+  await Promise.allSettled(stops.map((stop) => stop()));
   await rm(pidFile, { force: true });
   process.exit(code);
 }
 
-/** By what marks them: those that are still starting are not among the servers yet. */
+/** Kills by marker, because servers that are still starting have no stop function yet. */
 async function endAtOnce(): Promise<never> {
-  await service?.kill();
+  if (hasService) await killService();
   await Promise.all([folders.postgres, folders.kafka].map((folder) => killAll(markerOf(folder))));
-  process.exit(130); // and the simulator ends with this process
+  process.exit(130);
 }
 
 function messageOf(error: unknown): string {
@@ -201,4 +197,41 @@ function messageOf(error: unknown): string {
 
 function withoutPassword(url: string): string {
   return URL.canParse(url) ? Object.assign(new URL(url), { password: '' }).href : url;
+}
+
+/** Where everything is, and a first order to paste. */
+function welcome(url: string, database: string, broker: Broker, providers: string): string {
+  const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
+  const shownDatabase = DATABASE_URL ? withoutPassword(DATABASE_URL) : database;
+  const next = broker.problem
+    ? `Events wait in the outbox until there is a broker. Local Kafka needs Java 17 and Maven: fix the problem
+above and start again, or set KAFKA_BROKERS, or run docker compose up -d --build.`
+    : `See its event in Kafka:
+
+  npm run tail`;
+  return `
+Ready in ${seconds} s.
+
+  Service   ${url}
+  Docs      ${url}/docs
+  Metrics   ${url}/metrics
+  Postgres  ${shownDatabase}
+  Kafka     ${broker.problem ? `none: ${broker.problem}` : broker.brokers}
+  Providers ${providers}
+
+Place an order:
+
+  curl -si ${url}/v1/orders -H 'content-type: application/json' \\
+    -d '${JSON.stringify(SAMPLE_ORDER)}'
+
+Or add stock, and let the service take payment and ship by itself:
+
+  curl -s -X PUT ${url}/v1/stock/book -H 'content-type: application/json' -d '{"onHand":10}'
+  curl -si ${url}/v1/orders -H 'content-type: application/json' \\
+    -d '${JSON.stringify({ ...SAMPLE_ORDER, fulfilment: 'automatic' })}'
+
+${next}
+
+Ctrl-C ends it all. Stored data is kept.
+`;
 }

@@ -1,7 +1,7 @@
 import { GenericContainer, getContainerRuntimeClient, Wait } from 'testcontainers';
 import type { StartedTestContainer } from 'testcontainers';
 import { Client } from 'pg';
-import { answers } from '#dev/local-kafka.ts';
+import { kafkaResponds } from '#dev/local-kafka.ts';
 import { freePort } from '#dev/ports.ts';
 import { eventually } from './poll.ts';
 import { RUN_LABEL } from './test-runs.ts';
@@ -59,7 +59,7 @@ export async function startDockerKafka(run: string): Promise<TestServer> {
     .withLabels({ [RUN_LABEL]: run })
     .withWaitStrategy(Wait.forLogMessage(/Kafka Server started/))
     .start();
-  return asTestServer(broker, container, () => answers(broker));
+  return asTestServer(broker, container, () => kafkaResponds(broker));
 }
 
 async function asTestServer(

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { Client } from 'pg';
 import type { TestProject } from 'vitest/node';
-import { kafkaPrograms } from '#dev/kafka-libraries.ts';
+import { kafkaPrograms } from '#dev/kafka-programs.ts';
 import { migrate } from '#src/database/migrate.ts';
 import { KAFKA_CACHE } from './embedded-servers.ts';
 import type { Infra, InfraMode } from './infra.ts';
@@ -42,12 +42,11 @@ async function whatIsMissing(mode: InfraMode): Promise<Infra['missing']> {
   if (mode === 'none') return { postgres: 'TEST_INFRA=none', kafka: 'TEST_INFRA=none' };
   if (mode === 'docker' && !(await dockerAnswers())) throw new Error('docker does not answer');
   if (mode === 'docker') return {};
-  const kafka = await kafkaPrograms({
-    folder: runFolder(thisRun),
-    cacheFolder: KAFKA_CACHE,
-    log: console.log,
-  });
-  return 'reason' in kafka ? { kafka: kafka.reason } : {};
+  const options = { folder: runFolder(thisRun), cacheFolder: KAFKA_CACHE, log: console.log };
+  return kafkaPrograms(options).then(
+    () => ({}),
+    (error: Error) => ({ kafka: error.message }),
+  );
 }
 
 function dockerAnswers(): Promise<boolean> {
