@@ -12,17 +12,10 @@ import { VersionConflict, recordedAt } from '#src/event-store/event-store.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
 import { requireSameRequest } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';
-import type { OrderCommand } from './domain/order-commands.ts';
+import type { OrderCommand, RejectionCode } from './domain/order-commands.ts';
 import type { OrderEvent } from './domain/order-events.ts';
-import { OrderRejected } from './domain/order-rejected.ts';
-import type { RejectionCode } from './domain/order-rejected.ts';
-import {
-  StreamDamaged,
-  allowedCommands,
-  decide,
-  isDuplicate,
-  toOrderView,
-} from './domain/order.ts';
+import { OrderRejected, allowedCommands, decide, isDuplicate } from './domain/order-commands.ts';
+import { StreamDamaged, toOrderView } from './domain/order.ts';
 import type { Order } from './domain/order.ts';
 import { ORDER_CATEGORY, foldOrder } from './order-stream.ts';
 import { appendToOrder } from './order-units.ts';

@@ -2,7 +2,7 @@ import { v7 as uuidv7 } from 'uuid';
 import { guardedHeaders, keyedHeaders } from '#src/http/request-head.ts';
 import { route } from '#src/http/route.ts';
 import type { AnswerSpec, DescribedHeader, Route } from '#src/http/route.ts';
-import type { RejectionCode } from './domain/order-rejected.ts';
+import type { RejectionCode } from './domain/order-commands.ts';
 import { orderProblemKinds, refusalKind } from './order-problems.ts';
 import {
   cancelOrderBody,

@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { FulfilmentCommand, OrderCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderEvent } from '#src/orders/domain/order-events.ts';
-import { OrderRejected } from '#src/orders/domain/order-rejected.ts';
-import { StreamDamaged, decide, isDuplicate, owedCents } from '#src/orders/domain/order.ts';
+import { OrderRejected, decide, isDuplicate } from '#src/orders/domain/order-commands.ts';
+import { StreamDamaged, owedCents } from '#src/orders/domain/order.ts';
 import type { Order } from '#src/orders/domain/order.ts';
 import { next, orderId, placed } from '#test/support/orders.ts';
 

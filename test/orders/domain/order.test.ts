@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import type { FulfilmentCommand, OrderCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderEvent } from '#src/orders/domain/order-events.ts';
-import { allowedCommands, decide, owedCents } from '#src/orders/domain/order.ts';
+import { allowedCommands, decide } from '#src/orders/domain/order-commands.ts';
+import { owedCents } from '#src/orders/domain/order.ts';
 import type { Order } from '#src/orders/domain/order.ts';
 import * as a from '#test/support/orders.ts';
 import { specFor } from '#test/support/spec.ts';
