@@ -81,14 +81,9 @@ export function createOutboxStore(pool: Pool, topic: string) {
 
     /** Stores how many partitions the topic has. Resolves to how many it had at first use. */
     rememberPartitions: async (found: number): Promise<number> => {
-      const { rows } = await pool.query<Readonly<{ partitions: number }>>(
-        `insert into outbox_topics as known (topic, partitions, partitions_found) values ($1, $2, $2)
-         on conflict (topic) do update set partitions_found = excluded.partitions_found
-           where known.partitions_found <> excluded.partitions_found
-         returning partitions`,
-        [topic, found],
-      );
-      return rows[0]?.partitions ?? (await storedPartitions(pool, topic));
+      const { rows } = await pool.query<Readonly<{ partitions: number }>>(REMEMBER, [topic, found]);
+      if (rows[0] === undefined) throw new Error(`topic ${topic} was stored by another process`);
+      return rows[0].partitions;
     },
 
     /** Whether the outbox holds messages for other topics, which this relay never sends. */
@@ -101,15 +96,6 @@ export function createOutboxStore(pool: Pool, topic: string) {
   };
 }
 
-async function storedPartitions(pool: Pool, topic: string): Promise<number> {
-  const { rows } = await pool.query<Readonly<{ partitions: number }>>(
-    'select partitions from outbox_topics where topic = $1',
-    [topic],
-  );
-  if (rows[0] === undefined) throw new Error(`topic ${topic} has no row in outbox_topics`);
-  return rows[0].partitions;
-}
-
 // The lease row stays locked until the commit, so no other process can take over in between.
 const PARK = `
   with fence as (
@@ -120,3 +106,14 @@ const PARK = `
   from outbox_events o, fence
   where o.id = $1 and o.ce_id = $6 and (select count(*) from outbox_parked) < $5
   on conflict do nothing`;
+
+const REMEMBER = `
+  with stored as (
+    insert into outbox_topics as known (topic, partitions, partitions_found) values ($1, $2, $2)
+    on conflict (topic) do update set partitions_found = excluded.partitions_found
+      where known.partitions_found <> excluded.partitions_found
+    returning partitions
+  )
+  select partitions from stored
+  union all select partitions from outbox_topics where topic = $1
+  limit 1`;

@@ -1,8 +1,8 @@
 import { Client } from 'pg';
 import type { Pool } from 'pg';
 import { describe, expect, test } from 'vitest';
-import { createOutboxFloor } from '#src/outbox/outbox-floor.ts';
-import type { OutboxFloor } from '#src/outbox/outbox-floor.ts';
+import { createOutboxFloor } from '#src/outbox/outbox-monitor.ts';
+import type { OutboxFloor } from '#src/outbox/outbox-monitor.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { startFaultyPostgres } from '#test/support/faulty-postgres.ts';
 import type { TestDatabase } from '#test/support/database.ts';
