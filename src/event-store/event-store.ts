@@ -46,7 +46,10 @@ export type Unit = Readonly<{
   appends: readonly StreamAppend[];
   /** `idempotency_keys`. */
   response?: KeyedResponse;
-  /** `orders_summary`: inserted, or written over the row with the same `order_id`. */
+  /**
+   * `orders_summary`: inserted, or written over the row with the same `order_id`. The unit appends to the
+   * stream of that order.
+   */
   summaries?: readonly OrdersSummaryRow[];
   /** `outbox_events`, from where the relay sends them to Kafka. */
   messages?: readonly OutboxMessageRow[];

@@ -195,9 +195,7 @@ function argumentsOf(units: readonly Unit[]): unknown[][] {
     units.flatMap(streamRows),
     units.flatMap(eventRows),
     units.flatMap(responseRows),
-    units.flatMap(({ summaries = [] }, unit) =>
-      summaries.map((columns) => ({ unit, order_id: columns.order_id, columns })),
-    ),
+    units.flatMap(({ summaries = [] }, unit) => summaries.map((row) => ({ unit, ...row }))),
     units.flatMap(({ messages = [] }, unit) => messages.map((row) => ({ unit, ...row }))),
     units.flatMap(({ sagas = [] }, unit) => sagas.map((row) => ({ unit, ...row }))),
     units.flatMap(({ reservations = [] }, unit) => reservations.map((row) => ({ unit, ...row }))),

@@ -10,6 +10,7 @@ import { appendToOrder } from '#src/orders/order-units.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
+import { shipped } from '#test/support/orders.ts';
 import { eventually } from '#test/support/poll.ts';
 
 /*
@@ -72,11 +73,12 @@ async function tuplesReadPerOrder(
   for (let batch = 0; batch < BATCHES; batch += 1) {
     const orders = Array.from({ length: BATCH }, placeOrder);
     await store.write(orders.map(({ unit }) => unit));
+    await store.write(orders.map(({ next }) => next));
     const ids = orders.map(({ orderId }) => orderId);
     const keys = orders.map(({ unit }) => unit.response.ref);
-    if (loader === 'reads') for (const id of ids) expect(await readStream(id)).toHaveLength(1);
+    if (loader === 'reads') for (const id of ids) expect(await readStream(id)).toHaveLength(2);
     const loaded = loads ? await loads.load(ids, keys) : undefined;
-    expect(loaded?.stream(ids[0]!).length ?? 1).toBe(1);
+    expect(loaded?.stream(ids[0]!).length ?? 2).toBe(2);
     expect(loaded?.response(keys[0]!) ?? { status: 201 }).toMatchObject({ status: 201 });
   }
   await service.close();
@@ -110,9 +112,10 @@ function placeOrder() {
     metadata: { correlationId: 'test', actor: 'test' },
     topic: 'orders',
   };
-  const { unit } = appendToOrder(orderId, null, [{ type: 'OrderPlaced', data }], context);
+  const { unit, order } = appendToOrder(orderId, null, [{ type: 'OrderPlaced', data }], context);
+  const { unit: next } = appendToOrder(orderId, order, [shipped], context);
   const ref = { principal: 'anonymous', key: orderId };
   const requestHash = Buffer.of(1);
   const stored = { requestHash, status: 201, etag: null, location: null, body: '{}' };
-  return { orderId, unit: { ...unit, response: { ref, commandId: uuidv7(), stored } } };
+  return { orderId, next, unit: { ...unit, response: { ref, commandId: uuidv7(), stored } } };
 }
