@@ -7,7 +7,7 @@ import pino from 'pino';
 import { v7 as uuidv7 } from 'uuid';
 import { startPostgres } from '#dev/embedded-postgres.ts';
 import { createProviderSimulator } from '#dev/provider-simulator/provider-simulator.ts';
-import { createDatabaseClock } from '#src/database/database-clock.ts';
+import { createDatabaseClock } from '#src/database/clock.ts';
 import { createDatabase } from '#src/database/database.ts';
 import { migrate } from '#src/database/migrate.ts';
 import type { Unit } from '#src/event-store/event-store.ts';

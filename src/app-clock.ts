@@ -1,8 +1,7 @@
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
-import { createClockWatch } from './database/clock-watch.ts';
-import type { ClockWatch } from './database/clock-watch.ts';
-import { createDatabaseClock, steeredClock } from './database/database-clock.ts';
+import { createClockWatch, createDatabaseClock, steeredClock } from './database/clock.ts';
+import type { ClockWatch } from './database/clock.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import { ClockOff } from './event-store/event-store.ts';
 import type { Health } from './http/health-routes.ts';

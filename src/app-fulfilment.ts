@@ -1,8 +1,7 @@
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import type { Config } from './config.ts';
-import type { ClockWatch } from './database/clock-watch.ts';
-import type { DatabaseClock } from './database/database-clock.ts';
+import type { ClockWatch, DatabaseClock } from './database/clock.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import type { Providers } from './fulfilment/fulfilment-definition.ts';
 import { createFulfilment } from './fulfilment/fulfilment.ts';

@@ -1,5 +1,5 @@
 import type { Pool } from 'pg';
-import { SessionRefused } from './database/check-session.ts';
+import { SessionRefused } from './database/session.ts';
 import type { Database } from './database/database.ts';
 import type { Health } from './http/health-routes.ts';
 import type { Relay } from './outbox/relay.ts';

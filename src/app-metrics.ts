@@ -1,8 +1,8 @@
 import { Counter } from '@prometheus-io/client';
 import type { Pool } from 'pg';
 import type { Database } from './database/database.ts';
-import { oldestTransactionAgeSeconds } from './database/oldest-transaction.ts';
-import { watchPoolTimeouts } from './database/pool-timeouts.ts';
+import { oldestTransactionAgeSeconds } from './database/database.ts';
+import { watchPoolTimeouts } from './database/session-pool.ts';
 import type { Unit, UnitStore } from './event-store/event-store.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import type { Metrics } from './http/metrics.ts';
@@ -69,7 +69,7 @@ type Watched = Readonly<{
   database: Database;
 }>;
 
-/** Reads the queue, the outbox, the sagas and the pools at each scrape. */
+/** ReadPool the queue, the outbox, the sagas and the pools at each scrape. */
 export function watchGauges(metrics: Metrics, watched: Watched): void {
   const { commit, relay } = watched;
   metrics.watch(

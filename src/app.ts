@@ -13,7 +13,7 @@ import {
 } from './app-metrics.ts';
 import type { Config } from './config.ts';
 import { createDatabase } from './database/database.ts';
-import type { ClockWatch } from './database/clock-watch.ts';
+import type { ClockWatch } from './database/clock.ts';
 import type { Database } from './database/database.ts';
 import { requireReadable } from './event-store/event-codec.ts';
 import type { Unit } from './event-store/event-store.ts';

@@ -6,7 +6,7 @@ import type { App } from './app.ts';
 import { ConfigInvalid, describeConfig, readConfig } from './config.ts';
 import type { Config } from './config.ts';
 import { createOperatorPool } from './database/database.ts';
-import { mayPass } from './database/is-outage.ts';
+import { isTemporaryOutage } from './database/database-errors.ts';
 import { migrate } from './database/migrate.ts';
 import type { LogSink } from './log-sink.ts';
 import { createLog } from './log.ts';
@@ -98,7 +98,7 @@ async function migrateWhenReachable(config: Config, log: Logger): Promise<string
     try {
       return await migrate(config.DATABASE_URL, log);
     } catch (error) {
-      if (!mayPass(error) || attempt === MIGRATE_ATTEMPTS_MAX) throw error;
+      if (!isTemporaryOutage(error) || attempt === MIGRATE_ATTEMPTS_MAX) throw error;
       if (attempt % ATTEMPTS_PER_LINE === 1) {
         const reason = reasonOf(error);
         log.warn({ attempt, of: MIGRATE_ATTEMPTS_MAX, reason }, 'waiting for Postgres');

@@ -1,5 +1,5 @@
-import { SessionRefused } from './database/check-session.ts';
-import { isOutage } from './database/is-outage.ts';
+import { SessionRefused } from './database/session.ts';
+import { isOutage } from './database/database-errors.ts';
 
 /** What an operator can do nothing about but report: there the stack tells more than the message. */
 const FAULTS = [TypeError, ReferenceError, RangeError, SyntaxError];

@@ -1,80 +1,80 @@
-import knex from 'knex';
+import createKnex from 'knex';
+import type { Knex } from 'knex';
 import { types } from 'pg';
-import type { Pool, PoolConfig } from 'pg';
-import { createGivenUpSessions } from './given-up-sessions.ts';
-import { createReads } from './reads.ts';
-import type { Reads } from './reads.ts';
-import { createCurrentServer, createSessionPool } from './session-pool.ts';
-import {
-  BACKGROUND_SETTINGS,
-  INDEX_ONLY_SETTINGS,
-  MIGRATION_SETTINGS,
-  OPERATOR_SETTINGS,
-  startupOptions,
-} from './session-settings.ts';
-import type { SessionSettings } from './session-settings.ts';
+import type { Pool, QueryResultRow } from 'pg';
+import { createSessionPools } from './session-pool.ts';
+import { BACKGROUND_SETTINGS, INDEX_ONLY_SETTINGS, OPERATOR_SETTINGS } from './session.ts';
+import type { SessionSettings } from './session.ts';
 
-/** Client-side limit on one statement; longer than the server's, so that the server's answer wins. */
+/** The client's limit on one statement. It is above the server's, so that the server responds first. */
 const QUERY_TIMEOUT_MS = 6_000;
-/** Beside what is set: they are few, and each waits for a lock for a second at most. */
-const WRITES_MAX = 2;
+/** Few callers need them, and each waits for a lock for a second at most. */
+const ROW_WRITES_MAX = 2;
 
-/** bigint columns hold positions, money and counts: all below 2^53, so numbers lose nothing. */
+/** bigint columns hold positions, money and counts below 2^53, which a number represents exactly. */
 types.setTypeParser(types.builtins.INT8, (text) => {
   const value = Number(text);
   if (!Number.isSafeInteger(value)) throw new Error(`bigint ${text} is above 2^53-1`);
   return value;
 });
 
-/** How the service reaches Postgres. Every connection works as the role `orders_app`. */
+/** The connections of the service. All of them use the role `orders_app`. */
 export type Database = Readonly<{
-  /** For the write path only, so that no slow read can take its connections. */
+  /** For the write path alone, so that no slow read can take its connections. */
   writer: Pool;
-  /** For work in the background: relay, leases, sagas. */
+  /** For background work: relay, leases, sagas. */
   pool: Pool;
-  /** For rows that callers change one by one, and that somebody else may hold locked. */
+  /** For rows that callers change one by one and that another transaction may have locked. */
   writes: Pool;
-  /** For what callers ask to see. */
-  reads: Reads;
-  /** Sessions that were given up while the server is still at work on them; each keeps its place. */
+  /** For the reads of callers. */
+  reads: ReadPool;
+  /** The sessions that were given up while the server still works on them. Each keeps its place in its pool. */
   givenUpSessions(): number;
   close(): Promise<void>;
 }>;
 
+/** Runs queries that are built with knex on a pool of pg. */
+export type ReadPool = Readonly<{
+  /** Builds queries. It has no connections of its own. */
+  knex: Knex;
+  pool: Pool;
+  /** The rows of a query. */
+  rows<Row extends QueryResultRow>(query: Knex.QueryBuilder): Promise<Row[]>;
+}>;
+
 /**
- * Opens the pools; connects on first use. `onError` hears of connections lost while idle. Every session is
- * on a server that takes writes and has the settings of its pool, or `connect` throws SessionRefused.
+ * Opens the pools. They connect when they are first used. `onError` hears of idle connections that are lost.
  */
 export function createDatabase(
   url: string,
   limits: Readonly<{ writersMax: number; poolMax: number }>,
   onError: (error: Error) => void,
 ): Database {
-  const server = createCurrentServer();
-  const givenUp = createGivenUpSessions(connectionTo(url));
-  const open = (settings: SessionSettings, sizes: Readonly<{ min: number; max: number }>) => {
-    const config = {
-      ...connectionTo(url, settings),
+  const { open, givenUp } = createSessionPools(url);
+  const openPool = (settings: SessionSettings, sizes: Readonly<{ min: number; max: number }>) => {
+    const pool = open(settings, {
       ...sizes,
       query_timeout: QUERY_TIMEOUT_MS,
       application_name: 'order-service',
       connectionTimeoutMillis: 2_000,
-    };
-    const pool = createSessionPool({ config, settings, server, givenUp });
+    });
     pool.on('error', onError);
     return pool;
   };
-  // What is always needed stays open, so that nobody else can take the last connections of the server.
+  // A minimum stays open, so that nobody else can take the last connections of the server.
   const { writersMax, poolMax } = limits;
-  const writer = open(INDEX_ONLY_SETTINGS, { min: writersMax, max: writersMax });
-  const pool = open(BACKGROUND_SETTINGS, { min: 1, max: Math.max(2, Math.ceil(poolMax / 2)) });
-  const reads = open(INDEX_ONLY_SETTINGS, { min: 1, max: Math.max(2, Math.floor(poolMax / 2)) });
-  const writes = open(BACKGROUND_SETTINGS, { min: 0, max: WRITES_MAX });
+  const writer = openPool(INDEX_ONLY_SETTINGS, { min: writersMax, max: writersMax });
+  const pool = openPool(BACKGROUND_SETTINGS, { min: 1, max: Math.max(2, Math.ceil(poolMax / 2)) });
+  const reads = openPool(INDEX_ONLY_SETTINGS, {
+    min: 1,
+    max: Math.max(2, Math.floor(poolMax / 2)),
+  });
+  const writes = openPool(BACKGROUND_SETTINGS, { min: 0, max: ROW_WRITES_MAX });
   return {
     writer,
     pool,
     writes,
-    reads: createReads(knex({ client: 'pg' }), reads),
+    reads: createReadPool(reads),
     givenUpSessions: givenUp.count,
     close: async () => {
       givenUp.close();
@@ -83,35 +83,35 @@ export function createDatabase(
   };
 }
 
-/** Connections for an operator's command, which may take as long as it needs. */
+/**
+ * The pool of pg instead of the one of knex, which would hand out a connection again whose query was given up after
+ * the client's timeout.
+ */
+export function createReadPool(pool: Pool): ReadPool {
+  return {
+    knex: createKnex({ client: 'pg' }),
+    pool,
+    async rows<Row extends QueryResultRow>(query: Knex.QueryBuilder) {
+      const { sql, bindings } = query.toSQL().toNative();
+      const { rows } = await pool.query<Row>(sql, [...bindings]);
+      return rows;
+    },
+  };
+}
+
+/** Connections for the command of an operator, which may take as long as it needs. */
 export function createOperatorPool(url: string): Pool {
-  const config = {
-    ...connectionTo(url, OPERATOR_SETTINGS),
+  return createSessionPools(url).open(OPERATOR_SETTINGS, {
     application_name: 'order-service operator',
     max: 2,
     connectionTimeoutMillis: 5_000,
-  };
-  return createSessionPool({
-    config,
-    settings: OPERATOR_SETTINGS,
-    server: createCurrentServer(),
-    givenUp: createGivenUpSessions(connectionTo(url)), // never any: no statement is given up
   });
 }
 
-/** How to connect as the owner, who alone may change the schema. */
-export function migrationConnection(url: string) {
-  return {
-    ...connectionTo(url, MIGRATION_SETTINGS),
-    application_name: 'order-service migration',
-  };
-}
-
-function connectionTo(url: string, settings: SessionSettings = {}) {
-  return {
-    connectionString: url,
-    options: startupOptions(settings),
-    keepAlive: true,
-    keepAliveInitialDelayMillis: 5_000,
-  } satisfies PoolConfig;
+/** How long the oldest transaction of the database has been open, in seconds; 0 if there is none. */
+export async function oldestTransactionAgeSeconds(pool: Pool): Promise<number> {
+  const { rows } = await pool.query<{ age: number }>(
+    'select oldest_transaction_age_seconds() as age',
+  );
+  return rows[0]?.age ?? 0;
 }

@@ -1,71 +1,62 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from 'pg';
 import type { ClientConfig, PoolClient } from 'pg';
-import type { Session } from './check-session.ts';
+import type { Session } from './session.ts';
 
 const LOOK_EVERY_MS = 2_000;
 const LOOK_TIMEOUT_MS = 2_000;
-/** What pg says when it stops waiting for the answer to a statement, which runs on. */
+/** The message of pg when it stops waiting for the result of a statement. The statement runs on. */
 const GIVEN_UP = 'Query read timeout';
 
 /**
- * Sessions whose client has stopped waiting while the server is still at work, as in a commit that waits
- * for a standby. To close the connection would not end them: the server looks at it only afterwards. So
- * each keeps its place in its pool until it has ended, and no other is opened in its stead: the number of
- * sessions on the server stays within the pools, whatever happens.
+ * Sessions whose client has stopped waiting while the server still works, for example in a commit that waits for a
+ * standby. Closing the connection would not end such a session, because the server notices it only afterwards. So
+ * the session keeps its place in its pool until it has ended, and no other is opened instead. The number of
+ * sessions on the server therefore never exceeds the sizes of the pools.
  *
- * Nothing is cancelled. A commit that is cancelled while it waits for a standby is visible at once without
- * being there, and a repeat of its command would be answered 2xx.
+ * No statement is cancelled. A cancelled commit that waits for a standby becomes visible at once without being on
+ * the standby, and a retry of its command would get a 2xx response.
  */
 export type GivenUpSessions = Readonly<{
-  /** Keeps the place of the session until it has ended; then calls `release`, once. */
+  /** Keeps the place of a session until it has ended, then calls `release` once. */
   keep(client: PoolClient, session: Session | undefined, release: () => void): void;
-  /** How many there are. */
   count(): number;
-  /** Releases all of them, and from now on each at once. */
+  /** Releases all sessions. From now on `keep` releases at once. */
   close(): void;
 }>;
 
-/** Losing the connection ends the session, which is heard of. */
-const hearError = () => {};
-
-type Kept = Readonly<{ session: Session | undefined; end: () => void }>;
-
-/** Whether an error, or what caused it, says that the client stopped waiting for an answer. */
+/** Whether an error, or its cause, says that the client stopped waiting for a result. */
 export function isGivenUp(error: unknown): boolean {
   return error instanceof Error && (error.message === GIVEN_UP || isGivenUp(error.cause));
 }
 
-/** `connection` leads to the server, for a look at which sessions it still has. */
+type Kept = Readonly<{ session: Session | undefined; end: () => void }>;
+
+/** A lost connection ends the session. The event `end` reports that. */
+const ignoreError = () => {};
+
+/** @param connection connects to the server, to ask which sessions it still works for */
 export function createGivenUpSessions(connection: ClientConfig): GivenUpSessions {
   const kept = new Set<Kept>();
-  let timer: NodeJS.Timeout | undefined;
+  let added = Promise.withResolvers<void>();
   let isLooking = false;
-  let hasNew = false;
   let isClosed = false;
 
-  /** Looks once after `delayMs`, then again and again until nothing is kept. */
-  function lookIn(delayMs: number): void {
-    if (isLooking || kept.size === 0 || isClosed) return;
-    clearTimeout(timer);
-    timer = setTimeout(() => {
-      isLooking = true;
-      hasNew = false;
-      void look().finally(() => {
-        isLooking = false;
-        lookIn(hasNew ? 0 : LOOK_EVERY_MS);
-      });
-    }, delayMs);
-    timer.unref();
+  async function lookWhileAnyIsKept(): Promise<void> {
+    isLooking = true;
+    while (kept.size > 0) {
+      added = Promise.withResolvers();
+      await look().catch(ignoreError); // the next look may succeed
+      await Promise.race([added.promise, delay(LOOK_EVERY_MS, undefined, { ref: false })]);
+    }
+    isLooking = false;
   }
 
-  /** The server may have restarted, or be another one by now, without a word on the old connection. */
+  /** The server may have restarted, or may be another one, without a message on the old connection. */
   async function look(): Promise<void> {
     const asked = [...kept];
-    const working = await workingOf(
-      connection,
-      asked.flatMap(({ session }) => session ?? []),
-    ).catch(() => undefined); // what is not known is looked up again
-    if (working === undefined) return;
+    const sessions = asked.flatMap(({ session }) => session ?? []);
+    const working = await workingSessions(connection, sessions);
     for (const { session, end } of asked) {
       if (session === undefined || !working.has(session.pid)) end();
     }
@@ -82,40 +73,40 @@ export function createGivenUpSessions(connection: ClientConfig): GivenUpSessions
         client.off('drain', end);
         client.off('end', end);
         release();
-        client.off('error', hearError);
+        client.off('error', ignoreError);
       };
       const entry: Kept = { session, end };
       kept.add(entry);
-      hasNew = true;
-      client.on('error', hearError);
-      client.once('drain', end); // the late answer has come
+      client.on('error', ignoreError);
+      client.once('drain', end); // the late result has come
       client.once('end', end);
-      lookIn(0);
+      added.resolve();
+      if (!isLooking) void lookWhileAnyIsKept();
     },
     count: () => kept.size,
     close() {
       isClosed = true;
-      clearTimeout(timer);
       for (const { end } of kept) end();
     },
   };
 }
 
 /**
- * The process ids of those that the server is at work on; undefined where it is no server to ask. One that
- * waits for its client (the statement never came, or the response was lost) ends as soon as we close it.
+ * The process ids of the sessions that the server still works for. A session that waits for its client is not among
+ * them: the statement never arrived, or its result was lost. Closing the connection ends it.
+ * @throws Error if the server is a standby
  */
-async function workingOf(
+async function workingSessions(
   connection: ClientConfig,
   sessions: readonly Session[],
-): Promise<ReadonlySet<number> | undefined> {
+): Promise<ReadonlySet<number>> {
   const client = new Client({
     ...connection,
     application_name: 'order-service session look-up',
     connectionTimeoutMillis: LOOK_TIMEOUT_MS,
     query_timeout: LOOK_TIMEOUT_MS,
   });
-  client.on('error', () => {}); // the query fails, which is enough
+  client.on('error', ignoreError); // the query fails too
   try {
     await client.connect();
     const { rows } = await client.query<Readonly<{ isStandby: boolean; working: number[] }>>(
@@ -126,7 +117,10 @@ async function workingOf(
        ) as working`,
       [sessions.map(({ pid }) => pid), sessions.map(({ openedAt }) => openedAt)],
     );
-    return rows[0] && !rows[0].isStandby ? new Set(rows[0].working) : undefined;
+    const [row] = rows;
+    if (!row || row.isStandby)
+      throw new Error('a standby does not know the sessions of the primary');
+    return new Set(row.working);
   } finally {
     await client.end();
   }

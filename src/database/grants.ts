@@ -1,10 +1,9 @@
 import type { ClientBase } from 'pg';
-
-const ROLE = 'orders_app';
+import { SERVICE_ROLE as ROLE } from './session.ts';
 
 /**
- * All that the role of the service may do, and nothing else: what it may not do to `events` is promise G8.
- * A migration that adds a table adds its line here.
+ * All that the role of the service may do, and nothing else. That it may not change or delete events is promise
+ * G8. A migration that adds a table adds its line here.
  */
 export const TABLE_GRANTS: Readonly<Record<string, readonly string[]>> = {
   streams: ['select', 'insert', 'update', 'delete'],
@@ -22,13 +21,13 @@ export const TABLE_GRANTS: Readonly<Record<string, readonly string[]>> = {
   reservations: ['select', 'insert', 'delete'],
 };
 const SEQUENCE = 'outbox_events_id_seq';
-/** Runs as the owner, so nobody else may call it. */
+/** It runs as the owner, so no other role may call it. */
 const OWNERS_FUNCTION = 'oldest_transaction_age_seconds()';
 
 /**
- * Makes the role of the service and gives it its rights, where a restore into another cluster has lost
- * them. To be called by the owner, one process at a time. Where nothing is missing, it changes nothing.
- * @returns what was missing, as it was granted
+ * Creates the role of the service and grants its rights, as far as they are missing: a restore into another
+ * cluster loses them. Only one process may call it at a time, as the owner.
+ * @returns the statements that granted what was missing
  */
 export async function ensureGrants(owner: ClientBase): Promise<string[]> {
   await owner.query(ENSURE_ROLE);
@@ -46,7 +45,7 @@ export async function ensureGrants(owner: ClientBase): Promise<string[]> {
   return statements;
 }
 
-/** Who makes a role is a member of it, and since Postgres 16 may yet not act as it, unless a superuser. */
+/** Since Postgres 16 the creator of a role is a member of it, but may not act as it unless it is a superuser. */
 const ENSURE_ROLE = `
   do $$
   begin

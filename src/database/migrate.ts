@@ -1,82 +1,39 @@
+import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import knex from 'knex';
-import { Client, DatabaseError } from 'pg';
+import createKnex from 'knex';
+import type { Knex } from 'knex';
+import { Client } from 'pg';
 import type { Logger } from 'pino';
-import { checkSession } from './check-session.ts';
-import { migrationConnection } from './database.ts';
+import { isLockFailure } from './database-errors.ts';
 import { ensureGrants } from './grants.ts';
-import { sqlMigrations } from './migration-files.ts';
-import { MIGRATION_SETTINGS } from './session-settings.ts';
+import { checkSession, connectionTo, MIGRATION_SETTINGS } from './session.ts';
 
-/** Any constant will do, as long as every replica uses the same one. */
+const MIGRATIONS = new URL('../../migrations/', import.meta.url);
+/** Any constant will do, if all replicas use the same one. */
 export const MIGRATION_LOCK = 7_305_918_264;
 const CONNECT_MS_MAX = 5_000;
-/** Of the statements that take a turn; each takes a moment, or the server is gone. */
+/** For the statements that take the turn. Each is short, unless the server is gone. */
 const TURN_STATEMENT_MS_MAX = 10_000;
 const TURN_POLL_MS = 500;
-const SAID_AGAIN_MS = 30_000;
-/** lock_not_available, deadlock_detected. */
-const LOCK_FAILURES = new Set(['55P03', '40P01']);
-/** A report or a dump may hold a table for long; meanwhile the replicas of the release before serve. */
-const LOCK_TRIES_MS_MAX = 600_000;
+const LOG_EVERY_MS = 30_000;
+/** Readers and writers queue behind a waiting lock, so it may wait only for a fraction of their own timeouts. */
+const LOCK_TIMEOUT = '300ms';
+/** A report or a dump may lock a table for long. Meanwhile the replicas of the previous release serve. */
+const LOCK_RETRY_MS_MAX = 600_000;
 const LOCK_PAUSE_MS = { first: 500, max: 10_000 };
 
-const silent = () => {};
-const options = {
-  migrationSource: sqlMigrations,
-  tableName: 'migrations',
-  // Ours is below: knex refuses a database that a newer release has migrated.
-  disableMigrationsListValidation: true,
-};
+const NO_TRANSACTION = '-- no transaction\n';
+/** The locks of these statements block neither readers nor writers, so they may wait as long as they need. */
+const CONCURRENT =
+  /^(create (unique )?index concurrently|drop index concurrently|reindex [^;]* concurrently)\s/i;
 
 type Log = Pick<Logger, 'warn'>;
 
-/**
- * Brings the database to this version's schema and returns the files that were applied. What a newer
- * release has applied is let be: it was made so that this one goes on running. The role of the service
- * and its rights are made again where they are missing.
- * Replicas that start together take turns: the first applies, the others find nothing to do.
- * The turn ends with its connection, so a process killed in mid-migration leaves nothing behind.
- * A file that has to wait for a table lets go at once and is tried again, for ten minutes at most:
- * a lock that waits would hold up every reader and writer behind it.
- * @throws MigrationBlocked
- * @throws SessionRefused
- */
-export async function migrate(databaseUrl: string, log?: Log): Promise<string[]> {
-  const connection = {
-    ...migrationConnection(databaseUrl),
-    connectionTimeoutMillis: CONNECT_MS_MAX,
-  };
-  const turn = new Client({ ...connection, query_timeout: TURN_STATEMENT_MS_MAX });
-  turn.on('error', silent); // what it is lost in the middle of fails, and says so
-  const db = knex({
-    client: 'pg',
-    connection,
-    pool: { min: 0, max: 1 },
-    log: { warn: silent, error: silent, deprecate: silent, debug: silent }, // it throws as well
-  });
-  try {
-    await turn.connect();
-    await checkSession(turn, MIGRATION_SETTINGS);
-    await takeTurn(turn, log);
-    await db.migrate.forceFreeMigrationsLock(options);
-    const newer = await appliedByNewer(db);
-    if (newer.length > 0) log?.warn({ migrations: newer }, 'the schema is that of a newer release');
-    const applied = await applyAll(db, log);
-    const grants = await ensureGrants(turn);
-    if (grants.length > 0) log?.warn({ grants }, 'rights of the service were missing, now granted');
-    return applied;
-  } finally {
-    await db.destroy();
-    await turn.end();
-  }
-}
-
-/** A migration could not have a table, because somebody else's transaction went on holding it. */
+/** A migration did not get a lock, because another transaction has locked its table all the time. */
 export class MigrationBlocked extends Error {
   constructor(migration: string, cause: unknown) {
     super(
-      `${migration} got no lock on its table for ${LOCK_TRIES_MS_MAX / 1000} s: a transaction holds it ` +
+      `${migration} got no lock on its table for ${LOCK_RETRY_MS_MAX / 1000} s: a transaction holds it ` +
         '(pg_stat_activity, oldest xact_start); start again once it has ended',
       { cause },
     );
@@ -84,76 +41,156 @@ export class MigrationBlocked extends Error {
   }
 }
 
-/** Asks again and again rather than waiting in the database: an index that is built concurrently would wait for us. */
+/**
+ * Brings the database to the schema of this release and gives the service's role its rights. It leaves the
+ * migrations of a newer release alone: they are made so that this release can run beside it.
+ *
+ * Replicas that start together take turns: the first one applies the migrations, the others find nothing to do. A
+ * turn ends with its connection, so a process that is killed leaves no lock behind.
+ *
+ * A migration that has to wait for a lock gives up at once and is tried again, for ten minutes at most: every
+ * reader and writer would wait behind it.
+ * @returns the migrations that were applied
+ * @throws MigrationBlocked
+ * @throws SessionRefused
+ */
+export async function migrate(databaseUrl: string, log?: Log): Promise<string[]> {
+  const connection = {
+    ...connectionTo(databaseUrl, MIGRATION_SETTINGS),
+    application_name: 'order-service migration',
+    connectionTimeoutMillis: CONNECT_MS_MAX,
+  };
+  const turn = new Client({ ...connection, query_timeout: TURN_STATEMENT_MS_MAX });
+  turn.on('error', ignore); // the query on it fails too
+  const knex = createKnex({
+    client: 'pg',
+    connection,
+    pool: { min: 0, max: 1 },
+    log: { warn: ignore, error: ignore, deprecate: ignore, debug: ignore }, // it also throws
+  });
+  try {
+    await turn.connect();
+    await checkSession(turn, MIGRATION_SETTINGS);
+    await takeTurn(turn, log);
+    await knex.migrate.forceFreeMigrationsLock(OPTIONS);
+    const { newer, pending } = await readState(knex);
+    if (newer.length > 0) log?.warn({ migrations: newer }, 'the schema is that of a newer release');
+    for (const migration of pending) await apply(knex, migration, log);
+    const grants = await ensureGrants(turn);
+    if (grants.length > 0) log?.warn({ grants }, 'rights of the service were missing, now granted');
+    return pending;
+  } finally {
+    await knex.destroy();
+    await turn.end();
+  }
+}
+
+function ignore(): void {}
+
+/** Polls, because a waiting lock would in turn hold up an index that is being built concurrently. */
 async function takeTurn(turn: Client, log?: Log): Promise<void> {
-  let saidAt: number | undefined;
+  let loggedAt = -Infinity;
   for (;;) {
     const { rows } = await turn.query<{ taken: boolean }>(
       'select pg_try_advisory_lock($1) as taken',
       [MIGRATION_LOCK],
     );
     if (rows[0]?.taken) return;
-    if (saidAt === undefined || performance.now() - saidAt > SAID_AGAIN_MS) {
-      saidAt = performance.now();
+    if (performance.now() - loggedAt > LOG_EVERY_MS) {
+      loggedAt = performance.now();
       log?.warn('another process migrates the schema: waiting for it, as long as it takes');
     }
     await delay(TURN_POLL_MS);
   }
 }
 
-/** One file at a time, each in its own transaction: no lock outlasts the file that needed it. */
-async function applyAll(db: knex.Knex, log?: Log): Promise<string[]> {
-  const files: string[] = [];
-  for (;;) {
-    const [next] = await pending(db);
-    if (next === undefined) return files;
-    await applyNext(db, next, log);
-    files.push(next);
-  }
+/** @throws Error if the database has migrations that no release of this service had */
+async function readState(knex: Knex) {
+  const [completed, pending]: [Readonly<{ name: string }>[], string[]] =
+    await knex.migrate.list(OPTIONS);
+  const known = await SQL_FILES.getMigrations([]);
+  const unknown = completed.map(({ name }) => name).filter((name) => !known.includes(name));
+  const foreign = unknown.filter((name) => name < (known.at(-1) ?? ''));
+  if (foreign.length === 0) return { newer: unknown, pending };
+  throw new Error(`the database has migrations that were never here: ${foreign.join(', ')}`);
 }
 
-async function applyNext(db: knex.Knex, migration: string, log?: Log): Promise<void> {
-  const said = setInterval(() => log?.warn({ migration }, 'still migrating'), SAID_AGAIN_MS);
-  const endsAt = performance.now() + LOCK_TRIES_MS_MAX;
+/** Applies the next migration. Each has a transaction of its own, so that no lock is held longer than needed. */
+async function apply(knex: Knex, migration: string, log?: Log): Promise<void> {
+  const progress = setInterval(() => log?.warn({ migration }, 'still migrating'), LOG_EVERY_MS);
+  const endsAt = performance.now() + LOCK_RETRY_MS_MAX;
   try {
-    for (let tries = 1; ; tries += 1) {
-      const blocked = await tryNext(db);
+    for (let attempts = 1; ; attempts += 1) {
+      const blocked = await applyNext(knex);
       if (!blocked) return;
       if (performance.now() > endsAt) throw new MigrationBlocked(migration, blocked);
-      const pauseMs = Math.min(LOCK_PAUSE_MS.max, LOCK_PAUSE_MS.first * tries);
+      const pauseMs = Math.min(LOCK_PAUSE_MS.max, LOCK_PAUSE_MS.first * attempts);
       log?.warn(
-        { migration, tries, pauseMs, reason: blocked.message },
+        { migration, tries: attempts, pauseMs, reason: blocked.message },
         'a transaction holds a table that the migration needs: trying again',
       );
       await delay(pauseMs);
     }
   } finally {
-    clearInterval(said);
+    clearInterval(progress);
   }
 }
 
-/** Applies one file; resolves to the error where it could not have a lock, and nothing was changed. */
-async function tryNext(db: knex.Knex): Promise<Error | undefined> {
+/** @returns the error if the migration did not get a lock: it was rolled back */
+async function applyNext(knex: Knex): Promise<Error | undefined> {
   try {
-    await db.migrate.up(options);
+    await knex.migrate.up(OPTIONS);
     return undefined;
   } catch (error) {
-    if (error instanceof DatabaseError && LOCK_FAILURES.has(error.code ?? '')) return error;
+    if (isLockFailure(error)) return error;
     throw error;
   }
 }
 
-async function pending(db: knex.Knex): Promise<string[]> {
-  const [, files]: [unknown, string[]] = await db.migrate.list(options);
-  return files;
+/**
+ * The SQL files of `migrations/`, in the order of their names. A file runs in a transaction and gives up if it has
+ * to wait for a lock. A file that begins with `-- no transaction` runs its statements one by one: it may only
+ * build or drop indexes concurrently.
+ */
+const SQL_FILES: Knex.MigrationSource<string> = {
+  getMigrations: async () =>
+    (await readdir(MIGRATIONS)).filter((file) => file.endsWith('.sql')).toSorted(),
+  getMigrationName: (file) => file,
+  getMigration: async (file) => {
+    const sql = await readFile(new URL(file, MIGRATIONS), 'utf8');
+    return sql.startsWith(NO_TRANSACTION)
+      ? { ...forward(concurrentStatements(file, sql)), config: { transaction: false } }
+      : forward([`set local lock_timeout = '${LOCK_TIMEOUT}'`, sql]);
+  },
+};
+
+const OPTIONS = {
+  migrationSource: SQL_FILES,
+  tableName: 'migrations',
+  // knex refuses a database that a newer release has migrated. `readState` does this check instead.
+  disableMigrationsListValidation: true,
+};
+
+function forward(statements: readonly string[]): Knex.Migration {
+  return {
+    up: async (knex) => {
+      // knex takes a bare question mark for a binding.
+      for (const sql of statements) await knex.raw(sql.replaceAll('?', String.raw`\?`));
+    },
+    down: () => Promise.reject(new Error('migrations go forward only')),
+  };
 }
 
-/** @throws when there is one that this release should know: the database is not of this service */
-async function appliedByNewer(db: knex.Knex): Promise<string[]> {
-  const known = await sqlMigrations.getMigrations([]);
-  const [applied]: [Readonly<{ name: string }>[], unknown] = await db.migrate.list(options);
-  const unknown = applied.map(({ name }) => name).filter((name) => !known.includes(name));
-  const strange = unknown.filter((name) => name < (known.at(-1) ?? ''));
-  if (strange.length === 0) return unknown;
-  throw new Error(`the database has migrations that were never here: ${strange.join(', ')}`);
+/** @throws Error if there is a statement whose lock would block others */
+function concurrentStatements(file: string, sql: string): string[] {
+  const statements = sql
+    .replaceAll(/^\s*--.*$/gm, '')
+    .split(/;\s*$/m)
+    .map((statement) => statement.trim())
+    .filter((statement) => statement !== '');
+  const other = statements.find((statement) => !CONCURRENT.test(`${statement} `));
+  if (other === undefined) return statements;
+  throw new Error(
+    `${file}: without a transaction only indexes are built or dropped, concurrently; not: ${other}`,
+  );
 }

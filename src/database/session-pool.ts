@@ -1,81 +1,78 @@
 import { Pool } from 'pg';
 import type { ClientBase, PoolClient, PoolConfig } from 'pg';
-import { checkSession, SessionRefused } from './check-session.ts';
-import type { ServerIdentity, Session } from './check-session.ts';
-import { isGivenUp } from './given-up-sessions.ts';
+import { createGivenUpSessions, isGivenUp } from './given-up-sessions.ts';
 import type { GivenUpSessions } from './given-up-sessions.ts';
-import type { SessionSettings } from './session-settings.ts';
-import { wrapConnect } from './wrap-connect.ts';
+import { checkSession, connectionTo, SessionRefused } from './session.ts';
+import type { ServerIdentity, Session, SessionSettings } from './session.ts';
 
-/** A connection is replaced after 4 to 6 minutes, so that none leads to where nobody should be for long. */
+/** A connection is replaced after 4 to 6 minutes, so that none leads to a former primary for long. */
 const LIFETIME_S = { min: 240, spread: 120 };
 
-/** The server that the newest session is on. Sessions of an earlier one are not used any more. */
-export type CurrentServer = {
-  /** @throws SessionRefused where a standby was promoted since this server was the primary */
-  admit(server: ServerIdentity): void;
-  isCurrent(server: ServerIdentity): boolean;
-};
-
-export type SessionPoolOptions = Readonly<{
-  config: PoolConfig;
-  /** As the sessions are opened with; `config` has them as its startup parameter. */
-  settings: SessionSettings;
-  server: CurrentServer;
+/** Opens the pools of a process on one database. */
+export type SessionPools = Readonly<{
+  /**
+   * Opens a pool. Every new session is checked once. `connect` and `query` throw SessionRefused if it does not
+   * have these settings or its server takes no writes.
+   */
+  open(settings: SessionSettings, options: PoolConfig): Pool;
   givenUp: GivenUpSessions;
 }>;
 
-/**
- * A pool of pg whose sessions are checked once, when they are opened: on a server that takes writes, with
- * the settings that they should have. `connect` and `query` throw SessionRefused otherwise.
- */
-export function createSessionPool({ config, settings, server, givenUp }: SessionPoolOptions): Pool {
-  const sessions = new WeakMap<ClientBase, Session>();
-  const hooks = {
-    onConnect: async (client: ClientBase) => {
-      const session = await checkSession(client, settings);
-      server.admit(session.server);
-      sessions.set(client, session);
-    },
-  };
-  const pool = new Pool({
-    ...config,
-    maxLifetimeSeconds: LIFETIME_S.min + Math.floor(Math.random() * LIFETIME_S.spread),
-    ...hooks,
-  });
+export function createSessionPools(url: string): SessionPools {
+  const server = createCurrentServer();
+  const givenUp = createGivenUpSessions(connectionTo(url));
 
-  const keepGivenUp = (client: PoolClient) => {
-    const release = client.release.bind(client);
-    client.release = (error) => {
-      if (!isGivenUp(error)) release(error);
-      else givenUp.keep(client, sessions.get(client), () => release(true));
+  function open(settings: SessionSettings, options: PoolConfig): Pool {
+    const sessions = new WeakMap<ClientBase, Session>();
+    const hooks = {
+      onConnect: async (client: ClientBase) => {
+        const session = await checkSession(client, settings);
+        server.admit(session.server);
+        sessions.set(client, session);
+      },
     };
-  };
+    const pool = new Pool({
+      ...connectionTo(url, settings),
+      ...options,
+      maxLifetimeSeconds: LIFETIME_S.min + Math.floor(Math.random() * LIFETIME_S.spread),
+      ...hooks,
+    });
+    const keepIfGivenUp = (client: PoolClient) => {
+      const release = client.release.bind(client);
+      client.release = (error) => {
+        if (!isGivenUp(error)) release(error);
+        else givenUp.keep(client, sessions.get(client), () => release(true));
+      };
+    };
+    wrapConnect(pool, (connect) => {
+      const connectToCurrent: Connect = (callback) => {
+        connect((error, client, release) => {
+          const session = client && sessions.get(client);
+          if (client === undefined || session === undefined) {
+            callback(error, client, release);
+          } else if (server.isCurrent(session.server)) {
+            keepIfGivenUp(client);
+            callback(undefined, client, (error) => client.release(error));
+          } else {
+            client.release(true);
+            connectToCurrent(callback);
+          }
+        });
+      };
+      return connectToCurrent;
+    });
+    return pool;
+  }
 
-  wrapConnect(pool, (connect) => {
-    const connectToCurrent: typeof connect = (callback) => {
-      connect((error, client, release) => {
-        const session = client && sessions.get(client);
-        if (client === undefined || session === undefined) {
-          callback(error, client, release);
-        } else if (server.isCurrent(session.server)) {
-          keepGivenUp(client);
-          callback(undefined, client, (error) => client.release(error));
-        } else {
-          client.release(true);
-          connectToCurrent(callback);
-        }
-      });
-    };
-    return connectToCurrent;
-  });
-  return pool;
+  return { open, givenUp };
 }
 
-export function createCurrentServer(): CurrentServer {
+/** The server of the newest session. Sessions on an earlier server are closed before they are used again. */
+function createCurrentServer() {
   let current: ServerIdentity | undefined;
   return {
-    admit(server) {
+    /** @throws SessionRefused if a standby was promoted since this server was the primary */
+    admit(server: ServerIdentity): void {
       if (current?.system === server.system && server.timeline < current.timeline) {
         throw new SessionRefused(
           `the server is on timeline ${server.timeline}, a former primary: ` +
@@ -85,10 +82,77 @@ export function createCurrentServer(): CurrentServer {
       }
       current = server;
     },
-    isCurrent: (server) =>
-      current !== undefined &&
-      server.system === current.system &&
+    isCurrent: (server: ServerIdentity) =>
+      server.system === current?.system &&
       server.timeline === current.timeline &&
       server.startedAt === current.startedAt,
   };
+}
+
+/** A connection error and an error of the query on it are one failure, which the query reports. */
+const ignoreError = () => {};
+
+/**
+ * Runs `use` with a connection of its own. If `isSpoilt` says so of an error, the connection is closed: a response
+ * that is still on its way would be read as the response to somebody else's statement.
+ */
+export async function withClient<Result>(
+  pool: Pool,
+  use: (client: PoolClient) => Promise<Result>,
+  isSpoilt: (error: unknown) => boolean = () => true,
+): Promise<Result> {
+  const client = await pool.connect();
+  client.on('error', ignoreError);
+  let spoiltBy: Error | undefined;
+  try {
+    return await use(client);
+  } catch (error) {
+    if (isSpoilt(error)) spoiltBy = error instanceof Error ? error : new Error(String(error));
+    throw error;
+  } finally {
+    client.off('error', ignoreError);
+    client.release(spoiltBy);
+  }
+}
+
+/** The messages of pg if no connection became free in time, and if a new one took too long. */
+const CONNECT_TIMEOUT = /^timeout exceeded when trying to connect$|due to connection timeout$/;
+
+/** Calls `onTimeout` for every caller that got no connection in time. pg has no event for it. */
+export function watchPoolTimeouts(pool: Pool, onTimeout: () => void): void {
+  wrapConnect(pool, (connect) => (callback) => {
+    connect((error, client, release) => {
+      if (error !== undefined && CONNECT_TIMEOUT.test(error.message)) onTimeout();
+      callback(error, client, release);
+    });
+  });
+}
+
+type ConnectCallback = Parameters<Pool['connect']>[0];
+type Connect = (callback: ConnectCallback) => void;
+
+/** Wraps the method that `pool.connect` and `pool.query` both get their connections from. */
+function wrapConnect(pool: Pool, wrap: (connect: Connect) => Connect): void {
+  const original = pool.connect.bind(pool);
+  const wrapped = wrap((callback) => {
+    original(callback);
+  });
+
+  function connect(): Promise<PoolClient>;
+  function connect(callback: ConnectCallback): void;
+  function connect(callback?: ConnectCallback): Promise<PoolClient> | undefined {
+    if (callback === undefined) return connected();
+    wrapped(callback);
+    return undefined;
+  }
+
+  const connected = () =>
+    new Promise<PoolClient>((resolve, reject) => {
+      wrapped((error, client) => {
+        if (client === undefined) reject(error);
+        else resolve(client);
+      });
+    });
+
+  pool.connect = connect;
 }

@@ -1,3 +1,5 @@
+import type { WriteFailure } from '#src/database/database-errors.ts';
+
 /** Who and what caused an event. `traceparent` is the W3C trace context of the request. */
 export type EventMetadata = Readonly<{
   correlationId: string;
@@ -198,15 +200,7 @@ export type UnitStore = Readonly<{
   write(units: readonly Unit[]): Promise<Verdict[]>;
 }>;
 
-/**
- * What is known of a batch that failed.
- * not_applied: nothing was written; a later attempt may succeed.
- * contended: nothing was written, because another transaction held a lock that one unit needed.
- * refused: nothing was written, because of something in one unit.
- * unknown: it may have been written.
- */
-export type WriteFailure = 'not_applied' | 'contended' | 'refused' | 'unknown';
-
+/** A batch that failed. `refused` and `contended` blame one of its units. */
 export class WriteFailed extends Error {
   readonly failure: WriteFailure;
 

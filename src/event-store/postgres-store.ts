@@ -1,7 +1,11 @@
 import type { Pool, PoolClient } from 'pg';
 import { z } from 'zod';
-import { withFreshStatements } from '#src/database/stale-statements.ts';
-import { withClient } from '#src/database/with-client.ts';
+import {
+  spoilsConnection,
+  withFreshStatements,
+  writeFailureOf,
+} from '#src/database/database-errors.ts';
+import { withClient } from '#src/database/session-pool.ts';
 import { createAnnounceEvents } from './event-codec.ts';
 import { WriteFailed } from './event-store.ts';
 import type {
@@ -13,9 +17,8 @@ import type {
   UnitStore,
   Verdict,
 } from './event-store.ts';
-import { spoilsConnection, writeFailureOf } from './write-failure.ts';
 
-/** Reads streams over a pool. */
+/** ReadPool streams over a pool. */
 export function createPostgresEventStore(pool: Pool): EventStore {
   return {
     async readStream(streamId, { category, version, instant } = {}) {

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import { v7 as uuidv7 } from 'uuid';
 import { z } from 'zod';
-import type { Reads } from '#src/database/reads.ts';
+import type { ReadPool } from '#src/database/database.ts';
 import type { EventStore } from '#src/event-store/event-store.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import { requireMatch, versionETag } from '#src/http/entity-tags.ts';
@@ -46,7 +46,7 @@ type FulfilmentAccess = Readonly<{
   inFlight: InFlight;
   fulfilment: Pick<Fulfilment, 'definitions' | 'runnable' | 'commitContext'>;
   eventStore: EventStore;
-  reads: Reads;
+  reads: ReadPool;
 }>;
 
 export type FulfilmentRouteDependencies = FulfilmentAccess & Readonly<{ run: RunOrderCommand }>;
@@ -321,7 +321,7 @@ function readFulfilment(
   });
 }
 
-async function requireRow(reads: Reads, orderId: string) {
+async function requireRow(reads: ReadPool, orderId: string) {
   const row = await readFulfilmentRow(reads, orderId);
   if (!row) throw orderProblem(notFound);
   return row;

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Reads } from '#src/database/reads.ts';
+import type { ReadPool } from '#src/database/database.ts';
 import { instant, uuid } from '#src/http/fields.ts';
 import type { FulfilmentState } from '#src/orders/domain/order.ts';
 import { openSteps } from '#src/sagas/saga-decisions.ts';
@@ -119,11 +119,11 @@ type StoredRow = Readonly<{
   deadline_at: Date | null;
 }>;
 
-const fulfilments = ({ knex }: Reads) => knex('saga_work').where('definition', 'fulfilment');
+const fulfilments = ({ knex }: ReadPool) => knex('saga_work').where('definition', 'fulfilment');
 
 /** Null where the order has no fulfilment. */
 export async function readFulfilmentRow(
-  reads: Reads,
+  reads: ReadPool,
   orderId: string,
 ): Promise<FulfilmentRow | null> {
   const [row] = await reads.rows<StoredRow>(
@@ -144,7 +144,7 @@ export async function readFulfilmentRow(
 
 /** The states of the fulfilments of these orders. An order without a fulfilment is left out. */
 export async function readFulfilmentStates(
-  reads: Reads,
+  reads: ReadPool,
   orderIds: readonly string[],
 ): Promise<ReadonlyMap<string, FulfilmentState>> {
   if (orderIds.length === 0) return new Map();

@@ -1,6 +1,6 @@
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
-import type { DatabaseClock } from '#src/database/database-clock.ts';
+import type { DatabaseClock } from '#src/database/clock.ts';
 import type { Unit } from '#src/event-store/event-store.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import type { StartOrWakeSaga } from '#src/orders/handle-order-command.ts';

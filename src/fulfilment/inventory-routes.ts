@@ -1,6 +1,6 @@
 import type { Pool } from 'pg';
 import { z } from 'zod';
-import type { Reads } from '#src/database/reads.ts';
+import type { ReadPool } from '#src/database/database.ts';
 import { createTurns } from '#src/database/turns.ts';
 import type { TakeTurns } from '#src/database/turns.ts';
 import { StoreUnavailable } from '#src/event-store/event-store.ts';
@@ -94,7 +94,7 @@ function stockAnswered(description: string, ...more: readonly DescribedHeader[])
 const TURN_WAIT_MS_MAX = 2_000;
 
 /** What the stock routes work with. */
-export type InventoryAccess = Readonly<{ reads: Reads; writes: Pool; inFlight: InFlight }>;
+export type InventoryAccess = Readonly<{ reads: ReadPool; writes: Pool; inFlight: InFlight }>;
 
 /** The stock over HTTP: read, listed, set, adjusted. */
 export function inventoryRoutes(access: InventoryAccess): Route[] {

@@ -1,10 +1,10 @@
 import { DatabaseError } from 'pg';
 import type { Pool } from 'pg';
 import { z } from 'zod';
-import type { Reads } from '#src/database/reads.ts';
-import { withClient } from '#src/database/with-client.ts';
+import type { ReadPool } from '#src/database/database.ts';
+import { withClient } from '#src/database/session-pool.ts';
 import { CommandUncertain } from '#src/event-store/event-store.ts';
-import { writeFailureOf } from '#src/event-store/write-failure.ts';
+import { writeFailureOf } from '#src/database/database-errors.ts';
 import type { EntityTags } from '#src/http/entity-tags.ts';
 import { requireSameRequest } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';
@@ -126,7 +126,7 @@ function strongTags({ any, strong }: EntityTags): string[] {
   return any ? ['*'] : [...strong];
 }
 
-export async function readStock(reads: Reads, sku: string): Promise<TaggedStock | null> {
+export async function readStock(reads: ReadPool, sku: string): Promise<TaggedStock | null> {
   const { knex } = reads;
   const query = knex('stock').select('*', knex.raw('stock_etag(stock) as etag')).where({ sku });
   const [row] = await reads.rows<TaggedRow>(query);
@@ -135,7 +135,7 @@ export async function readStock(reads: Reads, sku: string): Promise<TaggedStock 
 
 /** One page in the order of skus, starting after `cursor`. */
 export async function listStock(
-  reads: Reads,
+  reads: ReadPool,
   limit: number,
   cursor: string | undefined,
 ): Promise<StockPage> {

@@ -1,4 +1,4 @@
-import { isOutage } from '#src/database/is-outage.ts';
+import { isOutage } from '#src/database/database-errors.ts';
 import {
   ClockOff,
   CommandOverloaded,

@@ -1,4 +1,4 @@
-import type { Reads } from '#src/database/reads.ts';
+import type { ReadPool } from '#src/database/database.ts';
 import type { EventStore, ReadFilter, StoredEvent } from '#src/event-store/event-store.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
 import { route } from '#src/http/route.ts';
@@ -19,7 +19,7 @@ import { listOrders } from './orders-summary-queries.ts';
 
 export type OrderReadDependencies = Readonly<{
   eventStore: EventStore;
-  reads: Reads;
+  reads: ReadPool;
   /** How far the sagas of these orders are, for those that have one. */
   fulfilmentStates: (orderIds: readonly string[]) => Promise<ReadonlyMap<string, FulfilmentState>>;
 }>;

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Reads } from '#src/database/reads.ts';
+import type { ReadPool } from '#src/database/database.ts';
 import { instant, uuid } from '#src/http/fields.ts';
 import { owedCents } from './domain/order.ts';
 import type { orderSummary } from './order-schemas.ts';
@@ -47,7 +47,7 @@ type Row = Readonly<{
  * @throws CursorInvalid
  */
 export async function listOrders(
-  reads: Reads,
+  reads: ReadPool,
   filter: OrderFilter,
   limit: number,
   cursor?: string,

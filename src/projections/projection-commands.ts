@@ -1,5 +1,5 @@
 import type { Pool, PoolClient } from 'pg';
-import { withClient } from '#src/database/with-client.ts';
+import { withClient } from '#src/database/session-pool.ts';
 import { compareAll, compareStreams } from './projection.ts';
 import type { Mismatch, Projection } from './projection.ts';
 

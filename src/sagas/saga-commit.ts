@@ -1,4 +1,4 @@
-import type { DatabaseClock } from '#src/database/database-clock.ts';
+import type { DatabaseClock } from '#src/database/clock.ts';
 import type {
   EventMetadata,
   Loaded,

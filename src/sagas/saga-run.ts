@@ -3,7 +3,7 @@ import type { SagaWorkRow } from '#src/event-store/event-store.ts';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
-import type { DatabaseClock } from '#src/database/database-clock.ts';
+import type { DatabaseClock } from '#src/database/clock.ts';
 import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import { fullJitterMs } from '#src/workers/worker.ts';
 import type { Backoff } from '#src/workers/worker.ts';

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { isOutage } from '#src/database/is-outage.ts';
+import { isOutage } from '#src/database/database-errors.ts';
 import {
   CommandOverloaded,
   CommandUncertain,

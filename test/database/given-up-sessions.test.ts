@@ -1,7 +1,7 @@
 import { Client, Pool } from 'pg';
 import type { PoolClient } from 'pg';
 import { describe, expect, test } from 'vitest';
-import type { Session } from '#src/database/check-session.ts';
+import type { Session } from '#src/database/session.ts';
 import { createGivenUpSessions } from '#src/database/given-up-sessions.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';

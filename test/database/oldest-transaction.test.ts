@@ -1,7 +1,6 @@
 import { Client } from 'pg';
 import { describe, expect, test } from 'vitest';
-import { createDatabase } from '#src/database/database.ts';
-import { oldestTransactionAgeSeconds } from '#src/database/oldest-transaction.ts';
+import { createDatabase, oldestTransactionAgeSeconds } from '#src/database/database.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 

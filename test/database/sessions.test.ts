@@ -1,9 +1,9 @@
 import { Client } from 'pg';
 import type { Pool } from 'pg';
 import { describe, expect, test } from 'vitest';
-import { SessionRefused } from '#src/database/check-session.ts';
+import { SessionRefused } from '#src/database/session.ts';
 import { createDatabase, createOperatorPool } from '#src/database/database.ts';
-import { isOutage } from '#src/database/is-outage.ts';
+import { isOutage } from '#src/database/database-errors.ts';
 import { migrate } from '#src/database/migrate.ts';
 import { problemOf } from '#test/support/api-shapes.ts';
 import { createEmptyDatabase, createTestDatabase } from '#test/support/database.ts';

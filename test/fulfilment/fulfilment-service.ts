@@ -5,7 +5,7 @@ import pino from 'pino';
 import { v7 as uuidv7 } from 'uuid';
 import { createProviderSimulator } from '#dev/provider-simulator/provider-simulator.ts';
 import { createSimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
-import { createDatabaseClock, steeredClock } from '#src/database/database-clock.ts';
+import { createDatabaseClock, steeredClock } from '#src/database/clock.ts';
 import { createDatabase } from '#src/database/database.ts';
 import type { Unit } from '#src/event-store/event-store.ts';
 import { createGroupCommit } from '#src/event-store/group-commit.ts';

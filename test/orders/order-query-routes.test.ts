@@ -1,7 +1,6 @@
-import knex from 'knex';
 import { Pool } from 'pg';
 import { describe, expect, test } from 'vitest';
-import { createReads } from '#src/database/reads.ts';
+import { createReadPool } from '#src/database/database.ts';
 import type { EventStore } from '#src/event-store/event-store.ts';
 import type { OrderEvent } from '#src/orders/domain/order-events.ts';
 import { orderQueryRoutes } from '#src/orders/order-query-routes.ts';
@@ -28,7 +27,7 @@ function setUp(...events: readonly OrderEvent[]) {
   const server = sampleServer({
     routes: orderQueryRoutes({
       eventStore,
-      reads: createReads(knex({ client: 'pg' }), new Pool()),
+      reads: createReadPool(new Pool()),
       fulfilmentStates: async ([orderId = '']) => new Map([[orderId, state]]),
     }),
   });

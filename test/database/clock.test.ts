@@ -1,6 +1,6 @@
 import { Pool } from 'pg';
 import { describe, expect, test } from 'vitest';
-import { createDatabaseClock } from '#src/database/database-clock.ts';
+import { createDatabaseClock } from '#src/database/clock.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 

@@ -3,7 +3,7 @@ import { createServer } from 'node:net';
 import { Pool } from 'pg';
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import { watchPoolTimeouts } from '#src/database/pool-timeouts.ts';
+import { watchPoolTimeouts } from '#src/database/session-pool.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 

@@ -1,0 +1,202 @@
+import type { ClientBase, PoolConfig } from 'pg';
+
+/** Settings of a session by name, each value as Postgres shows it. */
+export type SessionSettings = Readonly<Record<string, string>>;
+
+/** The role of the service. It can neither change nor remove events. */
+export const SERVICE_ROLE = 'orders_app';
+
+/**
+ * Every session sets all that changes the meaning of a statement, or whether a commit is on disk. It inherits
+ * none of this from the role, the database or the configuration of the server.
+ */
+const COMMON_SETTINGS = {
+  search_path: 'public',
+  default_transaction_isolation: 'read committed',
+  default_transaction_deferrable: 'off',
+  synchronous_commit: 'on',
+  TimeZone: 'UTC',
+  DateStyle: 'ISO, MDY',
+  IntervalStyle: 'postgres',
+  bytea_output: 'hex',
+  extra_float_digits: '1',
+  standard_conforming_strings: 'on',
+  array_nulls: 'on',
+  transform_null_equals: 'off',
+  row_security: 'on',
+  idle_session_timeout: '0',
+  /** A statement ends when its client is gone, even while it waits for a lock. */
+  client_connection_check_interval: '2s',
+} as const satisfies SessionSettings;
+
+const SERVICE_SETTINGS = {
+  ...COMMON_SETTINGS,
+  role: SERVICE_ROLE,
+  statement_timeout: '5s',
+  lock_timeout: '1s',
+  idle_in_transaction_session_timeout: '10s',
+} as const satisfies SessionSettings;
+
+/** For background work. Each execution is planned anew, so no plan outlives the table size that it was made for. */
+export const BACKGROUND_SETTINGS = {
+  ...SERVICE_SETTINGS,
+  plan_cache_mode: 'force_custom_plan',
+} as const satisfies SessionSettings;
+
+/**
+ * For the write path and for reads of callers, where an index serves every statement. A prepared statement may be
+ * planned while the tables are empty and keeps that plan, so the planner may use only index scans and nested
+ * loops.
+ */
+export const INDEX_ONLY_SETTINGS = {
+  ...SERVICE_SETTINGS,
+  plan_cache_mode: 'auto',
+  enable_indexscan: 'on',
+  enable_nestloop: 'on',
+  enable_seqscan: 'off',
+  enable_hashjoin: 'off',
+  enable_mergejoin: 'off',
+} as const satisfies SessionSettings;
+
+/** For migrations, which run as the owner of the tables. A statement may take as long as it needs. */
+export const MIGRATION_SETTINGS = {
+  ...COMMON_SETTINGS,
+  statement_timeout: '0',
+  lock_timeout: '0',
+  idle_in_transaction_session_timeout: '1min',
+} as const satisfies SessionSettings;
+
+/** For the commands of operators. */
+export const OPERATOR_SETTINGS = {
+  ...MIGRATION_SETTINGS,
+  role: SERVICE_ROLE,
+} as const satisfies SessionSettings;
+
+/**
+ * The session of a host that disappears without closing its connections ends within 11 s and frees its locks.
+ * These settings are not checked: on a Unix socket they are 0.
+ */
+const KEEPALIVE_SETTINGS = {
+  tcp_keepalives_idle: '5',
+  tcp_keepalives_interval: '2',
+  tcp_keepalives_count: '3',
+  tcp_user_timeout: '10s',
+} as const satisfies SessionSettings;
+
+/** How to connect so that the session has these settings. */
+export function connectionTo(url: string, settings: SessionSettings = {}) {
+  const options = Object.entries({ ...settings, ...KEEPALIVE_SETTINGS })
+    .map(([name, value]) => `-c ${name}=${value.replaceAll(/[\\ ]/g, String.raw`\$&`)}`)
+    .join(' ');
+  return {
+    connectionString: url,
+    options,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 5_000,
+  } satisfies PoolConfig;
+}
+
+/** Identifies a server. A restart or a promotion makes it another one. */
+export type ServerIdentity = Readonly<{
+  system: string;
+  /** Grows with each promotion of a standby. */
+  timeline: number;
+  startedAt: string;
+}>;
+
+/** A session as it was when it was opened. */
+export type Session = Readonly<{
+  pid: number;
+  /** On the server's clock, as text. A session with this pid that started later is another one. */
+  openedAt: string;
+  server: ServerIdentity;
+}>;
+
+/** The session cannot be used. No other statement has run on it. */
+export class SessionRefused extends Error {
+  /** Whether another attempt may succeed although nobody has changed a setting. */
+  readonly isTemporary: boolean;
+
+  constructor(reason: string, { isTemporary }: Readonly<{ isTemporary: boolean }>) {
+    super(`this database session cannot be used: ${reason}`);
+    this.name = 'SessionRefused';
+    this.isTemporary = isTemporary;
+  }
+}
+
+const CHECK_TIMEOUT_MS = 2_000;
+/** Settings that not every role may set. */
+const REQUIRED_SETTINGS = {
+  server_encoding: 'UTF8',
+  client_encoding: 'UTF8',
+  session_replication_role: 'origin',
+} as const satisfies SessionSettings;
+
+/** What to do about a wrong setting. */
+const ADVICE: SessionSettings = {
+  server_encoding: "create the database with encoding 'UTF8'",
+  session_replication_role:
+    'triggers would not fire: reset it for the role and the database of DATABASE_URL',
+};
+const POOLER_ADVICE =
+  'connect to Postgres itself, or through a pooler that passes the startup parameter "options" on';
+
+/** The name of a WAL file begins with the timeline, as eight hexadecimal digits. */
+const CHECK = `
+  select pg_backend_pid() as pid, clock_timestamp()::text as "openedAt",
+    pg_is_in_recovery() as "isRecovering",
+    current_setting('transaction_read_only')::boolean as "isReadOnly",
+    (select system_identifier::text from pg_control_system()) as system,
+    case when not pg_is_in_recovery() then
+      ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
+    end as timeline,
+    pg_postmaster_start_time()::text as "startedAt",
+    (select json_object_agg(name, current_setting(name)) from unnest($1::text[]) as name) as settings`;
+
+type CheckRow = Omit<Session, 'server'> &
+  Omit<ServerIdentity, 'timeline'> &
+  Readonly<{
+    isRecovering: boolean;
+    isReadOnly: boolean;
+    timeline: number | null;
+    settings: SessionSettings;
+  }>;
+
+/**
+ * Checks a new session in one round trip: that its server takes writes, because a proxy may lead to a standby, and
+ * that it has its settings, because a pooler may drop them.
+ * @throws SessionRefused
+ * @throws what the query throws, after 2 s at the latest
+ */
+export async function checkSession(
+  client: ClientBase,
+  settings: SessionSettings,
+): Promise<Session> {
+  const expected = { ...settings, ...REQUIRED_SETTINGS };
+  const query = { text: CHECK, values: [Object.keys(expected)], query_timeout: CHECK_TIMEOUT_MS };
+  const { rows } = await client.query<CheckRow>(query);
+  const [row] = rows;
+  if (!row) throw new Error('the check of a session returned no row');
+  refuseWrongSettings(expected, row.settings);
+  const { pid, openedAt, system, timeline, startedAt, isRecovering, isReadOnly } = row;
+  if (isRecovering || timeline === null) {
+    throw new SessionRefused('the server is a standby and takes no writes', { isTemporary: true });
+  }
+  if (isReadOnly) {
+    throw new SessionRefused(
+      'default_transaction_read_only is on for the server, the role or the database',
+      { isTemporary: true },
+    );
+  }
+  return { pid, openedAt, server: { system, timeline, startedAt } };
+}
+
+function refuseWrongSettings(expected: SessionSettings, actual: SessionSettings): void {
+  const wrong = Object.entries(expected).filter(([name, value]) => actual[name] !== value);
+  if (wrong.length === 0) return;
+  const list = wrong.map(([name, value]) => `${name} is "${actual[name]}" and must be "${value}"`);
+  const advice = new Set(wrong.map(([name]) => ADVICE[name] ?? POOLER_ADVICE));
+  throw new SessionRefused(`${list.join(', ')}; ${[...advice].join('; ')}`, {
+    isTemporary: false,
+  });
+}
