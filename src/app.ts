@@ -42,7 +42,7 @@ import { createOutboxMonitor } from './outbox/outbox-monitor.ts';
 import type { Publisher } from './outbox/outbox.ts';
 import { createRelay } from './outbox/relay.ts';
 import type { Relay } from './outbox/relay.ts';
-import { createProjectionVerifier } from './projections/projection-verifier.ts';
+import { createProjectionVerifier } from './projections/projection.ts';
 import { sagaEventCodec } from './sagas/saga.ts';
 import type { ObserveSaga } from './sagas/saga-points.ts';
 import type { Worker } from './workers/worker.ts';

@@ -1,8 +1,13 @@
 import { types } from 'pg';
 import type { ClientBase, Pool } from 'pg';
+import type { Logger } from 'pino';
 import type { StoredEvent } from '#src/event-store/event-store.ts';
+import { createWorker } from '#src/workers/worker.ts';
+import type { Worker } from '#src/workers/worker.ts';
 
 const STREAMS_MAX = 500;
+const SAMPLE_MAX = 20;
+const VERIFIER_BACKOFF = { baseMs: 1_000, maxMs: 60_000 };
 const FIRST_ID = '00000000-0000-0000-0000-000000000000';
 
 /** A row of a read model, by column; instants are ISO 8601 in UTC. */
@@ -56,6 +61,58 @@ export async function* compareAll(
   } finally {
     await Promise.allSettled([next]);
   }
+}
+
+/** Compares a few rows with their streams, again and again, and logs and reports those that differ. */
+export function createProjectionVerifier(
+  options: Readonly<{
+    pool: Pool;
+    projection: Projection;
+    everyMs: number;
+    onVerified: (sample: Readonly<{ checked: number; mismatches: number }>) => void;
+    log: Pick<Logger, 'info' | 'error'>;
+  }>,
+): Worker {
+  const { pool, projection, everyMs, onVerified, log } = options;
+  const { table, keyColumn } = projection;
+  return createWorker({
+    name: `verifier of ${table}`,
+    tick: async () => {
+      const { checked, mismatches } = await compareSample(pool, projection, SAMPLE_MAX);
+      for (const { key, expected, stored } of mismatches) {
+        // The names alone: the values may be personal, and a log is no place for them.
+        const columns = Object.keys(expected).filter((name) => expected[name] !== stored?.[name]);
+        log.error({ table, [keyColumn]: key, columns }, 'a row is not as its stream says');
+      }
+      onVerified({ checked, mismatches: mismatches.length });
+      return 0;
+    },
+    idleMs: everyMs,
+    errorBackoff: VERIFIER_BACKOFF,
+    log,
+  });
+}
+
+/** Compares the rows of up to `size` streams: those of events drawn at random, old ones and new ones. */
+export async function compareSample(
+  pool: Pool,
+  projection: Projection,
+  size: number,
+): Promise<Comparison> {
+  const { rows } = await pool.query<{ stream_id: string }>(
+    `with bounds as (select min(position) as first, max(position) as last from events),
+       drawn as materialized (
+         select first + floor(random() * (last - first + 1))::bigint as position
+         from bounds, generate_series(1, $2)
+       )
+     select distinct stream_id from drawn cross join lateral (
+       select stream_id from events where position >= drawn.position order by position limit 1
+     ) as next_event join streams using (stream_id)
+     where category = $1`,
+    [projection.category, size],
+  );
+  const ids = rows.map((row) => row.stream_id);
+  return compareStreams(pool, projection, ids);
 }
 
 /** Compares the rows of these streams. */

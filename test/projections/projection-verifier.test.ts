@@ -6,7 +6,7 @@ import { createPostgresUnitStore } from '#src/event-store/postgres-store.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
 import { ordersSummaryProjection } from '#src/orders/orders-summary.ts';
-import { compareSample, uuidBetween } from '#src/projections/projection-verifier.ts';
+import { compareSample } from '#src/projections/projection.ts';
 import { COMMIT_LIMITS } from '#test/support/commit-limits.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
@@ -135,21 +135,5 @@ describe.skipIf(skipReason('postgres'))('the service, of itself', () => {
     const { text } = await service.api.request('GET', '/metrics');
     expect(text).toContain('orders_verify_checked_total');
     expect(text).not.toContain('orders_verify_checked_total{');
-  });
-});
-
-describe('a random UUID', () => {
-  test('is from the first to the last, both included', () => {
-    const id = '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11';
-    expect(uuidBetween(id, id)).toBe(id);
-    const ends = ['00000000-0000-0000-0000-0000000000fe', '00000000-0000-0000-0000-000000000100'];
-    const drawn = new Set(Array.from({ length: 500 }, () => uuidBetween(ends[0]!, ends[1]!)));
-    expect([...drawn].toSorted()).toEqual([
-      ends[0],
-      '00000000-0000-0000-0000-0000000000ff',
-      ends[1],
-    ]);
-    const all = ['00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff'];
-    expect(uuidBetween(all[0]!, all[1]!)).toMatch(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
   });
 });
