@@ -1,10 +1,10 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
-import { discardBody, isBodyComing, isUnasked } from './discard.ts';
 import { bodyETag, entityTags, ifNoneMatchHits } from './entity-tags.ts';
 import { PROBLEM_MEDIA_TYPE, problemBody, problemHeaders } from './problem.ts';
 import type { Problem } from './problem.ts';
+import { discardBody, isBodyComing, isUnasked } from './request-body.ts';
 import { commonHeaders } from './response-headers.ts';
 import type { Answer } from './route.ts';
 import { bodyCutShort, internalProblem, toProblem } from './server-errors.ts';

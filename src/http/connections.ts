@@ -1,100 +1,142 @@
 import { randomUUID } from 'node:crypto';
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { IncomingMessage, createServer } from 'node:http';
+import type { Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 
-import {
-  endAfterAll,
-  fail,
-  isFull,
-  isOverdue,
-  isSilent,
-  openConnection,
-  receive,
-  refuse,
-} from './connection.ts';
-import type {
-  Connection,
-  ConnectionEvents,
-  ConnectionFault,
-  ConnectionTimes,
-  Handle,
-} from './connection.ts';
-import { isUnasked } from './discard.ts';
-import { connectRefused, overloaded } from './server-errors.ts';
+import type { Problem } from './problem.ts';
+import { DISCARD_BYTES_MAX, isUnasked } from './request-body.ts';
+import { clientProblem, codeOf, connectRefused, overloaded, rawProblem } from './server-errors.ts';
 
-/** What peers may hold of one process, all together and on each connection. */
-export type ConnectionLimits = ConnectionTimes &
-  Readonly<{
-    /** Past it the connection that has been idle longest is closed, or else the new one hears 503. */
-    connectionsMax: number;
-    /** Requests of one connection that are not answered yet; with more, it is closed after these. */
-    pipelinedMax: number;
-    bodyBytesMax: number;
-    /** Bodies of all requests that are not answered yet, together. */
-    heldBytesMax: number;
-    /** How long a closing server waits for requests under way before it cuts their connections. */
-    closeTimeoutMs: number;
-  }>;
+/** What peers may use of one process, in total and on each connection. */
+export type ConnectionLimits = Readonly<{
+  /** At the limit a new connection replaces the one that has been idle longest, or else gets 503. */
+  connectionsMax: number;
+  /** Requests of one connection that wait for their responses. One more, and it ends after these. */
+  pipelinedMax: number;
+  bodyBytesMax: number;
+  /** Bytes of the bodies of all requests that wait for their responses. */
+  heldBytesMax: number;
+  /** For the headers of a request to arrive. */
+  headersTimeoutMs: number;
+  /** For a whole request to arrive. */
+  requestTimeoutMs: number;
+  /** For the next request of a connection to begin. */
+  keepAliveTimeoutMs: number;
+  /** For a connection on which nothing moves. */
+  connectionTimeoutMs: number;
+  /** For the peer to receive a response. */
+  responseTimeoutMs: number;
+  /** For the peer to close the connection after the last response. */
+  lingerTimeoutMs: number;
+  /** For requests in progress to end when the server closes. */
+  closeTimeoutMs: number;
+}>;
 
-/** All connections of one server. Whatever a peer does or leaves undone, each of them ends. */
+/** A request that reached no route, and the problem that it got. */
+export type ConnectionFault = Readonly<{
+  requestId: string;
+  problem: Problem;
+  /** What the parser or the server found, such as `HPE_INVALID_METHOD`. */
+  reason: string;
+}>;
+
+type Handle = (request: IncomingMessage, response: ServerResponse) => void;
+
+/** The connections of a server. Each of them ends, whatever its peer does. */
 export type Connections = Readonly<{
-  /** Hands the requests of `server` to `handle`, on each connection one after the other. */
-  serve(server: Server, handle: Handle): void;
-  /** For `breakOff`: the connection of this request has as many as it may, and is parsed no further. */
-  isTooMany(request: IncomingMessage): boolean;
-  /** To be called for the server's `clientError` event. */
-  clientError(error: Error, socket: Socket): void;
-  /** The id of a request that is being handled; a new one for a request that came without a socket. */
+  /** Creates a server. `handle` gets the requests of each connection one after the other. */
+  createServer(handle: Handle): Server;
+  /** The id of a request that is being handled; a new one for a request without a connection. */
   idOf(request: IncomingMessage): string;
   /**
-   * Counts bytes of a body as held until its request has been answered.
-   * @returns false, and counts nothing, when all requests together would hold too much
+   * Counts bytes of a body as held until the response to its request has been sent.
+   * @returns false, and counts nothing, if all requests together would hold too much
    */
   hold(request: IncomingMessage, bytes: number): boolean;
-  /** The server closes: silent connections end now, and what is left after `closeTimeoutMs`. */
+  /** Ends silent connections now, and all others after `closeTimeoutMs`. */
   startClosing(): void;
   stop(): void;
 }>;
 
+/** What the connections of a server share. */
+type Shared = {
+  readonly limits: ConnectionLimits;
+  readonly refused: (fault: ConnectionFault) => void;
+  readonly connections: Map<Duplex, Connection>;
+  heldBytes: number;
+  isClosing: boolean;
+};
+
+/** Node parses all requests of a packet at once; here each waits until those before it have ended. */
+type Connection = {
+  readonly shared: Shared;
+  readonly socket: Socket;
+  readonly handle: Handle;
+  /** Requests that wait for their responses. The first one is being handled. */
+  readonly exchanges: Exchange[];
+  /** The connection takes no more requests and ends after those that it has. */
+  isLast: boolean;
+  /** Since when there is no request, or since when the last response is on its way. */
+  sinceMs: number;
+};
+
+/** A request and its response. */
+type Exchange = {
+  readonly id: string;
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  /** The peer sends the body only after `100 Continue`. */
+  readonly awaitsContinue: boolean;
+  heldBytes: number;
+  /** Since when the whole response waits for the peer to receive it. */
+  endedAtMs?: number;
+};
+
+/** How often Node looks for requests that took too long to arrive. */
+const NODE_SWEEP_MS = 1_000;
 const SWEEP_MS = 500;
-/** Connections past the limit that can hear 503 at one time; more are closed without a word. */
+/** How much later than Node's own timeouts those of the sweep are. */
+const GRACE_MS = 1_000;
+/** Connections above the limit that can get 503 at one time. More are closed without a response. */
 const REFUSED_MAX = 256;
 
-/** Makes the keeper of a server's connections; `refused` hears of requests that reached no route. */
+/** `refused` is called for each request that reached no route. */
 export function createConnections(
   limits: ConnectionLimits,
   refused: (fault: ConnectionFault) => void,
 ): Connections {
-  const book = createBook(limits, refused);
-  let cut: NodeJS.Timeout | undefined;
+  const connections = new Map<Duplex, Connection>();
+  const shared: Shared = { limits, refused, connections, heldBytes: 0, isClosing: false };
+  const destroyIf = (condition: (connection: Connection) => boolean) => {
+    for (const connection of connections.values()) {
+      if (condition(connection)) connection.socket.destroy();
+    }
+  };
+  const exchangeOf = (request: IncomingMessage) => {
+    const current = connections.get(request.socket)?.exchanges[0];
+    return current?.request === request ? current : undefined;
+  };
   const sweeper = setInterval(() => {
     const nowMs = performance.now();
-    for (const connection of book.all()) {
-      if (isOverdue(connection, nowMs)) connection.socket.destroy();
-    }
+    destroyIf((connection) => isOverdue(connection, nowMs));
   }, SWEEP_MS).unref();
-
+  let cut: NodeJS.Timeout | undefined;
   return {
-    serve: (server, handle) => serve(server, handle, book, limits),
-    isTooMany(request) {
-      const connection = book.find(request.socket);
-      return connection === undefined || isFull(connection);
+    createServer: (handle) => createSharingServer(shared, handle),
+    idOf: (request) => exchangeOf(request)?.id ?? randomUUID(),
+    hold(request, bytes) {
+      const exchange = exchangeOf(request);
+      if (exchange === undefined) return true;
+      if (shared.heldBytes + bytes > limits.heldBytesMax) return false;
+      shared.heldBytes += bytes;
+      exchange.heldBytes += bytes;
+      return true;
     },
-    clientError(error, socket) {
-      const connection = book.find(socket);
-      if (connection === undefined) socket.destroy();
-      else fail(connection, error);
-    },
-    idOf: (request) => book.exchangeOf(request)?.id ?? randomUUID(),
-    hold: (request, bytes) => book.hold(request, bytes),
     startClosing() {
-      book.close();
-      for (const connection of book.all()) {
-        if (isSilent(connection)) connection.socket.destroy();
-      }
-      cut = setTimeout(() => {
-        for (const { socket } of book.all()) socket.destroy();
-      }, limits.closeTimeoutMs);
+      shared.isClosing = true;
+      destroyIf(isSilent);
+      cut = setTimeout(destroyIf, limits.closeTimeoutMs, () => true);
     },
     stop() {
       clearTimeout(cut);
@@ -103,94 +145,243 @@ export function createConnections(
   };
 }
 
-/** Listens to all that Node tells of the server's connections and requests. */
-function serve(
-  server: Server,
-  handle: Handle,
-  book: ReturnType<typeof createBook>,
-  limits: ConnectionLimits,
-): void {
+function createSharingServer(shared: Shared, handle: Handle): Server {
+  const { limits, connections } = shared;
+  const server = createServer({
+    IncomingMessage: createRequestClass(connections),
+    shouldUpgradeCallback: () => true,
+    headersTimeout: limits.headersTimeoutMs,
+    requestTimeout: limits.requestTimeoutMs,
+    keepAliveTimeout: limits.keepAliveTimeoutMs,
+    connectionsCheckingInterval: NODE_SWEEP_MS,
+    // Node's own response to a missing Host has no body.
+    requireHostHeader: false,
+  });
+  server.setTimeout(limits.connectionTimeoutMs);
   server.maxConnections = limits.connectionsMax + REFUSED_MAX;
-  server.on('connection', (socket) => book.accept(socket));
-  server.on('request', book.receiver(handle));
-  server.on('checkExpectation', book.receiver(handle));
-  const askForBody = (request: IncomingMessage, response: ServerResponse) => {
-    if (!isUnasked(request, limits.bodyBytesMax)) response.writeContinue();
-    handle(request, response);
+  const receiver =
+    (awaitsContinue: boolean) => (request: IncomingMessage, response: ServerResponse) => {
+      const connection = connections.get(request.socket);
+      if (connection !== undefined) receive(connection, request, response, awaitsContinue);
+    };
+  const withConnection = (socket: Duplex, act: (connection: Connection) => void) => {
+    const connection = connections.get(socket);
+    if (connection === undefined) socket.destroy();
+    else act(connection);
   };
-  server.on('checkContinue', book.receiver(askForBody));
-  server.on('upgrade', ({ socket }: IncomingMessage) => {
-    const connection = book.find(socket);
-    if (connection === undefined) socket.destroy();
-    else endAfterAll(connection);
-  });
-  server.on('connect', ({ socket }: IncomingMessage) => {
-    const connection = book.find(socket);
-    // Node has taken its own listeners away.
-    socket.on('error', () => socket.destroy());
-    if (connection === undefined) socket.destroy();
-    else if (connection.exchanges.length > 0) endAfterAll(connection);
-    else refuse(connection, connectRefused(), 'CONNECT');
-  });
+  server.on('connection', (socket) => accept(shared, socket, handle));
+  server.on('request', receiver(false));
+  server.on('checkExpectation', receiver(false));
+  server.on('checkContinue', receiver(true));
+  server.on('upgrade', ({ socket }: IncomingMessage) => withConnection(socket, endUnparsed));
+  server.on('connect', ({ socket }: IncomingMessage) => withConnection(socket, refuseConnect));
+  server.on('clientError', (error, socket) =>
+    withConnection(socket, (connection) => fail(connection, codeOf(error))),
+  );
+  return server;
 }
 
-/** Which connections there are, which of them are idle, and how much they hold together. */
-function createBook(limits: ConnectionLimits, refused: (fault: ConnectionFault) => void) {
-  const all = new Map<Socket, Connection>();
-  /** The one that has been idle for longest first. */
-  const idle = new Set<Connection>();
-  let heldBytes = 0;
-  let isClosing = false;
-  const events: ConnectionEvents = {
-    refused,
-    idle: (connection) => void idle.add(connection),
-    busy: (connection) => void idle.delete(connection),
-    released: (bytes) => {
-      heldBytes -= bytes;
-    },
-    isClosing: () => isClosing,
+/**
+ * Makes the class of the server's requests. Node parses all requests of a packet, thousands of them, before
+ * it sends the first response. It stops only behind a request that is an upgrade. So the first request that
+ * its connection does not take counts as one, whatever its headers say, and the others do not.
+ */
+function createRequestClass(connections: ReadonlyMap<Duplex, Connection>) {
+  return class extends IncomingMessage {
+    readonly isTooMany = isFull(connections.get(this.socket));
+
+    get upgrade(): boolean {
+      return this.isTooMany || this.method === 'CONNECT';
+    }
+
+    /** Node writes what it has read here before. */
+    set upgrade(_: boolean | null) {}
   };
-  const forget = (connection: Connection) => {
-    all.delete(connection.socket);
-    idle.delete(connection);
-  };
-  const exchangeOf = (request: IncomingMessage) => {
-    const current = all.get(request.socket)?.exchanges[0];
-    return current?.request === request ? current : undefined;
-  };
-  return {
-    all: () => all.values(),
-    find: (socket: Socket) => all.get(socket),
-    exchangeOf,
-    accept(socket: Socket) {
-      const isFull = all.size >= limits.connectionsMax;
-      const [longestIdle] = idle;
-      const connection = openConnection(socket, limits, events);
-      all.set(socket, connection);
-      idle.add(connection);
-      socket.once('close', () => forget(connection));
-      if (!isFull) return;
-      if (longestIdle === undefined) {
-        refuse(connection, overloaded('There are too many connections.'), 'CONNECTIONS_MAX');
-      } else {
-        forget(longestIdle);
-        longestIdle.socket.destroy();
-      }
-    },
-    receiver: (handle: Handle) => (request: IncomingMessage, response: ServerResponse) => {
-      const connection = all.get(request.socket);
-      if (connection !== undefined) receive(connection, request, response, handle);
-    },
-    hold(request: IncomingMessage, bytes: number) {
-      const exchange = exchangeOf(request);
-      if (exchange === undefined) return true;
-      if (heldBytes + bytes > limits.heldBytesMax) return false;
-      heldBytes += bytes;
-      exchange.heldBytes += bytes;
-      return true;
-    },
-    close() {
-      isClosing = true;
-    },
-  };
+}
+
+function isFull(connection: Connection | undefined): boolean {
+  if (connection === undefined || connection.isLast) return true;
+  return connection.exchanges.length >= connection.shared.limits.pipelinedMax;
+}
+
+function accept(shared: Shared, socket: Socket, handle: Handle): void {
+  const { connections, limits } = shared;
+  const isAboveLimit = connections.size >= limits.connectionsMax;
+  const replaced = isAboveLimit ? longestIdle(connections.values()) : undefined;
+  const sinceMs = performance.now();
+  const connection = { shared, socket, handle, exchanges: [], isLast: false, sinceMs };
+  connections.set(socket, connection);
+  socket.once('close', () => connections.delete(socket));
+  // Node calls this after a response with `connection: close`. It would reset a peer that still sends.
+  socket.destroySoon = () => end(connection);
+  if (replaced !== undefined) {
+    connections.delete(replaced.socket);
+    replaced.socket.destroy();
+  } else if (isAboveLimit) {
+    refuse(connection, overloaded('There are too many connections.'), 'CONNECTIONS_MAX');
+  }
+}
+
+function longestIdle(connections: Iterable<Connection>): Connection | undefined {
+  let longest: Connection | undefined;
+  for (const connection of connections) {
+    const isIdle = connection.exchanges.length === 0 && !connection.isLast;
+    if (isIdle && !(longest && longest.sinceMs <= connection.sinceMs)) longest = connection;
+  }
+  return longest;
+}
+
+function receive(
+  connection: Connection,
+  request: IncomingMessage,
+  response: ServerResponse,
+  awaitsContinue: boolean,
+): void {
+  const exchange = { id: randomUUID(), request, response, awaitsContinue, heldBytes: 0 };
+  connection.exchanges.push(exchange);
+  response.once('close', () => responded(connection));
+  if (connection.exchanges.length === 1) begin(connection, exchange);
+}
+
+function begin(connection: Connection, { request, response, awaitsContinue }: Exchange): void {
+  const { isLast, exchanges, handle, shared } = connection;
+  if (isLast && exchanges.length === 1) closeAfter(response);
+  // A request that broke off while it waited has its response already.
+  if (response.writableEnded) return;
+  if (awaitsContinue && !isUnasked(request, shared.limits.bodyBytesMax)) response.writeContinue();
+  handle(request, response);
+}
+
+function responded(connection: Connection): void {
+  const { socket, exchanges, shared } = connection;
+  const exchange = exchanges.shift();
+  if (exchange === undefined) return;
+  shared.heldBytes -= exchange.heldBytes;
+  const [next] = exchanges;
+  if (socket.destroyed) exchanges.length = 0;
+  else if (next !== undefined) begin(connection, next);
+  else if (connection.isLast) end(connection);
+  else connection.sinceMs = performance.now();
+}
+
+/** Ends a connection that is no longer parsed, after the requests that it has. */
+function endUnparsed(connection: Connection): void {
+  const { socket, exchanges } = connection;
+  connection.isLast = true;
+  // Node has removed its own listener.
+  socket.on('error', () => socket.destroy());
+  const last = exchanges.at(-1);
+  if (last !== undefined) closeAfter(last.response);
+  else if (!socket.writableEnded) end(connection);
+}
+
+function refuseConnect(connection: Connection): void {
+  if (connection.exchanges.length === 0) refuse(connection, connectRefused(), 'CONNECT');
+  endUnparsed(connection);
+}
+
+/**
+ * Responds to what is not HTTP or took too long to arrive, and ends the connection. A whole request before
+ * it gets its own response, as if nothing had come after it. `reason` is the code of Node's error.
+ */
+function fail(connection: Connection, reason: string): void {
+  const { socket, exchanges, shared } = connection;
+  const problem = clientProblem(reason);
+  const latest = exchanges.at(-1);
+  if (!socket.writable || reason === 'ECONNRESET' || isCutShort(exchanges, reason)) {
+    socket.destroy();
+  } else if (latest === undefined) {
+    refuse(connection, problem, reason);
+  } else if (latest.request.complete) {
+    takeNoMore(connection);
+    closeAfter(latest.response);
+    shared.refused({ requestId: randomUUID(), problem, reason });
+  } else {
+    takeNoMore(connection);
+    const { id, response } = latest;
+    if (response.headersSent) return;
+    // A request that has begun is in the log already.
+    if (exchanges.length > 1) shared.refused({ requestId: id, problem, reason });
+    const { headers, body } = rawProblem(problem, id);
+    response.writeHead(problem.status, headers).end(body);
+  }
+}
+
+/** Sends the problem on a connection that has no request in progress, and ends the connection. */
+function refuse(connection: Connection, problem: Problem, reason: string): void {
+  const requestId = randomUUID();
+  connection.shared.refused({ requestId, problem, reason });
+  connection.socket.write(rawProblem(problem, requestId).text);
+  end(connection);
+}
+
+/** Ends the connection once everything was sent. The peer has a moment to receive it. */
+function end(connection: Connection): void {
+  const { socket, exchanges, shared } = connection;
+  connection.isLast = true;
+  connection.sinceMs = performance.now();
+  for (const { heldBytes } of exchanges.splice(0)) shared.heldBytes -= heldBytes;
+  socket.end();
+  if (shared.isClosing) socket.once('finish', () => socket.destroy());
+  else discardInput(socket);
+}
+
+function takeNoMore(connection: Connection): void {
+  connection.isLast = true;
+  // The parser goes on to the end of the packet, and resumes the socket after each request in it.
+  process.nextTick(() => connection.socket.pause());
+}
+
+/** Makes Node end the connection after this response. */
+function closeAfter(response: ServerResponse): void {
+  if (!response.headersSent) response.setHeader('connection', 'close');
+}
+
+/** The caller left in the middle of its body. */
+function isCutShort(exchanges: readonly Exchange[], reason: string): boolean {
+  const [only, ...others] = exchanges;
+  return (
+    reason === 'HPE_INVALID_EOF_STATE' && others.length === 0 && only?.request.complete === false
+  );
+}
+
+/** Nothing is in progress: the peer never sent a byte, or the last response has been sent. */
+function isSilent({ socket, isLast }: Connection): boolean {
+  return socket.bytesRead === 0 || (isLast && socket.writableFinished);
+}
+
+/** The peer keeps the connection longer than it may. */
+function isOverdue(
+  { socket, exchanges, isLast, sinceMs, shared }: Connection,
+  nowMs: number,
+): boolean {
+  const { limits } = shared;
+  const [first] = exchanges;
+  if (first !== undefined) {
+    if (!first.response.writableEnded) return false;
+    first.endedAtMs ??= nowMs;
+    return nowMs - first.endedAtMs > limits.responseTimeoutMs;
+  }
+  const lastedMs = nowMs - sinceMs;
+  if (isLast) {
+    return lastedMs > (socket.writableFinished ? limits.lingerTimeoutMs : limits.responseTimeoutMs);
+  }
+  // Node's timeouts start again with each empty line that a peer sends between two requests.
+  return lastedMs > limits.keepAliveTimeoutMs + limits.headersTimeoutMs + GRACE_MS;
+}
+
+/**
+ * Discards what still comes on a connection whose last response has been written, so that the peer can
+ * receive it. Destroys the connection once the peer has closed its side or sent 16 MiB more.
+ */
+function discardInput(socket: Socket): void {
+  let bytesLeft = DISCARD_BYTES_MAX;
+  const destroy = () => socket.destroy();
+  // The HTTP parser listens too. What is discarded must not become a request.
+  socket.removeAllListeners('data');
+  socket.on('data', (chunk) => {
+    bytesLeft -= chunk.length;
+    if (bytesLeft < 0) destroy();
+  });
+  socket.on('end', destroy).on('error', destroy).resume();
 }

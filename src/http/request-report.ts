@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
-import type { ConnectionFault } from './connection.ts';
+import type { ConnectionFault } from './connections.ts';
 import type { Metrics } from './metrics.ts';
 import { pathOf } from './request-parts.ts';
 import { fastifyPath } from './route.ts';

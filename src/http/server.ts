@@ -1,5 +1,4 @@
-import { METHODS, createServer as createHttpServer } from 'node:http';
-import type { Server } from 'node:http';
+import { METHODS } from 'node:http';
 
 import fastify from 'fastify';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
@@ -9,9 +8,8 @@ import { createAnswerSender } from './answer-sender.ts';
 import type { AnswerSender } from './answer-sender.ts';
 import { createConnections } from './connections.ts';
 import type { ConnectionLimits, Connections } from './connections.ts';
+import { acceptJsonOnly } from './request-body.ts';
 import { findHeaderFault } from './request-head.ts';
-import { IncomingRequest, breakOff } from './incoming-request.ts';
-import { acceptJsonOnly } from './json-body.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { Problem } from './problem.ts';
 import { pathOf } from './request-parts.ts';
@@ -21,16 +19,7 @@ import { fastifyPath } from './route.ts';
 import type { Route } from './route.ts';
 import { BODY_BYTES_MAX } from './server-errors.ts';
 
-/** What callers may take of the server's time and memory. */
-export type ServerLimits = ConnectionLimits &
-  Readonly<{
-    /** For a whole request to arrive. */
-    requestTimeoutMs: number;
-    /** For a connection on which nothing moves. */
-    connectionTimeoutMs: number;
-  }>;
-
-const LIMITS: ServerLimits = {
+const LIMITS: ConnectionLimits = {
   connectionsMax: 4_000,
   pipelinedMax: 32,
   bodyBytesMax: BODY_BYTES_MAX,
@@ -45,8 +34,6 @@ const LIMITS: ServerLimits = {
   closeTimeoutMs: 5_000,
 };
 
-/** How often Node looks for requests that took too long to arrive. */
-const TIMEOUT_CHECK_MS = 1_000;
 const PATH_PARAMETER_LENGTH_MAX = 200;
 
 export type ServerOptions = Readonly<{
@@ -55,7 +42,7 @@ export type ServerOptions = Readonly<{
   metrics?: RequestMetrics;
   /** True from the signal to stop: answers then ask callers to leave their connections. */
   isDraining?: () => boolean;
-  limits?: Partial<ServerLimits>;
+  limits?: Partial<ConnectionLimits>;
 }>;
 
 /**
@@ -69,7 +56,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
   const sender = createAnswerSender(log, limits.bodyBytesMax, () => closing || isDraining());
   const report = createRequestReport(log, metrics, routes);
   const connections = createConnections(limits, createFaultReport(log, metrics));
-  const app = createFastify(limits, connections, report, sender);
+  const app = createFastify(connections, report, sender);
 
   acceptJsonOnly(app, { bytesMax: limits.bodyBytesMax, hold: connections.hold });
   app.addHook('onRequest', (request, reply, done) => {
@@ -94,7 +81,6 @@ export function createServer(options: ServerOptions): FastifyInstance {
 
 /** Fastify's own logger stays off: routes answer by value, and the report tells of each request. */
 function createFastify(
-  limits: ServerLimits,
   connections: Connections,
   report: RequestReport,
   { sendError }: AnswerSender,
@@ -102,11 +88,7 @@ function createFastify(
   return fastify({
     genReqId: (request) => connections.idOf(request),
     requestIdHeader: false,
-    serverFactory: (handle) => {
-      const server = createNodeServer(limits, connections);
-      connections.serve(server, handle);
-      return server;
-    },
+    serverFactory: connections.createServer,
     routerOptions: { maxParamLength: PATH_PARAMETER_LENGTH_MAX },
     return503OnClosing: false,
     // A path that cannot be read reaches no hook.
@@ -114,23 +96,9 @@ function createFastify(
       report(request, reply);
       sendError(error, request, reply);
     },
-    clientErrorHandler: (error, socket) => connections.clientError(error, socket),
+    // The connections see to it, on every server that they create.
+    clientErrorHandler: () => {},
   });
-}
-
-function createNodeServer(limits: ServerLimits, { isTooMany }: Connections): Server {
-  const server = createHttpServer({
-    IncomingMessage: IncomingRequest,
-    shouldUpgradeCallback: breakOff(isTooMany),
-    headersTimeout: limits.headersTimeoutMs,
-    requestTimeout: limits.requestTimeoutMs,
-    keepAliveTimeout: limits.keepAliveTimeoutMs,
-    connectionsCheckingInterval: TIMEOUT_CHECK_MS,
-    // Node would answer a missing Host itself, without a body.
-    requireHostHeader: false,
-  });
-  server.setTimeout(limits.connectionTimeoutMs);
-  return server;
 }
 
 function serve(app: FastifyInstance, route: Route, sender: AnswerSender): void {

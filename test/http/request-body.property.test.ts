@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { parseJsonBody } from '#src/http/json-body.ts';
+import { parseJsonBody } from '#src/http/request-body.ts';
 import { Problem } from '#src/http/problem.ts';
 
 /** JSON as a tree that can hold a name twice, which a JavaScript object cannot. */

@@ -20,6 +20,9 @@ export type BodyLimits = Readonly<{
 /** The registered name of UTF-8, and a common misspelling. */
 const UTF_8 = new Set(['utf-8', 'utf8']);
 const CHARSET = /;\s*charset\s*=\s*"?([^\s;"]*)/i;
+/** How much of an unwanted body is read, so that its sender can receive the response. */
+export const DISCARD_BYTES_MAX = 16 * 1024 * 1024;
+const DISCARD_TIME_MS_MAX = 5_000;
 const DEPTH_MAX = 20;
 const FAULTS_MAX = 50;
 const QUOTE = 0x22;
@@ -87,6 +90,39 @@ function readBody(body: IncomingMessage, { bytesMax, hold }: BodyLimits): Promis
     };
     const cut = () => refuse(bodyCutShort());
     body.on('data', take).on('end', end).on('error', cut).on('close', cut);
+  });
+}
+
+/** Whether part of the request's body has not been read yet. */
+export function isBodyComing({ complete, readableEnded, headers }: IncomingMessage): boolean {
+  if (complete || readableEnded) return false;
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
+}
+
+/** Whether the announced body is too large, so that the peer was not asked to send it. */
+export function isUnasked({ headers }: IncomingMessage, bodyBytesMax: number): boolean {
+  return headers.expect !== undefined && Number(headers['content-length']) > bodyBytesMax;
+}
+
+/**
+ * Reads and discards the rest of a body, up to 16 MiB and 5 s. Call it before the response to a request
+ * whose body is still coming: a socket that is closed with unread data is reset, and the peer would never
+ * see the response.
+ */
+export function discardBody(request: IncomingMessage): Promise<void> {
+  return new Promise((resolve) => {
+    let bytesLeft = DISCARD_BYTES_MAX;
+    const finish = () => {
+      clearTimeout(timer);
+      request.off('data', count).off('end', finish).off('close', finish);
+      resolve();
+    };
+    const count = (chunk: Buffer) => {
+      bytesLeft -= chunk.length;
+      if (bytesLeft < 0) finish();
+    };
+    const timer = setTimeout(finish, DISCARD_TIME_MS_MAX);
+    request.on('data', count).on('end', finish).on('close', finish).resume();
   });
 }
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { parseJsonBody } from '#src/http/json-body.ts';
+import { parseJsonBody } from '#src/http/request-body.ts';
 import { Problem } from '#src/http/problem.ts';
 
 function refusal(body: string | Buffer): Problem {
