@@ -2,7 +2,6 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { createClocks, refuseWhileClockIsOff, withClock } from './app-clock.ts';
-import { buildFulfilment } from './app-fulfilment.ts';
 import { createHealthCheck } from './app-health.ts';
 import {
   countAppends,
@@ -20,10 +19,16 @@ import type { Unit } from './event-store/event-store.ts';
 import { createGroupCommit } from './event-store/group-commit.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import { createPostgresEventStore, createPostgresUnitStore } from './event-store/postgres-store.ts';
+import type { Providers } from './fulfilment/fulfilment-definition.ts';
 import { readFulfilmentStates } from './fulfilment/fulfilment-view.ts';
 import { fulfilmentRoutes } from './fulfilment/fulfilment-routes.ts';
-import type { Fulfilment } from './fulfilment/fulfilment.ts';
+import { createFulfilment } from './fulfilment/fulfilment.ts';
+import type { Fulfilment, FulfilmentDependencies } from './fulfilment/fulfilment.ts';
 import { inventoryRoutes } from './fulfilment/inventory-routes.ts';
+import {
+  createHttpPaymentProvider,
+  createHttpShippingProvider,
+} from './fulfilment/providers/http-providers.ts';
 import { documentationRoutes } from './http/documentation-routes.ts';
 import { healthRoutes } from './http/health-routes.ts';
 import { createIdempotencyKeyPruner, createInFlight } from './http/idempotency.ts';
@@ -44,7 +49,6 @@ import { createRelay } from './outbox/relay.ts';
 import type { Relay } from './outbox/relay.ts';
 import { createProjectionVerifier } from './projections/projection.ts';
 import { sagaEventCodec } from './sagas/saga.ts';
-import type { ObserveSaga } from './sagas/saga-points.ts';
 import type { Worker } from './workers/worker.ts';
 
 /** Transactions of the write path under way at once; more only make batches smaller. */
@@ -57,6 +61,10 @@ const STREAM_SHARE = { part: 1 / 32, least: 8 } as const;
 const ONE_BY_ONE_MS_MAX = 2_000;
 /** How long a command is tried while somebody else has locked a row that it needs. */
 const LOCKED_MS_MAX = 1_000;
+/** Providers forget keys after a day at the earliest. */
+const RESEND_MS_MAX = 20 * 3_600_000;
+/** How long a stop waits for calls under way. The outcome of the others is looked up later. */
+const SAGAS_STOP_MS_MAX = 3_000;
 
 /** The whole service, built and not yet started. */
 export type App = Readonly<{
@@ -66,10 +74,11 @@ export type App = Readonly<{
   stop(): Promise<void>;
 }>;
 
-/** What a test may take into its own hands, every clock and the points that a saga passes; and the log's losses. */
+/** What a test replaces (every clock) or wraps (the ports that a saga works with); and the log's losses. */
 export type AppSeams = Readonly<{
   now?: () => Date;
-  observe?: ObserveSaga;
+  wrapCommit?: (commit: GroupCommit) => GroupCommit;
+  wrapProviders?: (providers: Providers) => Providers;
   logLinesLost?: () => number;
 }>;
 
@@ -77,7 +86,7 @@ export type AppSeams = Readonly<{
 export function createApp(
   config: Config,
   log: Logger,
-  { now: steered, observe = () => {}, logLinesLost = () => 0 }: AppSeams = {},
+  { now: steered, logLinesLost = () => 0, ...seams }: AppSeams = {},
 ): App {
   let draining = false;
   const metrics = createMetrics();
@@ -103,13 +112,13 @@ export function createApp(
     relay.wake();
     fulfilment.committed(units);
   });
-  const commit = refuseWhileClockIsOff(groupCommit, clockWatch);
-  const events = sagaMetrics(metrics);
-  const fulfilment = buildFulfilment(config, { ...clocks, commit, pool, log, observe, events });
-  const outboxIsFull = outboxMonitor.isFull;
+  const guarded = refuseWhileClockIsOff(groupCommit, clockWatch);
+  const commit = seams.wrapCommit?.(guarded) ?? guarded;
+  const sagaParts = { ...clocks, commit, pool, log, events: sagaMetrics(metrics) };
+  const fulfilment = createSagas(config, seams, sagaParts);
   const isDraining = () => draining;
   const parts = { config, database, metrics, relay, commit, fulfilment, isDraining, now, log };
-  const server = createHttp({ ...parts, clockWatch, outboxIsFull });
+  const server = createHttp({ ...parts, clockWatch, outboxIsFull: outboxMonitor.isFull });
   const sagas = fulfilment.definitions.map(({ name }) => name);
   const topic = config.KAFKA_TOPIC;
   watchGauges(metrics, { commit, relay, outbox: outboxMonitor, topic, sagas, database });
@@ -227,6 +236,50 @@ function createCommit(
     },
     retried: (reason) => metrics.retries.inc({ reason }),
   });
+}
+
+function createSagas(
+  config: Config,
+  { wrapProviders }: AppSeams,
+  parts: Pick<FulfilmentDependencies, 'now' | 'clock' | 'commit' | 'pool' | 'log' | 'events'> &
+    Pick<HttpParts, 'clockWatch'>,
+): Fulfilment {
+  const providers = createProviders(config);
+  return createFulfilment({
+    ...parts,
+    isPaused: parts.clockWatch.isOff,
+    providers: providers && wrapProviders ? wrapProviders(providers) : providers,
+    topic: config.KAFKA_TOPIC,
+    deadlines: {
+      captureMs: config.CAPTURE_DEADLINE_S * 1000,
+      shipMs: config.SHIP_DEADLINE_S * 1000,
+      undoMs: config.UNDO_DEADLINE_S * 1000,
+    },
+    limits: {
+      callTimeoutMs: config.PROVIDER_TIMEOUT_MS,
+      leaseMarginMs: config.SAGA_LEASE_MARGIN_MS,
+      concurrency: config.SAGA_CONCURRENCY,
+      pollMs: config.SAGA_POLL_MS,
+      retry: { baseMs: config.SAGA_RETRY_MS, maxMs: config.SAGA_RETRY_MS_MAX },
+      resendMsMax: RESEND_MS_MAX,
+      stopMsMax: SAGAS_STOP_MS_MAX,
+    },
+  });
+}
+
+/** None where there is no address of a provider: orders are then handled by hand. */
+function createProviders(config: Config): Providers | undefined {
+  if (config.PAYMENT_URL === '') return undefined;
+  const connection = (url: string, apiKey: string) => ({
+    url,
+    ...(apiKey !== '' && { apiKey }),
+    timeoutMs: config.PROVIDER_TIMEOUT_MS,
+    callsMax: config.PROVIDER_CALLS_MAX,
+  });
+  return {
+    payments: createHttpPaymentProvider(connection(config.PAYMENT_URL, config.PAYMENT_API_KEY)),
+    shipping: createHttpShippingProvider(connection(config.SHIPPING_URL, config.SHIPPING_API_KEY)),
+  };
 }
 
 /** None where it is switched off. */

@@ -1,37 +1,19 @@
-import type { Pool } from 'pg';
-import type { Logger } from 'pino';
-import type { DatabaseClock } from '#src/database/clock.ts';
 import type { Unit } from '#src/event-store/event-store.ts';
-import type { GroupCommit } from '#src/event-store/group-commit.ts';
 import type { StartOrWakeSaga } from '#src/orders/handle-order-command.ts';
 import { orderProblem, orderProblemKinds } from '#src/orders/order-problems.ts';
 import type { SagaCommitContext } from '#src/sagas/saga-commit.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
-import type { ObserveSaga } from '#src/sagas/saga-points.ts';
-import type { SagaRunnerEvents, SagaRunnerLimits } from '#src/sagas/saga-run.ts';
 import { createSagaRunner } from '#src/sagas/saga-runner.ts';
+import type { SagaRunner, SagaRunnerDependencies } from '#src/sagas/saga-runner.ts';
 import { fulfilmentCalls, fulfilmentDefinition } from './fulfilment-definition.ts';
 import type { FulfilmentDeadlines, Providers } from './fulfilment-definition.ts';
 
-const NOTHING = { appends: [], sagas: [] } as const;
-
-export type FulfilmentDependencies = Readonly<{
-  commit: Pick<GroupCommit, 'submit'>;
-  pool: Pool;
-  /** Without providers orders are handled by hand, and no live fulfilment may exist. */
-  providers: Providers | undefined;
-  deadlines: FulfilmentDeadlines;
-  limits: SagaRunnerLimits;
-  topic: string;
-  now: () => Date;
-  clock: DatabaseClock;
-  /** Whether this process may not write at the moment. */
-  isPaused?: () => boolean;
-  log: Pick<Logger, 'info' | 'warn' | 'error'>;
-  events?: SagaRunnerEvents;
-  /** For tests that stop time, or the process, at a point of a run. */
-  observe?: ObserveSaga;
-}>;
+export type FulfilmentDependencies = Omit<SagaRunnerDependencies, 'definitions' | 'calls'> &
+  Readonly<{
+    /** Without providers orders are handled by hand, and no live fulfilment may exist. */
+    providers: Providers | undefined;
+    deadlines: FulfilmentDeadlines;
+  }>;
 
 /** The sagas of orders in this process. */
 export type Fulfilment = Readonly<{
@@ -45,18 +27,20 @@ export type Fulfilment = Readonly<{
   startOrWakeSaga: StartOrWakeSaga;
   /** For the group commit, which calls it for every unit that was committed. */
   committed(units: readonly Unit[]): void;
-  /** @throws SagaDefinitionMissing */
-  start(): Promise<void>;
-  /** Must end before the group commit does, so that outcomes of calls can be recorded. */
-  stop(): Promise<void>;
-}>;
+}> &
+  /** `stop` must end before the group commit does, so that outcomes of calls can be recorded. */
+  Pick<SagaRunner, 'start' | 'stop'>;
 
 export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilment {
   const { providers, deadlines, topic, now, clock } = dependencies;
   const definitions = [fulfilmentDefinition(deadlines)];
   const runnable = providers ? definitions : [];
   const calls = providers ? fulfilmentCalls(providers) : {};
-  const runner = createSagaRunner({ ...dependencies, definitions: runnable, calls });
+  const { begin, committed, start, stop } = createSagaRunner({
+    ...dependencies,
+    definitions: runnable,
+    calls,
+  });
   return {
     definitions,
     runnable,
@@ -69,17 +53,16 @@ export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilme
         if (type === 'FulfilmentStarted') {
           if (!providers) throw orderProblem(orderProblemKinds.fulfilmentOff);
           const { sagaId } = data;
-          const start = { sagaId, subjectId: orderId, metadata, at: recordedAt };
-          const { append, work } = runner.begin(start);
+          const { append, work } = begin({ sagaId, subjectId: orderId, metadata, at: recordedAt });
           return { appends: [append], sagas: [work] };
         }
       }
-      return NOTHING;
+      return { appends: [], sagas: [] };
     },
     committed: (units) => {
-      for (const { sagas } of units) if (sagas) runner.committed(sagas);
+      for (const { sagas } of units) if (sagas) committed(sagas);
     },
-    start: runner.start,
-    stop: runner.stop,
+    start,
+    stop,
   };
 }

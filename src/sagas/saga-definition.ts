@@ -150,6 +150,3 @@ export type CancelCall = Readonly<{
 }>;
 
 export type StepCall = EffectCall | CancelCall;
-
-/** What a step may call. */
-export type CallName = 'send' | 'look_up' | 'cancel';

@@ -14,14 +14,12 @@ import type { Advance, Todo } from './saga-decisions.ts';
 import { CallNotMade, cancelledStep } from './saga-definition.ts';
 import type {
   CallAction,
-  CallName,
   KeyedRequest,
   SagaDefinition,
   StepCall,
   StepOutcome,
   UnknownOutcome,
 } from './saga-definition.ts';
-import type { ObserveSaga } from './saga-points.ts';
 import { giveBack, progressColumns, renewLease } from './saga-store.ts';
 import type { SagaClaim } from './saga-store.ts';
 import { actionOf, reasonOf } from './saga.ts';
@@ -68,7 +66,6 @@ export type SagaRunDependencies = SagaCommitContext &
     limits: SagaRunnerLimits;
     log: Pick<Logger, 'info' | 'warn' | 'error'>;
     events?: SagaRunnerEvents;
-    observe?: ObserveSaga;
   }>;
 
 /** The process that works on sagas, and what ends its work early. */
@@ -95,18 +92,17 @@ type Attempt = Readonly<{ action: CallAction; outcome: StepOutcome }>;
 /** Works on a saga until it has to wait, has ended, is stuck, or belongs to another process. */
 export async function runSaga(held: HeldSaga, heldFrom: number): Promise<void> {
   const { dependencies, holder, claim } = held;
-  const { pool, log, observe } = dependencies;
+  const { pool, log } = dependencies;
   const { sagaId } = claim;
   let heldUntil = heldFrom + holder.leaseMs;
   let attempt: Attempt | undefined;
   for (;;) {
-    const label = attempt?.action.name ?? 'start';
-    await observe?.(`before commit ${label}`, sagaId);
     const committedFrom = performance.now();
     const committed = await record(held, attempt, heldUntil);
-    await observe?.(`after commit ${label}`, sagaId);
     if (committed === 'locked') return giveBackForLater(held, attempt ? LOCKED_TRIES_MAX : 1);
-    if (!committed) return log.info({ sagaId, step: label }, 'saga has gone on elsewhere');
+    if (!committed) {
+      return log.info({ sagaId, step: attempt?.action.name }, 'saga has gone on elsewhere');
+    }
 
     const { saga, todo, written } = committed;
     if (written) heldUntil = committedFrom + holder.leaseMs;
@@ -196,7 +192,7 @@ async function makeAttempt(
   saga: Saga,
   { action, fresh }: Extract<Todo, { kind: 'call' }>,
 ): Promise<Attempt | undefined> {
-  const { calls, clock, limits, log, events, observe } = dependencies;
+  const { calls, clock, limits, log, events } = dependencies;
   const { sagaId } = claim;
   const { name } = action;
   const { key, request, requestedAt } = actionOf(saga, name);
@@ -211,12 +207,6 @@ async function makeAttempt(
     fresh,
     mayResend: clock.now().getTime() - Date.parse(sentAt) < limits.resendMsMax,
     signal: deadline.signal,
-    around: async <Result>(what: CallName, make: () => Promise<Result>) => {
-      await observe?.(`before ${what} ${name}`, sagaId);
-      const result = await make();
-      await observe?.(`after ${what} ${name}`, sagaId);
-      return result;
-    },
   };
   try {
     const outcome = await callStep(call, { key, request }, options);
@@ -240,8 +230,6 @@ export type CallOptions = Readonly<{
   /** The key is young enough that the provider still knows it. */
   mayResend: boolean;
   signal: AbortSignal;
-  /** Wraps every call that is made. */
-  around<Result>(name: CallName, call: () => Promise<Result>): Promise<Result>;
 }>;
 
 /**
@@ -252,18 +240,18 @@ export type CallOptions = Readonly<{
 export async function callStep(
   call: StepCall,
   keyed: KeyedRequest,
-  { fresh, mayResend, signal, around }: CallOptions,
+  { fresh, mayResend, signal }: CallOptions,
 ): Promise<StepOutcome> {
   if ('cancel' in call) {
     if (!mayResend) {
       const reason = 'the key is too old for the provider to be asked about it';
       return { outcome: 'unknown', reason, hopeless: true };
     }
-    const cancelled = await around('cancel', () => call.cancel(keyed, signal));
+    const cancelled = await call.cancel(keyed, signal);
     return cancelled.outcome === 'unknown' ? withoutStated(cancelled) : cancelled;
   }
   if (!fresh) {
-    const found = await around('look_up', () => call.lookUp(keyed, signal));
+    const found = await call.lookUp(keyed, signal);
     if (found.outcome === 'found') return { outcome: 'ok', result: found.result };
     if (found.outcome === 'unknown') {
       const unknown = withoutStated(found);
@@ -274,7 +262,7 @@ export async function callStep(
       return { outcome: 'unknown', reason, hopeless: true };
     }
   }
-  const sent = await around('send', () => call.send(keyed, signal));
+  const sent = await call.send(keyed, signal);
   return sent.outcome === 'unknown' ? withoutStated(sent) : sent;
 }
 

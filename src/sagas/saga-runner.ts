@@ -118,8 +118,8 @@ async function runGuarded(
   claim: SagaClaim,
   heldFrom: number,
 ): Promise<void> {
-  const { pool, definitions, limits, log, observe } = dependencies;
-  const { sagaId, definitionVersion, epoch, failures } = claim;
+  const { pool, definitions, limits, log } = dependencies;
+  const { sagaId, definitionVersion, failures } = claim;
   try {
     const definition = definitions.find(
       ({ name, version }) => name === claim.definition && version === definitionVersion,
@@ -128,7 +128,6 @@ async function runGuarded(
       throw new Error(`${claim.definition} version ${definitionVersion} is not known here`);
     }
     await dependencies.clock.ready();
-    if (epoch > FIRST_EPOCH) await observe?.('after claim', sagaId);
     await runSaga({ dependencies, holder, definition, claim }, heldFrom);
   } catch (err) {
     if (holder.cutting.aborted) return; // the lease runs out

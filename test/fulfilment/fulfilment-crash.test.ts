@@ -1,14 +1,14 @@
 import { describe, expect, test } from 'vitest';
 import { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
-import { sagaPoints } from '#src/sagas/saga-points.ts';
-import type { SagaPoint } from '#src/sagas/saga-points.ts';
+import { sagaPoints } from '#test/support/saga/points.ts';
+import type { SagaPoint } from '#test/support/saga/points.ts';
 import { skipReason } from '#test/support/infra.ts';
-import { fastClock } from '#test/support/saga-clock.ts';
-import { createStage } from '#test/support/saga-stage.ts';
-import type { Case } from '#test/support/saga-stage.ts';
-import type { Story } from '#test/support/saga-stories.ts';
-import { createSagaWorld } from '#test/support/saga-world.ts';
-import type { SagaWorld } from '#test/support/saga-world.ts';
+import { fastClock } from '#test/support/saga/points.ts';
+import { createStage } from '#test/support/saga/stage.ts';
+import type { Case } from '#test/support/saga/stage.ts';
+import type { Story } from '#test/support/saga/stories.ts';
+import { createSagaWorld } from '#test/support/saga/world.ts';
+import type { SagaWorld } from '#test/support/saga/world.ts';
 import { createService, ledgerOf, stock } from './fulfilment-service.ts';
 import type { Service } from './fulfilment-service.ts';
 

@@ -32,6 +32,8 @@ import { decideRetry, operateSaga } from '#src/sagas/saga-operator.ts';
 import { foldSaga, toRecordedSagaEvent } from '#src/sagas/saga.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { eventually } from '#test/support/poll.ts';
+import { watchPoints } from '#test/support/saga/points.ts';
+import type { ObserveSaga } from '#test/support/saga/points.ts';
 
 /** No answer takes so long, however busy the machine; for calls that get none, tests have their own. */
 const CALL_TIMEOUT_MS = 30_000;
@@ -69,9 +71,11 @@ export async function createWorld() {
 export type World = Pick<Awaited<ReturnType<typeof createWorld>>, 'database' | 'url' | 'simulator'>;
 
 export type Changes = Partial<
-  Pick<FulfilmentDependencies, 'observe' | 'now' | 'providers' | 'events' | 'isPaused'>
+  Pick<FulfilmentDependencies, 'now' | 'providers' | 'events' | 'isPaused'>
 > &
   Readonly<{
+    /** Called at every point that its sagas pass. */
+    observe?: ObserveSaga;
     /** In place of the database's clock. */
     databaseNow?: () => Date;
     /** Before every batch, between its decisions and their way to the database. */
@@ -100,16 +104,19 @@ export function createService(
     await changes.beforeWrite?.();
     return store.write(units);
   };
-  const commit = createGroupCommit({ ...store, write }, LIMITS, { committed, failed: () => {} });
+  const { wrapCommit, wrapProviders } = watchPoints(changes.observe ?? (() => undefined));
+  const commit = wrapCommit(
+    createGroupCommit({ ...store, write }, LIMITS, { committed, failed: () => {} }),
+  );
   const topic = 'order.events';
   const payments = createHttpPaymentProvider(connection);
   const fulfilment = createFulfilment({
     commit,
     pool: database.pool,
-    providers: {
+    providers: wrapProviders({
       payments: changes.payments?.(payments) ?? payments,
       shipping: createHttpShippingProvider(connection),
-    },
+    }),
     topic,
     now,
     clock,

@@ -1,12 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import { operations } from '#dev/provider-simulator/contract.ts';
 import { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
-import { sagaPoints } from '#src/sagas/saga-points.ts';
-import type { SagaPoint } from '#src/sagas/saga-points.ts';
-import { fastClock } from '#test/support/saga-clock.ts';
+import { sagaPoints } from '#test/support/saga/points.ts';
+import type { SagaPoint } from '#test/support/saga/points.ts';
+import { fastClock } from '#test/support/saga/points.ts';
 import { skipReason } from '#test/support/infra.ts';
-import { createStage } from '#test/support/saga-stage.ts';
-import type { Case, Stage } from '#test/support/saga-stage.ts';
+import { createStage } from '#test/support/saga/stage.ts';
+import type { Case, Stage } from '#test/support/saga/stage.ts';
 import {
   cancelledStories,
   faultClassesOf,
@@ -14,10 +14,10 @@ import {
   faultStory,
   givenUpStories,
   mainStories,
-} from '#test/support/saga-stories.ts';
-import type { Story } from '#test/support/saga-stories.ts';
-import { verifySagas } from '#test/support/saga-verify.ts';
-import { createSagaWorld } from '#test/support/saga-world.ts';
+} from '#test/support/saga/stories.ts';
+import type { Story } from '#test/support/saga/stories.ts';
+import { verifySagas } from '#test/support/saga/verify-sagas.ts';
+import { createSagaWorld } from '#test/support/saga/world.ts';
 
 const STOCK = { book: 1_000_000 };
 const points = sagaPoints(fulfilmentDefinition({ captureMs: 1, shipMs: 1, undoMs: 1 }));

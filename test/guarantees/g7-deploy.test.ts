@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
-import { createSagaApi } from '#test/support/saga-api.ts';
-import { verifySagas } from '#test/support/saga-verify.ts';
-import { createSagaWorld, untilAtRest } from '#test/support/saga-world.ts';
-import type { SagaWorld } from '#test/support/saga-world.ts';
+import { createSagaApi } from '#test/support/saga/api.ts';
+import { verifySagas } from '#test/support/saga/verify-sagas.ts';
+import { createSagaWorld, untilAtRest } from '#test/support/saga/world.ts';
+import type { SagaWorld } from '#test/support/saga/world.ts';
 import { startService } from '#test/support/service.ts';
 
 const ROUNDS = 2;

@@ -1,14 +1,14 @@
 import { describe, expect, test } from 'vitest';
 import type { FaultName } from '#dev/provider-simulator/faults.ts';
 import type { FaultRuleInput } from '#dev/provider-simulator/simulator-client.ts';
-import type { SagaPoint } from '#src/sagas/saga-points.ts';
-import { fastClock } from '#test/support/saga-clock.ts';
+import type { SagaPoint } from '#test/support/saga/points.ts';
+import { fastClock } from '#test/support/saga/points.ts';
 import { skipReason } from '#test/support/infra.ts';
-import { createStage } from '#test/support/saga-stage.ts';
-import type { Case } from '#test/support/saga-stage.ts';
-import type { Story } from '#test/support/saga-stories.ts';
-import { verifySagas } from '#test/support/saga-verify.ts';
-import { createSagaWorld } from '#test/support/saga-world.ts';
+import { createStage } from '#test/support/saga/stage.ts';
+import type { Case } from '#test/support/saga/stage.ts';
+import type { Story } from '#test/support/saga/stories.ts';
+import { verifySagas } from '#test/support/saga/verify-sagas.ts';
+import { createSagaWorld } from '#test/support/saga/world.ts';
 
 /** Captures that move money only when they are let, long after their caller was told nothing. */
 const LATE = ['late', 'late_error', 'late_reset', 'hold'] as const;

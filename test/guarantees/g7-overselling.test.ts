@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { skipReason } from '#test/support/infra.ts';
-import { createSagaApi, orderIn } from '#test/support/saga-api.ts';
-import { verifySagas } from '#test/support/saga-verify.ts';
-import { createSagaWorld, untilAtRest } from '#test/support/saga-world.ts';
+import { createSagaApi, orderIn } from '#test/support/saga/api.ts';
+import { verifySagas } from '#test/support/saga/verify-sagas.ts';
+import { createSagaWorld, untilAtRest } from '#test/support/saga/world.ts';
 import { startService } from '#test/support/service.ts';
 
 const ONE_BOOK = [{ sku: 'book', quantity: 1, priceCents: 1250 }];

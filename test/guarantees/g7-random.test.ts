@@ -1,16 +1,16 @@
 import { describe, expect, test } from 'vitest';
-import { faultNames } from '#test/support/saga-stories.ts';
+import { faultNames } from '#test/support/saga/stories.ts';
 import { operations } from '#dev/provider-simulator/contract.ts';
 import type { SimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
 import type { Answer } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
 import { createRandom } from '#test/support/random.ts';
-import { createSagaApi, orderIn, refusalOf } from '#test/support/saga-api.ts';
-import type { SagaApi } from '#test/support/saga-api.ts';
-import { verifySagas } from '#test/support/saga-verify.ts';
-import { createSagaWorld, untilAtRest } from '#test/support/saga-world.ts';
-import type { SagaWorld } from '#test/support/saga-world.ts';
+import { createSagaApi, orderIn, refusalOf } from '#test/support/saga/api.ts';
+import type { SagaApi } from '#test/support/saga/api.ts';
+import { verifySagas } from '#test/support/saga/verify-sagas.ts';
+import { createSagaWorld, untilAtRest } from '#test/support/saga/world.ts';
+import type { SagaWorld } from '#test/support/saga/world.ts';
 import { startService } from '#test/support/service.ts';
 import type { TestService } from '#test/support/service.ts';
 

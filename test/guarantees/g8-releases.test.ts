@@ -3,8 +3,8 @@ import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
 import { makeRelease } from '#test/support/release.ts';
-import { createSagaApi } from '#test/support/saga-api.ts';
-import { createSagaWorld } from '#test/support/saga-world.ts';
+import { createSagaApi } from '#test/support/saga/api.ts';
+import { createSagaWorld } from '#test/support/saga/world.ts';
 import { startService } from '#test/support/service.ts';
 import type { ServiceOptions } from '#test/support/service.ts';
 

@@ -8,9 +8,9 @@ import { skipReason } from '#test/support/infra.ts';
 import { placeBody } from '#test/support/order-api.ts';
 import type { OrderApi } from '#test/support/order-api.ts';
 import { eventually } from '#test/support/poll.ts';
-import { createSagaApi } from '#test/support/saga-api.ts';
-import { verifySagas } from '#test/support/saga-verify.ts';
-import { createSagaWorld, untilAtRest } from '#test/support/saga-world.ts';
+import { createSagaApi } from '#test/support/saga/api.ts';
+import { verifySagas } from '#test/support/saga/verify-sagas.ts';
+import { createSagaWorld, untilAtRest } from '#test/support/saga/world.ts';
 import { startService } from '#test/support/service.ts';
 import { verifyDatabase } from '#test/support/verify-database.ts';
 

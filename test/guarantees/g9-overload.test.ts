@@ -11,8 +11,8 @@ import type { Answer } from '#test/support/http-client.ts';
 import { eventually } from '#test/support/poll.ts';
 import { rowCounts } from '#test/support/row-counts.ts';
 import { startService } from '#test/support/service.ts';
-import { createSagaApi } from '#test/support/saga-api.ts';
-import { createSagaWorld } from '#test/support/saga-world.ts';
+import { createSagaApi } from '#test/support/saga/api.ts';
+import { createSagaWorld } from '#test/support/saga/world.ts';
 import { startTcpProxy } from '#test/support/tcp-proxy.ts';
 import { verifyDatabase } from '#test/support/verify-database.ts';
 

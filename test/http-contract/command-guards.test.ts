@@ -3,9 +3,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Answer } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
-import { refusalOf } from '#test/support/saga-api.ts';
-import { createSagaWorld, startReplica } from '#test/support/saga-world.ts';
-import type { Replica, SagaWorld } from '#test/support/saga-world.ts';
+import { refusalOf } from '#test/support/saga/api.ts';
+import { createSagaWorld, startReplica } from '#test/support/saga/world.ts';
+import type { Replica, SagaWorld } from '#test/support/saga/world.ts';
 import { commandOperations, commandScenarios } from './command-scenarios.ts';
 import type { Ready } from './command-scenarios.ts';
 

@@ -1,9 +1,9 @@
 import { z } from 'zod';
 import type { Answer } from '#test/support/http-client.ts';
 import { eventually } from '#test/support/poll.ts';
-import { TWO_BOOKS } from '#test/support/saga-api.ts';
-import type { SagaApi } from '#test/support/saga-api.ts';
-import type { SagaWorld } from '#test/support/saga-world.ts';
+import { TWO_BOOKS } from '#test/support/saga/api.ts';
+import type { SagaApi } from '#test/support/saga/api.ts';
+import type { SagaWorld } from '#test/support/saga/world.ts';
 
 /** A command that would be obeyed, and another one of the same route. */
 export type Ready = Readonly<{

@@ -182,7 +182,6 @@ async function walk(turns: readonly Turn[], mayRefuseRefunds: boolean) {
           fresh,
           mayResend: now - Date.parse(requestedAt!) < RESEND_MS_MAX,
           signal: new AbortController().signal,
-          around: (_, make) => make(),
         },
       );
       if (chosen.crash === 'after call') break;

@@ -1,9 +1,10 @@
-import type { SagaPoint } from '#src/sagas/saga-points.ts';
-import { eventually } from './poll.ts';
-import { refusalOf } from './saga-api.ts';
-import type { Story } from './saga-stories.ts';
-import { startReplica } from './saga-world.ts';
-import type { Replica, SagaWorld } from './saga-world.ts';
+import { watchPoints } from './points.ts';
+import type { SagaPoint } from './points.ts';
+import { eventually } from '../poll.ts';
+import { refusalOf } from './api.ts';
+import type { Story } from './stories.ts';
+import { startReplica } from './world.ts';
+import type { Replica, SagaWorld } from './world.ts';
 
 /** One order of a story, and what it passed. */
 export type Case = Readonly<{
@@ -105,7 +106,9 @@ export async function createStage(
   };
   for (let index = 0; index < 2; index += 1) {
     const settings = { SAGA_LEASE_MARGIN_MS: LEASE_MARGIN_MS, ...env };
-    replicas.push(await startReplica(world, { observe, env: settings, ...(now && { now }) }));
+    replicas.push(
+      await startReplica(world, { ...watchPoints(observe), env: settings, ...(now && { now }) }),
+    );
   }
 
   const stage: Stage = {

@@ -2,7 +2,7 @@ import { canHappen, faults } from '#dev/provider-simulator/faults.ts';
 import type { ResponseKind, Fault, FaultName } from '#dev/provider-simulator/faults.ts';
 import type { Operation } from '#dev/provider-simulator/contract.ts';
 import type { FaultRuleInput } from '#dev/provider-simulator/simulator-client.ts';
-import type { SagaPoint } from '#src/sagas/saga-points.ts';
+import type { SagaPoint } from './points.ts';
 
 /** What befalls one order on its way. */
 export type Story = Readonly<{

@@ -1,4 +1,4 @@
-import type { StoredEvent } from './order-fold.ts';
+import type { StoredEvent } from '../order-fold.ts';
 
 /** How the ids of payments begin that a test reports by hand, beside the saga. */
 export const BY_HAND = 'by-hand';

@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { createHttpClient } from './http-client.ts';
-import type { Answer, HttpClient } from './http-client.ts';
+import { createHttpClient } from '../http-client.ts';
+import type { Answer, HttpClient } from '../http-client.ts';
 
 const orderShape = z.looseObject({
   orderId: z.string(),

@@ -1,7 +1,7 @@
 import { pino } from 'pino';
 import { createApp } from '#src/app.ts';
 import { readConfig } from '#src/config.ts';
-import { fastClock } from './saga-clock.ts';
+import { fastClock, watchPoints } from './points.ts';
 
 /*
  * A replica that ends itself as `kill -9` would, at the first passing of the point CRASH_POINT; one
@@ -10,8 +10,8 @@ import { fastClock } from './saga-clock.ts';
 const { CRASH_POINT, CLOCK_SPEED = '1', ...env } = process.env;
 const app = createApp(readConfig(env), pino({ level: 'fatal' }), {
   now: fastClock(Number(CLOCK_SPEED)),
-  observe: (point) => {
+  ...watchPoints((point) => {
     if (point === CRASH_POINT) process.kill(process.pid, 'SIGKILL');
-  },
+  }),
 });
 process.stdout.write(`${await app.start()}\n`);

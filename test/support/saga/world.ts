@@ -5,12 +5,12 @@ import { createProviderSimulator } from '#dev/provider-simulator/provider-simula
 import { createApp } from '#src/app.ts';
 import type { AppSeams } from '#src/app.ts';
 import { readConfig } from '#src/config.ts';
-import { createTestDatabase } from './database.ts';
-import type { TestDatabase } from './database.ts';
-import { eventually } from './poll.ts';
-import { createSagaApi } from './saga-api.ts';
-import type { SagaApi } from './saga-api.ts';
-import { createTestFolder } from './test-folder.ts';
+import { createTestDatabase } from '../database.ts';
+import type { TestDatabase } from '../database.ts';
+import { eventually } from '../poll.ts';
+import { createSagaApi } from './api.ts';
+import type { SagaApi } from './api.ts';
+import { createTestFolder } from '../test-folder.ts';
 
 /** A database and the two providers, for as many replicas as a test starts on them. */
 export type SagaWorld = AsyncDisposable &

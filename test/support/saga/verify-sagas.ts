@@ -1,10 +1,10 @@
 import type { LedgerEntry } from '#dev/provider-simulator/provider-books.ts';
-import type { StoredEvent } from './order-fold.ts';
-import { field, foldFulfilledOrder } from './saga-order-fold.ts';
-import type { FoldedOrder } from './saga-order-fold.ts';
-import type { SagaWorld } from './saga-world.ts';
-import { historiesOf, readStored } from './verify-database.ts';
-import type { Stored } from './verify-database.ts';
+import type { StoredEvent } from '../order-fold.ts';
+import { field, foldFulfilledOrder } from './fold-order.ts';
+import type { FoldedOrder } from './fold-order.ts';
+import type { SagaWorld } from './world.ts';
+import { historiesOf, readStored } from '../verify-database.ts';
+import type { Stored } from '../verify-database.ts';
 
 export type SagaExpectations = Readonly<{
   /** What was on hand at first, by sku. */

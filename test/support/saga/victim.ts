@@ -2,12 +2,12 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { SagaPoint } from '#src/sagas/saga-points.ts';
-import { createSagaApi } from './saga-api.ts';
-import type { SagaApi } from './saga-api.ts';
-import type { SagaWorld } from './saga-world.ts';
+import type { SagaPoint } from './points.ts';
+import { createSagaApi } from './api.ts';
+import type { SagaApi } from './api.ts';
+import type { SagaWorld } from './world.ts';
 
-const PROCESS = fileURLToPath(new URL('saga-crash-process.ts', import.meta.url));
+const PROCESS = fileURLToPath(new URL('victim-process.ts', import.meta.url));
 
 /** A replica that kills itself at a point of any of its sagas. */
 export type Victim = AsyncDisposable &
