@@ -10,7 +10,7 @@ import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
 import { startService } from '#test/support/service.ts';
-import { urlOfDatabase } from '#test/support/template-database.ts';
+import { urlOfDatabase } from '#test/support/test-servers.ts';
 
 const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
 const STACK = /\bat .*\.ts:\d+/;

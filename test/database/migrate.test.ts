@@ -6,9 +6,8 @@ import { MIGRATION_LOCK, migrate } from '#src/database/migrate.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { startService } from '#test/support/service.ts';
-import { urlOfDatabase } from '#test/support/template-database.ts';
-import { startTestPostgres } from '#test/support/test-server.ts';
-import type { TestServer } from '#test/support/test-server.ts';
+import { startTestPostgres, urlOfDatabase } from '#test/support/test-servers.ts';
+import type { TestServer } from '#test/support/test-servers.ts';
 
 /*
  * A server of its own: roles belong to all databases of one, and here it matters who made them.

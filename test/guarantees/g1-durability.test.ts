@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { checkHistory } from '#test/support/checker.ts';
-import { startFaultyPostgres } from '#test/support/faulty-postgres.ts';
+import { startFaultyPostgres } from '#test/support/faulty-servers.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { startLoad } from '#test/support/load.ts';
 import type { Load } from '#test/support/load.ts';

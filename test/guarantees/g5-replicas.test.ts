@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createTestDatabase } from '#test/support/database.ts';
-import { startFaultyKafka } from '#test/support/faulty-kafka.ts';
+import { startFaultyKafka } from '#test/support/faulty-servers.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { readTopic } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';

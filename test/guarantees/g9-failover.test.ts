@@ -3,8 +3,8 @@ import { orderOf, problemOf } from '#test/support/api-shapes.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { placeBody } from '#test/support/order-api.ts';
 import { eventually } from '#test/support/poll.ts';
-import { startPostgresPair } from '#test/support/postgres-pair.ts';
-import type { PairedServer, PostgresPair } from '#test/support/postgres-pair.ts';
+import { startPostgresPair } from '#test/support/faulty-servers.ts';
+import type { FaultyPostgres, PostgresPair } from '#test/support/faulty-servers.ts';
 import { startService } from '#test/support/service.ts';
 import type { TestService } from '#test/support/service.ts';
 import { startTcpProxy } from '#test/support/tcp-proxy.ts';
@@ -94,6 +94,6 @@ const END_OF_ALL = `select pg_terminate_backend(pid) from pg_stat_activity
 /** Of a session it is known who writes by what it ran last. */
 const END_OF_WRITERS = `${END_OF_ALL} and query not like '%recorded_at%order by version%'`;
 
-async function isAt(server: PairedServer, orderId: string): Promise<boolean> {
+async function isAt(server: Pick<FaultyPostgres, 'query'>, orderId: string): Promise<boolean> {
   return (await server.query(`select from events where stream_id = '${orderId}'`)).length === 1;
 }

@@ -2,14 +2,12 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { problemOf } from '#test/support/api-shapes.ts';
 import type { Order } from '#test/support/api-shapes.ts';
-import { createTestDatabase } from '#test/support/database.ts';
-import type { TestDatabase } from '#test/support/database.ts';
+import { createTestDatabase, rowCounts } from '#test/support/database.ts';
+import type { RowCounts, TestDatabase } from '#test/support/database.ts';
 import { exchangeRaw } from '#test/support/http-client.ts';
 import type { Answer, RequestOptions } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { placeBody } from '#test/support/order-api.ts';
-import { rowCounts } from '#test/support/row-counts.ts';
-import type { RowCounts } from '#test/support/row-counts.ts';
 import { startService } from '#test/support/service.ts';
 import type { TestService } from '#test/support/service.ts';
 

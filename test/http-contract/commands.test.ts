@@ -1,13 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { orderOf, problemOf, rowOf } from '#test/support/api-shapes.ts';
 import type { Order } from '#test/support/api-shapes.ts';
-import { createTestDatabase } from '#test/support/database.ts';
+import { createTestDatabase, rowCounts } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import type { Answer } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { placeBody } from '#test/support/order-api.ts';
 import type { CommandName, OrderApi } from '#test/support/order-api.ts';
-import { rowCounts } from '#test/support/row-counts.ts';
 import { startService } from '#test/support/service.ts';
 import type { TestService } from '#test/support/service.ts';
 import { verifyDatabase } from '#test/support/verify-database.ts';

@@ -11,7 +11,7 @@ import {
   createKafkaPublisher,
 } from '#src/outbox/kafka-publisher.ts';
 import type { OutboxMessage, PublishRequest } from '#src/outbox/outbox.ts';
-import { startFaultyKafka } from '#test/support/faulty-kafka.ts';
+import { startFaultyKafka } from '#test/support/faulty-servers.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic, readTopic, testBrokers, untilLed } from '#test/support/kafka.ts';
 import { createChangingTopic, quiet, testPublisher } from './outbox-fixture.ts';

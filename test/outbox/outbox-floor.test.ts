@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { createOutboxFloor } from '#src/outbox/outbox-monitor.ts';
 import type { OutboxFloor } from '#src/outbox/outbox-monitor.ts';
 import { createTestDatabase } from '#test/support/database.ts';
-import { startFaultyPostgres } from '#test/support/faulty-postgres.ts';
+import { startFaultyPostgres } from '#test/support/faulty-servers.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';

@@ -6,7 +6,7 @@ import type { OutboxRow, Publisher } from '#src/outbox/outbox.ts';
 import { relayDefaults, runRound } from '#src/outbox/relay.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
-import { startFaultyKafka } from '#test/support/faulty-kafka.ts';
+import { startFaultyKafka } from '#test/support/faulty-servers.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic, readTopic, testBrokers } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';

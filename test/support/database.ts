@@ -1,35 +1,37 @@
 import { randomUUID } from 'node:crypto';
 import { Client, Pool } from 'pg';
 import type { QueryResultRow } from 'pg';
-// Makes pg read bigint as number, here as in the service.
+// Makes pg read bigint as number, as in the service.
 import '#src/database/database.ts';
 import { sharedServer } from './infra.ts';
-import { TEMPLATE_DATABASE, urlOfDatabase } from './template-database.ts';
+import { TEMPLATE_DATABASE, urlOfDatabase } from './test-servers.ts';
 
-/** Any constant; test files take turns at copying. */
+/** Any constant. Test files take turns at copying the template. */
 const COPY_LOCK = 1;
+
+export type Query = <Row extends QueryResultRow = Record<string, unknown>>(
+  sql: string,
+  params?: unknown[],
+) => Promise<Row[]>;
 
 /** A migrated, empty database of the test's own. */
 export type TestDatabase = AsyncDisposable &
   Readonly<{
-    /** As superuser; the service drops to its own role by itself. */
+    /** As superuser. The service switches to its own role by itself. */
     url: string;
-    /** As the owner of the tables. */
-    query<Row extends QueryResultRow = Record<string, unknown>>(
-      sql: string,
-      params?: unknown[],
-    ): Promise<Row[]>;
+    /** As superuser, who owns the tables. */
+    query: Query;
   }>;
 
 /**
- * A copy of the migrated template. Nobody drops it: that makes a checkpoint, which holds up the commits of
- * the tests beside it. It goes with the server at the end of the run.
+ * A copy of the migrated template. It is not dropped: dropping makes a checkpoint, which delays the commits of
+ * other tests. It goes with the server at the end of the run.
  */
 export function createTestDatabase(): Promise<TestDatabase> {
   return create(`template ${TEMPLATE_DATABASE}`);
 }
 
-/** One without a schema; `options` are those of `create database`. */
+/** A database without a schema. `options` are those of `create database`. */
 export function createEmptyDatabase(options = ''): Promise<TestDatabase> {
   return create(options);
 }
@@ -37,13 +39,17 @@ export function createEmptyDatabase(options = ''): Promise<TestDatabase> {
 async function create(options: string): Promise<TestDatabase> {
   const server = await sharedServer('postgres');
   const name = `test_${randomUUID().replaceAll('-', '')}`;
-  await asSuperuser(server, [
-    `select pg_advisory_lock(${COPY_LOCK})`, // two copies of one template at a time get in each other's way
-    `create database ${name} ${options}`,
-  ]);
+  const client = new Client({ connectionString: server });
+  await client.connect();
+  try {
+    await client.query(`select pg_advisory_lock(${COPY_LOCK})`); // concurrent copies of a template fail
+    await client.query(`create database ${name} ${options}`);
+  } finally {
+    await client.end();
+  }
   const url = urlOfDatabase(server, name);
   const pool = new Pool({ connectionString: url, max: 2 });
-  pool.on('error', () => {}); // the test may well cut connections
+  pool.on('error', () => {}); // a test may cut connections
   return {
     url,
     query: async (sql, params) => (await pool.query(sql, params)).rows,
@@ -51,12 +57,34 @@ async function create(options: string): Promise<TestDatabase> {
   };
 }
 
-async function asSuperuser(server: string, statements: readonly string[]): Promise<void> {
-  const client = new Client({ connectionString: server });
-  await client.connect();
+/** Runs one query on a connection of its own. */
+export async function queryOnce<Row extends QueryResultRow>(
+  url: string,
+  sql: string,
+  params?: unknown[],
+): Promise<Row[]> {
+  const client = new Client({ connectionString: url });
+  client.on('error', () => {}); // the query reports it
   try {
-    for (const statement of statements) await client.query(statement);
+    await client.connect();
+    return (await client.query<Row>(sql, params)).rows;
   } finally {
     await client.end();
   }
+}
+
+/** The number of rows in each table to which a command may write. */
+export type RowCounts = Readonly<
+  Record<'events' | 'streams' | 'summaries' | 'messages' | 'answers', number>
+>;
+
+/** To compare before and after a request that must write nothing. */
+export async function rowCounts({ query }: TestDatabase): Promise<RowCounts> {
+  const [row] = await query<RowCounts>(
+    `select (select count(*) from events) as events, (select count(*) from streams) as streams,
+            (select count(*) from orders_summary) as summaries,
+            (select count(*) from outbox_events) as messages,
+            (select count(*) from idempotency_keys) as answers`,
+  );
+  return row!;
 }

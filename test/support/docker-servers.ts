@@ -1,15 +1,19 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { Client } from 'pg';
 import { GenericContainer, getContainerRuntimeClient, Wait } from 'testcontainers';
 import type { StartedTestContainer } from 'testcontainers';
-import { Client } from 'pg';
 import { kafkaResponds } from '#dev/local-kafka.ts';
 import { freePort } from '#dev/ports.ts';
 import { eventually } from './poll.ts';
-import { RUN_LABEL } from './test-runs.ts';
-import { IMAGES, POSTGRES_SETTINGS } from './test-server.ts';
-import type { TestServer } from './test-server.ts';
+import { POSTGRES_SETTINGS } from './test-servers.ts';
+import type { TestServer } from './test-servers.ts';
 
-/** What a killed run leaves behind the next one removes, so there is no need for one more container. */
+/** The next run removes what a killed run left behind, so the reaper's container is not needed. */
 process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true';
+export const IMAGES = { postgres: 'postgres:18', kafka: 'apache/kafka:4.3.1' } as const;
+/** Every container of a run has it. */
+const RUN_LABEL = 'order-service.test-run';
 const START_MS_MAX = 60_000;
 
 export async function startDockerPostgres(run: string): Promise<TestServer> {
@@ -20,14 +24,14 @@ export async function startDockerPostgres(run: string): Promise<TestServer> {
     .withCommand(['postgres', ...settings])
     .withExposedPorts({ container: 5432, host: port })
     .withLabels({ [RUN_LABEL]: run })
-    // The first time it is ready it still prepares the database, with no port open.
+    // The first time it is ready, it still prepares the database and has no port open.
     .withWaitStrategy(Wait.forLogMessage(/ready to accept connections/, 2))
     .start();
   const url = `postgres://postgres:postgres@${container.getHost()}:${port}/postgres`;
-  return asTestServer(url, container, () => postgresAnswers(url));
+  return asTestServer(url, container, () => postgresResponds(url));
 }
 
-/** The port is chosen before the start, so that the broker can tell its clients of it. */
+/** The port is chosen before the start, because the broker tells it to its clients. */
 export async function startDockerKafka(run: string): Promise<TestServer> {
   const port = await freePort();
   const client = await getContainerRuntimeClient();
@@ -62,17 +66,30 @@ export async function startDockerKafka(run: string): Promise<TestServer> {
   return asTestServer(broker, container, () => kafkaResponds(broker));
 }
 
+/** Removes the containers of the selected runs. */
+export async function removeContainers(isWanted: (run: string) => boolean): Promise<void> {
+  const docker = promisify(execFile);
+  const format = `{{.ID}} {{.Label "${RUN_LABEL}"}}`;
+  const filter = `label=${RUN_LABEL}`;
+  const { stdout } = await docker('docker', ['ps', '-a', '--filter', filter, '--format', format]);
+  const ids = stdout.split('\n').flatMap((line) => {
+    const [id, run] = line.split(' ');
+    return id && run && isWanted(run) ? [id] : [];
+  });
+  if (ids.length > 0) await docker('docker', ['rm', '--force', '--volumes', ...ids]);
+}
+
 async function asTestServer(
   address: string,
   started: StartedTestContainer,
-  answers: () => Promise<boolean>,
+  responds: () => Promise<boolean>,
 ): Promise<TestServer> {
   const client = await getContainerRuntimeClient();
   const container = client.container.getById(started.getId());
-  const untilItAnswers = async () => {
-    await eventually(answers, { withinMs: START_MS_MAX, everyMs: 100 });
+  const untilItResponds = async () => {
+    await eventually(responds, { withinMs: START_MS_MAX, everyMs: 100 });
   };
-  await untilItAnswers();
+  await untilItResponds();
   return {
     address,
     stop: () => container.stop({ t: 15 }),
@@ -82,7 +99,7 @@ async function asTestServer(
     },
     start: async () => {
       await container.start();
-      await untilItAnswers();
+      await untilItResponds();
     },
     pause: () => container.pause(),
     resume: () => container.unpause(),
@@ -92,7 +109,7 @@ async function asTestServer(
   };
 }
 
-async function postgresAnswers(url: string): Promise<boolean> {
+async function postgresResponds(url: string): Promise<boolean> {
   const client = new Client({ connectionString: url, connectionTimeoutMillis: 2_000 });
   client.on('error', () => {});
   try {

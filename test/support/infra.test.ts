@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { createTestDatabase } from './database.ts';
-import { startFaultyPostgres } from './faulty-postgres.ts';
+import { startFaultyPostgres } from './faulty-servers.ts';
 import { skipReason } from './infra.ts';
 import { createTestTopic, readTopic } from './kafka.ts';
 import { eventually } from './poll.ts';

@@ -1,16 +1,13 @@
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { rm } from 'node:fs/promises';
 import { inject } from 'vitest';
 import { killAll, markerOf } from '#dev/processes.ts';
-import { runFolder } from './test-runs.ts';
+import { serverFolder } from './test-servers.ts';
 
-/** A folder of the test's own; `await using` deletes it, and ends the server that works on it. */
+/** A folder of the test's own. `await using` deletes it, and kills the server that works on it. */
 export async function createTestFolder(
   prefix: string,
 ): Promise<AsyncDisposable & Readonly<{ path: string }>> {
-  const parent = runFolder(inject('infra').run);
-  await mkdir(parent, { recursive: true });
-  const path = await mkdtemp(join(parent, prefix));
+  const path = await serverFolder(inject('infra').run, prefix);
   return {
     path,
     [Symbol.asyncDispose]: async () => {
