@@ -1,9 +1,6 @@
 import type { Pool } from 'pg';
 import { z } from 'zod';
 import type { ReadPool } from '#src/database/database.ts';
-import { createTurns } from '#src/database/turns.ts';
-import type { TakeTurns } from '#src/database/turns.ts';
-import { StoreUnavailable } from '#src/event-store/event-store.ts';
 import type { EntityTags } from '#src/http/entity-tags.ts';
 import { cursorText, instant, queryInteger, safeText, skuText } from '#src/http/fields.ts';
 import type { InFlight, KeyedRequest } from '#src/http/idempotency.ts';
@@ -14,8 +11,8 @@ import { commandHeaders, guardedHeaders } from '#src/http/request-head.ts';
 import { route } from '#src/http/route.ts';
 import type { AnswerSpec, DescribedHeader, ReadyAnswer, Route } from '#src/http/route.ts';
 import { orderProblem, orderProblemKinds, toOrderProblem } from '#src/orders/order-problems.ts';
-import { ON_HAND_MAX, changeStock, listStock, readStock } from './inventory.ts';
-import type { StockChange, StockOutcome } from './inventory.ts';
+import { ON_HAND_MAX, changeStock, createSkuTurns, listStock, readStock } from './inventory.ts';
+import type { SkuTurns, StockChange, StockOutcome } from './inventory.ts';
 
 const PAGE_MAX = 100;
 const PAGE_DEFAULT = 25;
@@ -90,24 +87,16 @@ function stockAnswered(description: string, ...more: readonly DescribedHeader[])
   return { description, schema: stockLevel, headers, example } satisfies AnswerSpec;
 }
 
-/** How long a change waits for earlier ones of the same sku. */
-const TURN_WAIT_MS_MAX = 2_000;
-
 /** What the stock routes work with. */
 export type InventoryAccess = Readonly<{ reads: ReadPool; writes: Pool; inFlight: InFlight }>;
 
 /** The stock over HTTP: read, listed, set, adjusted. */
 export function inventoryRoutes(access: InventoryAccess): Route[] {
-  const takeTurns = createTurns(
-    TURN_WAIT_MS_MAX,
-    () => new StoreUnavailable('earlier changes of the same sku took too long'),
-  );
-  const changing = { ...access, takeTurns };
+  const changing = { ...access, takeTurns: createSkuTurns() };
   return [putRoute(changing), adjustRoute(changing), getRoute(access), listRoute(access)];
 }
 
-/** Changes of one sku take turns, so that a locked row takes up one connection and not all of them. */
-type ChangeAccess = InventoryAccess & Readonly<{ takeTurns: TakeTurns }>;
+type ChangeAccess = InventoryAccess & Readonly<{ takeTurns: SkuTurns }>;
 
 function putRoute(access: ChangeAccess): Route {
   return route({

@@ -3,11 +3,12 @@ import type { Pool } from 'pg';
 import { z } from 'zod';
 import type { ReadPool } from '#src/database/database.ts';
 import { withClient } from '#src/database/session-pool.ts';
-import { CommandUncertain } from '#src/event-store/event-store.ts';
+import { CommandUncertain, StoreUnavailable } from '#src/event-store/event-store.ts';
 import { writeFailureOf } from '#src/database/database-errors.ts';
 import type { EntityTags } from '#src/http/entity-tags.ts';
 import { requireSameRequest } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';
+import { withDeadline } from '#src/workers/worker.ts';
 
 /** The stock of one sku. `available` can still be reserved. */
 export type StockLevel = Readonly<{
@@ -120,6 +121,34 @@ function callChangeStock(
     if (!row) throw new Error('change_stock returned no row');
     return row;
   });
+}
+
+/** How long a change waits for earlier changes of the same sku. */
+const TURN_WAIT_MS_MAX = 2_000;
+
+/**
+ * Runs the changes of one sku one after another, so that a locked row takes up one connection and not all of them.
+ * @throws StoreUnavailable if the earlier changes took too long
+ */
+export type SkuTurns = <Result>(sku: string, change: () => Promise<Result>) => Promise<Result>;
+
+export function createSkuTurns(): SkuTurns {
+  const lastTurns = new Map<string, Promise<unknown>>();
+  return async (sku, change) => {
+    const earlier = lastTurns.get(sku);
+    const ended = Promise.withResolvers<void>();
+    const turn = Promise.all([earlier, ended.promise]);
+    lastTurns.set(sku, turn);
+    try {
+      await withDeadline(Promise.resolve(earlier), TURN_WAIT_MS_MAX, () =>
+        Promise.reject(new StoreUnavailable('earlier changes of the same sku took too long')),
+      );
+      return await change();
+    } finally {
+      ended.resolve();
+      void turn.then(() => lastTurns.get(sku) === turn && lastTurns.delete(sku));
+    }
+  };
 }
 
 function strongTags({ any, strong }: EntityTags): string[] {

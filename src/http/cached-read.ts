@@ -21,14 +21,3 @@ export function cachedRead<T>(read: () => Promise<T>, keptMs: number): () => Pro
     return latest;
   };
 }
-
-/** Waits for the read at most `timeoutMs`, then returns `late`. The read goes on. */
-export async function withTimeout<T>(read: Promise<T>, timeoutMs: number, late: T): Promise<T> {
-  const timeout = Promise.withResolvers<T>();
-  const timer = setTimeout(timeout.resolve, timeoutMs, late);
-  try {
-    return await Promise.race([read, timeout.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
-}

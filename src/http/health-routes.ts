@@ -1,6 +1,7 @@
 import { z } from 'zod';
 
-import { cachedRead, withTimeout } from './cached-read.ts';
+import { withDeadline } from '#src/workers/worker.ts';
+import { cachedRead } from './cached-read.ts';
 import { bodyETag } from './entity-tags.ts';
 import type { Metrics } from './metrics.ts';
 import { route } from './route.ts';
@@ -89,7 +90,7 @@ export function healthRoutes({ check, isDraining, metrics }: HealthDependencies)
 
 async function inTime(check: () => Promise<Health>): Promise<Health> {
   try {
-    return await withTimeout(check(), CHECK_TIMEOUT_MS, unready('the check took too long'));
+    return await withDeadline(check(), CHECK_TIMEOUT_MS, () => unready('the check took too long'));
   } catch {
     return unready('the check failed');
   }

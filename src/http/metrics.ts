@@ -2,7 +2,8 @@ import { performance } from 'node:perf_hooks';
 
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from '@prometheus-io/client';
 
-import { cachedRead, withTimeout } from './cached-read.ts';
+import { withDeadline } from '#src/workers/worker.ts';
+import { cachedRead } from './cached-read.ts';
 
 const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
 const UNITS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
@@ -178,7 +179,7 @@ function flatten(readings: Readings, labels: readonly string[] = []): [string[],
 
 async function readInTime(read: () => Promise<Readings>, unread: Readings): Promise<Readings> {
   try {
-    return await withTimeout(read(), READ_TIMEOUT_MS, unread);
+    return await withDeadline(read(), READ_TIMEOUT_MS, () => unread);
   } catch {
     return unread;
   }
