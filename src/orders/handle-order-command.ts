@@ -15,7 +15,7 @@ import type { KeyedRequest } from '#src/http/idempotency.ts';
 import type { OrderCommand, RejectionCode } from './domain/order-commands.ts';
 import type { OrderEvent } from './domain/order-events.ts';
 import { OrderRejected, allowedCommands, decide, isDuplicate } from './domain/order-commands.ts';
-import { StreamDamaged, toOrderView } from './domain/order.ts';
+import { StreamDamaged, toJson } from './domain/order.ts';
 import type { Order } from './domain/order.ts';
 import { ORDER_CATEGORY, foldOrder } from './order-stream.ts';
 import { appendToOrder } from './order-units.ts';
@@ -213,7 +213,7 @@ function responseTo({ type }: OrderCommand, order: Order): OrderCommandResponse 
     status: statusAfter(type, order),
     etag: versionETag(order.version),
     location: locationAfter(type, order.orderId),
-    body: JSON.stringify(toOrderView(order)),
+    body: toJson(order),
     replayed: false,
   };
 }

@@ -3,8 +3,8 @@ import type { EventStore, ReadFilter, StoredEvent } from '#src/event-store/event
 import { versionETag } from '#src/http/entity-tags.ts';
 import { route } from '#src/http/route.ts';
 import type { Route } from '#src/http/route.ts';
-import { toOrderView } from './domain/order.ts';
-import type { FulfilmentState, OrderView } from './domain/order.ts';
+import { toJson } from './domain/order.ts';
+import type { FulfilmentState, Order } from './domain/order.ts';
 import { orderProblem, orderProblemKinds, refusalKind, toOrderProblem } from './order-problems.ts';
 import {
   getOrderQuery,
@@ -48,15 +48,15 @@ function getOrderRoute({ eventStore, fulfilmentStates }: OrderReadDependencies):
     answers: { 200: { description: 'The order.', schema: orderAnswer } },
     problems: [refusalKind('order_not_found'), versionNotFound, databaseUnavailable],
     handle: async ({ params, query }) => {
-      const view = await readOrder(eventStore, params.orderId, {
+      const order = await readOrder(eventStore, params.orderId, {
         ...(query.version !== undefined && { version: query.version }),
         ...(query.at !== undefined && { instant: query.at }),
       });
       const isNow = query.version === undefined && query.at === undefined;
-      const news = isNow ? await sagaNews(view, fulfilmentStates) : undefined;
-      const shown = news ? { ...view, fulfilment: news } : view;
-      const etag = versionETag(view.version, news);
-      return { status: 200, text: JSON.stringify(shown), headers: { etag } };
+      const news = isNow ? await sagaNews(order, fulfilmentStates) : undefined;
+      const text = toJson(news ? { ...order, fulfilment: news } : order);
+      const etag = versionETag(order.version, news);
+      return { status: 200, text, headers: { etag } };
     },
   });
 }
@@ -114,10 +114,10 @@ async function readOrder(
   eventStore: EventStore,
   orderId: string,
   until: Omit<ReadFilter, 'category'>,
-): Promise<OrderView> {
+): Promise<Order> {
   const order = foldOrder(await readEvents(eventStore, orderId, until));
   const reached = until.version === undefined || order?.version === until.version;
-  if (order && reached) return toOrderView(order);
+  if (order && reached) return order;
   const isKnown = order ?? (await readEvents(eventStore, orderId, { version: 1 })).length > 0;
   throw orderProblem(isKnown ? versionNotFound : refusalKind('order_not_found'));
 }
@@ -132,7 +132,7 @@ function readEvents(
 
 /** What only the saga knows, while it is alive: that it is stuck, or on its way back. */
 async function sagaNews(
-  { orderId, fulfilment }: OrderView,
+  { orderId, fulfilment }: Order,
   fulfilmentStates: OrderReadDependencies['fulfilmentStates'],
 ): Promise<FulfilmentState | undefined> {
   if (fulfilment !== 'running' && fulfilment !== 'compensating') return undefined;

@@ -24,7 +24,6 @@ import {
 import type { PaymentProvider } from '#src/fulfilment/providers/providers.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
-import { toOrderView } from '#src/orders/domain/order.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
 import type { OrderRequest } from '#src/orders/handle-order-command.ts';
 import { foldOrder } from '#src/orders/order-stream.ts';
@@ -193,7 +192,7 @@ export function createService(
     },
     setOnHand: (sku: string, onHand: number) => changeStock(database.pool, { sku, onHand }),
     sagaIdOf,
-    order: async (orderId: string) => toOrderView(foldOrder(await eventStore.readStream(orderId))!),
+    order: async (orderId: string) => foldOrder(await eventStore.readStream(orderId))!,
     saga: async (orderId: string) => {
       const stream = await eventStore.readStream(await sagaIdOf(orderId));
       return foldSaga(stream.map(toRecordedSagaEvent))!;

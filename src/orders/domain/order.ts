@@ -152,10 +152,15 @@ export function owedCents(
   return Math.max(0, order.capturedCents - order.refundedCents - earnedCents);
 }
 
-/** Leaves out what only the rules need. */
-export function toOrderView(order: Order): OrderView {
-  const { payments: _, refunds: _refunds, shipmentRequested: _shipment, ...view } = order;
-  return view;
+/** The JSON text of an `OrderView`. */
+export function toJson(order: Order): string {
+  // JSON leaves out what is undefined. To spread is faster than to copy all other fields.
+  return JSON.stringify({
+    ...order,
+    payments: undefined,
+    refunds: undefined,
+    shipmentRequested: undefined,
+  });
 }
 
 /** The event as it is recorded next on the order. `recordedAt` is ISO 8601 in UTC. */
