@@ -6,7 +6,7 @@ import type { RejectionCode } from './domain/order-commands.ts';
 import { orderProblemKinds, refusalKind } from './order-problems.ts';
 import {
   cancelOrderBody,
-  orderAnswer,
+  orderResponse,
   orderParams,
   payOrderBody,
   placeOrderBody,
@@ -147,7 +147,7 @@ function refundRoute(run: RunOrderCommand): Route {
 /** An answer that shows an order. */
 export function orderAnswered(description: string, ...more: readonly DescribedHeader[]) {
   const headers: readonly DescribedHeader[] = ['ETag', 'Idempotency-Replayed', ...more];
-  return { description, schema: orderAnswer, headers } satisfies AnswerSpec;
+  return { description, schema: orderResponse, headers } satisfies AnswerSpec;
 }
 
 const { versionConflict, overloaded, outboxFull, clockOff, databaseUnavailable, outcomeUnknown } =

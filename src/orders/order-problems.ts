@@ -12,7 +12,7 @@ import { problemKinds } from '#src/http/problem-kinds.ts';
 import { Problem } from '#src/http/problem.ts';
 import type { ProblemDetails, ProblemKind } from '#src/http/problem.ts';
 import { OrderRequestRefused, OutboxFull } from './handle-order-command.ts';
-import { CursorInvalid } from './orders-summary-queries.ts';
+import { CursorInvalid } from './orders-summary.ts';
 
 /** The status of each refusal: a code without one does not compile. */
 const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, 'code'>>> = {

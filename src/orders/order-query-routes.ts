@@ -9,13 +9,13 @@ import { orderProblem, orderProblemKinds, refusalKind, toOrderProblem } from './
 import {
   getOrderQuery,
   listOrdersQuery,
-  orderAnswer,
+  orderResponse,
   orderEvents,
   orderPage,
   orderParams,
 } from './order-schemas.ts';
 import { ORDER_CATEGORY, foldOrder } from './order-stream.ts';
-import { listOrders } from './orders-summary-queries.ts';
+import { listOrders } from './orders-summary.ts';
 
 export type OrderReadDependencies = Readonly<{
   eventStore: EventStore;
@@ -45,7 +45,7 @@ function getOrderRoute({ eventStore, fulfilmentStates }: OrderReadDependencies):
     description: 'Send `version` or `at` to read an earlier state of the order.',
     params: orderParams,
     query: getOrderQuery,
-    answers: { 200: { description: 'The order.', schema: orderAnswer } },
+    answers: { 200: { description: 'The order.', schema: orderResponse } },
     problems: [refusalKind('order_not_found'), versionNotFound, databaseUnavailable],
     handle: async ({ params, query }) => {
       const order = await readOrder(eventStore, params.orderId, {

@@ -73,6 +73,9 @@ export const listOrdersQuery = z.strictObject({
   cursor: cursorText(1000).optional(),
 });
 
+/** What a list is narrowed to. Bounds on `placedAt` are inclusive. */
+export type OrderFilter = Omit<z.infer<typeof listOrdersQuery>, 'limit' | 'cursor'>;
+
 const summaryExample = {
   orderId: '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11',
   customerId: 'c-1',
@@ -93,8 +96,8 @@ const orderExample = {
   paymentId: 'pay-1',
 };
 
-/** An order in a response: `OrderView`. */
-export const orderAnswer = z
+/** An order in a response: `OrderView` of the domain. */
+export const orderResponse = z
   .object({
     orderId: uuid,
     customerId: z.string(),
@@ -124,8 +127,8 @@ export const orderAnswer = z
   })
   .meta({ id: 'Order', examples: [orderExample] });
 
-/** A row of a list: an order without its items. */
-export const orderSummary = orderAnswer
+/** An order in a list, without its items. */
+export const orderSummary = orderResponse
   .pick({
     orderId: true,
     customerId: true,
@@ -146,10 +149,14 @@ export const orderSummary = orderAnswer
   })
   .meta({ id: 'OrderSummary', examples: [summaryExample] });
 
+export type OrderSummary = z.infer<typeof orderSummary>;
+
 export const orderPage = z.object({
   data: z.array(orderSummary),
   nextCursor: z.string().nullable(),
 });
+
+export type OrderPage = z.infer<typeof orderPage>;
 
 export const orderEvents = z.object({
   data: z.array(

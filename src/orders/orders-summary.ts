@@ -1,10 +1,16 @@
-import type { OrdersSummaryRow } from '#src/event-store/event-store.ts';
+import { z } from 'zod';
+import type { ReadPool } from '#src/database/database.ts';
+import { instant, uuid } from '#src/http/fields.ts';
 import type { Projection } from '#src/projections/projection.ts';
+import { owedCents } from './domain/order.ts';
 import type { OrderView } from './domain/order.ts';
+import type { OrderFilter, OrderPage, OrderSummary } from './order-schemas.ts';
 import { ORDER_CATEGORY, foldOrder } from './order-stream.ts';
 
-/** The row that stands for an order. A command and a rebuild both write this one. */
-export function toOrdersSummaryRow(order: OrderView): OrdersSummaryRow {
+type OrdersSummaryRow = ReturnType<typeof toOrdersSummaryRow>;
+
+/** The row of an order in `orders_summary`, which commands and rebuilds write. Times are ISO 8601 in UTC. */
+export function toOrdersSummaryRow(order: OrderView) {
   return {
     order_id: order.orderId,
     customer_id: order.customerId,
@@ -23,7 +29,37 @@ export function toOrdersSummaryRow(order: OrderView): OrdersSummaryRow {
   };
 }
 
-/** The read model of orders, as a rebuild or a check sees it. */
+/** A row as it is read: times are dates. */
+type StoredRow = Readonly<{
+  [Column in keyof OrdersSummaryRow]: Column extends `${string}_at`
+    ? Date | Extract<OrdersSummaryRow[Column], null>
+    : OrdersSummaryRow[Column];
+}>;
+
+function toOrderSummary(row: StoredRow): OrderSummary {
+  const money = {
+    totalCents: row.total_cents,
+    capturedCents: row.captured_cents,
+    refundedCents: row.refunded_cents,
+  };
+  return {
+    orderId: row.order_id,
+    customerId: row.customer_id,
+    status: row.status,
+    currency: row.currency,
+    itemCount: row.item_count,
+    ...money,
+    owedCents: owedCents({ ...money, status: row.status }),
+    version: row.version,
+    placedAt: row.placed_at.toISOString(),
+    ...(row.paid_at && { paidAt: row.paid_at.toISOString() }),
+    ...(row.shipped_at && { shippedAt: row.shipped_at.toISOString() }),
+    ...(row.tracking_number !== null && { trackingNumber: row.tracking_number }),
+    ...(row.cancelled_at && { cancelledAt: row.cancelled_at.toISOString() }),
+  };
+}
+
+/** The read model of orders, for `verify` and `rebuild`. */
 export const ordersSummaryProjection: Projection = {
   table: 'orders_summary',
   keyColumn: 'order_id',
@@ -34,3 +70,80 @@ export const ordersSummaryProjection: Projection = {
     return toOrdersSummaryRow(order);
   },
 };
+
+/**
+ * One page of orders, newest first. A page starts behind the last order of the page before, so every page
+ * costs the same, and orders that are placed meanwhile neither repeat nor hide another.
+ * @throws CursorInvalid
+ */
+export async function listOrders(
+  reads: ReadPool,
+  filter: OrderFilter,
+  limit: number,
+  cursor?: string,
+): Promise<OrderPage> {
+  const query = reads
+    .knex('orders_summary')
+    .select('*')
+    .orderBy([
+      { column: 'placed_at', order: 'desc' },
+      { column: 'order_id', order: 'desc' },
+    ])
+    .limit(limit + 1);
+  if (filter.customerId !== undefined) query.where('customer_id', filter.customerId);
+  if (filter.status !== undefined) query.where('status', filter.status);
+  if (filter.placedFrom !== undefined) query.where('placed_at', '>=', filter.placedFrom);
+  if (filter.placedTo !== undefined) query.where('placed_at', '<=', filter.placedTo);
+  if (cursor !== undefined) {
+    query.whereRaw('(placed_at, order_id) < (:placedAt::timestamptz, :orderId::uuid)', {
+      ...readCursor(cursor, filter),
+    });
+  }
+  const rows = await reads.rows<StoredRow>(query);
+  const data = rows.slice(0, limit).map(toOrderSummary);
+  const last = data.at(-1);
+  return { data, nextCursor: rows.length > limit && last ? writeCursor(last, filter) : null };
+}
+
+/** The cursor was not made by this service, or it was made for a list with other filters. */
+export class CursorInvalid extends Error {
+  constructor() {
+    super('the cursor does not belong to this list');
+    this.name = 'CursorInvalid';
+  }
+}
+
+const cursorContent = z.strictObject({
+  placedAt: instant,
+  orderId: uuid,
+  filter: z.string(),
+});
+
+function writeCursor({ placedAt, orderId }: OrderSummary, filter: OrderFilter): string {
+  const content = JSON.stringify({ placedAt, orderId, filter: filterText(filter) });
+  return Buffer.from(content).toString('base64url');
+}
+
+function readCursor(cursor: string, filter: OrderFilter) {
+  const text = Buffer.from(cursor, 'base64url').toString();
+  const content = cursorContent.safeParse(parseJson(text));
+  const isOwn = Buffer.from(text).toString('base64url') === cursor;
+  if (!isOwn || !content.success || content.data.filter !== filterText(filter)) {
+    throw new CursorInvalid();
+  }
+  const { placedAt, orderId } = content.data;
+  return { placedAt, orderId };
+}
+
+/** Filters that are added later follow by name, so that the cursors of earlier releases stay valid. */
+function filterText({ customerId, status, placedFrom, placedTo, ...added }: OrderFilter): string {
+  return JSON.stringify([customerId, status, placedFrom, placedTo, ...Object.entries(added)]);
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
