@@ -11,7 +11,7 @@ const STREAM_EVENTS = [0, 1, 2, 3, 5, 8, 12, 20, 50, 100, 500];
 /** A scrape waits no longer than this for one gauge. */
 const READ_TIMEOUT_MS = 1_000;
 
-/** Everything that the service counts, in a registry of its own. */
+/** Everything that the service measures, in a registry of its own. */
 export type Metrics = ReturnType<typeof createMetrics>;
 
 /** The value of a gauge. With labels: one value for each value of the first label, and so on. */
@@ -21,10 +21,10 @@ export function createMetrics() {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   watchUtilization(registry);
+  const makers = createMakers(registry);
   return {
-    ...createRequestMetrics(registry),
-    ...createWriteMetrics(registry),
-    ...createWorkerMetrics(registry),
+    ...createCommandMetrics(makers),
+    ...createWorkerMetrics(makers),
     registry,
     /** Adds a gauge that is read at each scrape. */
     watch: (spec: GaugeSpec, read: () => Readings | Promise<Readings>) =>
@@ -35,114 +35,92 @@ export function createMetrics() {
   };
 }
 
-function createRequestMetrics(registry: Registry) {
+function createMakers(registry: Registry) {
   const registers = [registry];
   return {
-    requestSeconds: new Histogram({
-      name: 'http_server_request_duration_seconds',
-      help: 'Time from the headers of a request to the end of its response.',
-      labelNames: ['http_request_method', 'http_route', 'http_response_status_code'],
-      buckets: SECONDS,
-      registers,
-    }),
-    commands: new Counter({
-      name: 'orders_commands_total',
-      help: 'Commands, by outcome.',
-      labelNames: ['command', 'outcome'],
-      registers,
-    }),
+    counter: <L extends string = never>(name: string, help: string, labelNames: L[] = []) =>
+      new Counter<L>({ name, help, labelNames, registers }),
+    histogram: <L extends string = never>(
+      name: string,
+      help: string,
+      buckets: number[],
+      labelNames: L[] = [],
+    ) => new Histogram<L>({ name, help, buckets, labelNames, registers }),
   };
 }
 
-function createWriteMetrics(registry: Registry) {
-  const registers = [registry];
+type Makers = ReturnType<typeof createMakers>;
+
+function createCommandMetrics({ counter, histogram }: Makers) {
   return {
-    appendSeconds: new Histogram({
-      name: 'orders_append_duration_seconds',
-      help: 'Time that the database took for one group commit.',
-      buckets: SECONDS,
-      registers,
-    }),
-    appendUnits: new Histogram({
-      name: 'orders_append_batch_units',
-      help: 'Units in one group commit.',
-      buckets: UNITS,
-      registers,
-    }),
-    appendedEvents: new Counter({
-      name: 'orders_append_events_total',
-      help: 'Events appended.',
-      labelNames: ['event_type'],
-      registers,
-    }),
-    failedAppends: new Counter({
-      name: 'orders_append_failures_total',
-      help: 'Group commits that failed. contended, refused and not_applied wrote nothing.',
-      labelNames: ['failure'],
-      registers,
-    }),
-    retries: new Counter({
-      name: 'orders_db_retries_total',
-      help: 'Commands that the service retried after a lost race or after their batch failed.',
-      labelNames: ['reason'],
-      registers,
-    }),
-    streamEvents: new Histogram({
-      name: 'orders_stream_load_events',
-      help: 'Events of a stream when it was folded for a command.',
-      buckets: STREAM_EVENTS,
-      registers,
-    }),
-    poolTimeouts: new Counter({
-      name: 'orders_db_pool_timeouts_total',
-      help: 'Callers that got no database connection in time.',
-      labelNames: ['pool'],
-      registers,
-    }),
+    requestSeconds: histogram(
+      'http_server_request_duration_seconds',
+      'Time from the headers of a request to the end of its response.',
+      SECONDS,
+      ['http_request_method', 'http_route', 'http_response_status_code'],
+    ),
+    commands: counter('orders_commands_total', 'Commands, by outcome.', ['command', 'outcome']),
+    appendSeconds: histogram(
+      'orders_append_duration_seconds',
+      'Time that the database took for one group commit.',
+      SECONDS,
+    ),
+    appendUnits: histogram('orders_append_batch_units', 'Units in one group commit.', UNITS),
+    appendedEvents: counter('orders_append_events_total', 'Events appended.', ['event_type']),
+    failedAppends: counter(
+      'orders_append_failures_total',
+      'Group commits that failed. contended, refused and not_applied wrote nothing.',
+      ['failure'],
+    ),
+    retries: counter(
+      'orders_db_retries_total',
+      'Commands that the service retried after a lost race or after their batch failed.',
+      ['reason'],
+    ),
+    streamEvents: histogram(
+      'orders_stream_load_events',
+      'Events of a stream when it was folded for a command.',
+      STREAM_EVENTS,
+    ),
+    poolTimeouts: counter(
+      'orders_db_pool_timeouts_total',
+      'Callers that got no database connection in time.',
+      ['pool'],
+    ),
   };
 }
 
-/** What the relay, the sagas and the verifier count. */
-function createWorkerMetrics(registry: Registry) {
-  const registers = [registry];
+/** What the relay, the sagas and the verifier measure. */
+function createWorkerMetrics({ counter, histogram }: Makers) {
   return {
-    published: new Counter({
-      name: 'orders_outbox_published_total',
-      help: 'Events that Kafka acknowledged.',
-      labelNames: ['topic'],
-      registers,
-    }),
-    publishErrors: new Counter({
-      name: 'orders_outbox_publish_errors_total',
-      help: 'Sends to Kafka that failed.',
-      labelNames: ['topic', 'reason'],
-      registers,
-    }),
-    leaseTransitions: new Counter({
-      name: 'orders_lease_transitions_total',
-      help: 'Times that this process took or lost the lease.',
-      labelNames: ['lease'],
-      registers,
-    }),
-    sagaStepSeconds: new Histogram({
-      name: 'orders_saga_step_duration_seconds',
-      help: 'Time of one attempt of a saga step, by outcome.',
-      labelNames: ['saga', 'step', 'outcome'],
-      buckets: SECONDS,
-      registers,
-    }),
-    verifiedRows: new Counter({
-      name: 'orders_verify_checked_total',
-      help: 'Rows of a read model that were compared with the events.',
-      labelNames: ['kind'],
-      registers,
-    }),
-    mismatchedRows: new Counter({
-      name: 'orders_verify_mismatch_total',
-      help: 'Rows of a read model that differed from the events.',
-      labelNames: ['kind'],
-      registers,
-    }),
+    published: counter('orders_outbox_published_total', 'Events that Kafka acknowledged.', [
+      'topic',
+    ]),
+    publishErrors: counter('orders_outbox_publish_errors_total', 'Sends to Kafka that failed.', [
+      'topic',
+      'reason',
+    ]),
+    leaseTransitions: counter(
+      'orders_lease_transitions_total',
+      'Times that this process took or lost the lease.',
+      ['lease'],
+    ),
+    sagaStepSeconds: histogram(
+      'orders_saga_step_duration_seconds',
+      'Time of one attempt of a saga step, by outcome.',
+      SECONDS,
+      ['saga', 'step', 'outcome'],
+    ),
+    verifiedRows: counter(
+      'orders_verify_checked_total',
+      'Rows of a read model that were compared with the events.',
+      ['kind'],
+    ),
+    mismatchedRows: counter(
+      'orders_verify_mismatch_total',
+      'Rows of a read model that differed from the events.',
+      ['kind'],
+    ),
   };
 }
 
