@@ -11,7 +11,7 @@ import { createWorker } from './workers/worker.ts';
 const EVERY_MS = 5_000;
 const BACKOFF = { baseMs: 1_000, maxMs: EVERY_MS };
 
-/** The clock of this process and that of the database, or a steered one for both; compared again and again. */
+/** The clock of this process and the clock of the database, or a steered one for both. A worker compares them. */
 export function createClocks(
   steered: (() => Date) | undefined,
   pool: Pool,
@@ -42,8 +42,8 @@ export function createClocks(
 }
 
 /**
- * Writes nothing while the clock is off: an event would be recorded at a wrong time for ever. What writes
- * nothing goes on, replays and refusals.
+ * Refuses with ClockOff to write anything while the clock is off: the event would have a wrong time for ever.
+ * Commands that write nothing, such as replays, still succeed.
  */
 export function refuseWhileClockIsOff(
   commit: GroupCommit,
@@ -63,7 +63,7 @@ export function refuseWhileClockIsOff(
   };
 }
 
-/** Not ready while the clock is off: another replica can take the commands. */
+/** Not ready while the clock is off, so that another replica takes the commands. */
 export async function withClock(
   check: () => Promise<Health>,
   watch: Pick<ClockWatch, 'isOff' | 'offsetMs'>,

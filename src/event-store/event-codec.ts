@@ -27,7 +27,7 @@ export type EventCodec<Event extends Readonly<{ type: string; data: unknown }>> 
   readable: readonly EventSchemaRef[];
 }>;
 
-/** Stored history that this build cannot read: it must not be skipped, so nothing goes on. */
+/** This release cannot read a stored event. History must not be skipped, so there is no way to continue. */
 export class EventUnreadable extends Error {
   constructor({ type, schemaVersion }: EventSchemaRef, why: string, cause?: unknown) {
     super(`stored event ${type} of schema version ${schemaVersion} ${why}`, { cause });
@@ -51,7 +51,7 @@ export function createEventCodec<Event extends Readonly<{ type: string; data: un
       const reader = byType.get(type);
       const casts = reader?.casts[schemaVersion - 1];
       if (!reader || !casts) {
-        throw new EventUnreadable({ type, schemaVersion }, 'is not known to this version');
+        throw new EventUnreadable({ type, schemaVersion }, 'is unknown to this release');
       }
       const current = casts.reduce((other, cast) => cast(other), data);
       const result = reader.schema.safeParse({ type, data: current });
@@ -66,8 +66,8 @@ export function createEventCodec<Event extends Readonly<{ type: string; data: un
 }
 
 /**
- * Makes sure, before anything is served, that this build can read whatever the log may hold. What can be
- * read and was never written stops nobody: a release can be gone back from until it has used what is new.
+ * Checks, before anything is served, that this release can read every event that the log may hold: each type and
+ * version in `event_schemas`. A release that can read more may be rolled back until it has written it.
  * @throws EventUnreadable
  */
 export async function requireReadable(
@@ -82,22 +82,20 @@ export async function requireReadable(
     if (!known.has(nameOf({ type, schemaVersion }))) {
       throw new EventUnreadable(
         { type, schemaVersion },
-        'may be in the log, and is not known here',
+        'may be in the log, but is unknown to this release',
       );
     }
   }
 }
 
-/** Says in `event_schemas`, before events are written for the first time, that the log may hold them. */
-export type AnnounceEvents = (client: PoolClient, units: readonly Unit[]) => Promise<void>;
-
 /**
- * Remembers what was announced for each connection, not for the process: behind a new one may be a
- * database that went back in time, by a restore or a fail-over.
+ * Returns a function that adds the type and version of new events to `event_schemas`, before the first of them is
+ * written. It remembers what it has added for each connection, not for the process: a new connection may lead to a
+ * database that a restore or a failover has set back.
  */
-export function createAnnounceEvents(): AnnounceEvents {
+export function createAnnounceEvents() {
   const announced = new WeakMap<PoolClient, Set<string>>();
-  return async (client, units) => {
+  return async (client: PoolClient, units: readonly Unit[]): Promise<void> => {
     const known = announced.get(client) ?? new Set();
     const events = units.flatMap(({ appends }) => appends.flatMap((append) => append.events));
     const fresh = new Map<string, EventSchemaRef>(

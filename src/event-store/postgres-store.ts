@@ -174,7 +174,7 @@ const REFERENCE_STATUS = 0;
 async function loadResponses(client: PoolClient, keys: readonly KeyRef[]) {
   if (keys.length === 0) return new Map<string, StoredResponse>();
   const { rows } = await client.query<ResponseRow>({
-    name: 'load_answers',
+    name: 'load_responses',
     text: `select principal, key, request_hash, status, etag, location, body from idempotency_keys
            where (principal, key) in (select * from unnest($1::text[], $2::text[]))`,
     values: [keys.map(({ principal }) => principal), keys.map(({ key }) => key)],
