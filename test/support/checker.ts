@@ -6,14 +6,14 @@ import { historiesOf, orderAt, readStored, verifyStored } from './verify-databas
 import type { Histories, Stored, VerifyOptions } from './verify-database.ts';
 
 /**
- * Holds what clients were told against what was stored, after the load has ended:
- * - an acknowledged command is stored, with the content that its answer showed;
- * - a command takes effect once at most, one that was turned away not at all, and none comes from nowhere;
- * - one key has one answer;
- * - who asks after an answer sees at least what it showed.
- * The rules are those of Jepsen's histories of ok, fail and info.
+ * Compares what clients saw with what is stored, after the load has ended:
+ * - an acknowledged command is stored, with the content that its response showed;
+ * - a command takes effect at most once, a rejected command never, and no event comes from nowhere;
+ * - one key has one response;
+ * - a read that starts after a response sees at least the version in it.
+ * Outcomes are ok, fail and info, as in Jepsen's histories.
  *
- * @returns each violation with the calls and events of its order, and what `verifyDatabase` finds
+ * @returns each violation with the calls and events of its order, and the findings of `verifyDatabase`
  */
 export async function checkHistory(
   calls: readonly Call[],
@@ -27,23 +27,23 @@ export async function checkHistory(
 /** @see checkHistory */
 export function historyViolations(calls: readonly Call[], stored: Stored): string[] {
   const histories = historiesOf(stored.events);
-  const effects = groupBy(stored.events, tokenOf);
-  const commands = groupBy(
+  const effects = Map.groupBy(stored.events, tokenOf);
+  const commands = Map.groupBy(
     calls.filter(({ token }) => token !== undefined),
     ({ token }) => token ?? '',
   );
   const found = [
     ...[...effects].flatMap(([token, events]) => aboutEffects(token, events, commands.get(token))),
     ...calls.flatMap((call) => aboutAnswer(call, effects.get(call.token ?? '')?.[0], histories)),
-    ...[...groupBy(calls, ({ key }) => key)].flatMap(([key, same]) => aboutKey(key, same)),
-    ...[...groupBy(calls, ({ orderId }) => orderId)].flatMap(([id, own]) => backwards(id, own)),
+    ...[...Map.groupBy(calls, ({ key }) => key)].flatMap(([key, same]) => aboutKey(key, same)),
+    ...[...Map.groupBy(calls, ({ orderId }) => orderId)].flatMap(([id, own]) => backwards(id, own)),
   ];
   return found.map(({ orderId, what }) => `${what}\n${toldOf(orderId, calls, histories)}`);
 }
 
 type Violation = Readonly<{ orderId: string | undefined; what: string }>;
 
-/** Which part of an event's data is the token of the command that made it. */
+/** The field of an event's data that contains the token of its command. */
 const TOKEN_FIELDS: Readonly<Record<string, string>> = {
   OrderPlaced: 'customerId',
   PaymentCaptured: 'paymentId',
@@ -87,7 +87,7 @@ function aboutAnswer(
       ? []
       : [{ orderId, what: `${token} is not in the order that it was answered with` }];
   }
-  // A second cancellation is a repeat of the first, whatever its reason.
+  // A second cancellation is a duplicate of the first, whatever its reason.
   if (operation === 'cancel' && order.status === 'cancelled') return [];
   return [{ orderId, what: `${operation} ${token} was acknowledged, and is lost` }];
 }
@@ -100,7 +100,7 @@ function aboutKey(key: string | undefined, calls: readonly Call[]): Violation[] 
     .map(({ orderId }) => ({ orderId, what: `the key ${key} has two answers` }));
 }
 
-/** Reads and commands of one order, in real time: what was seen is never unseen. */
+/** Checks in real time that no call sees an older version of an order than a call that ended before it. */
 function backwards(orderId: string | undefined, calls: readonly Call[]): Violation[] {
   const seen = calls.filter(({ order, isReplayed }) => order && !isReplayed);
   const byEnd = seen.toSorted((a, b) => a.completedAt - b.completedAt);
@@ -121,15 +121,15 @@ function backwards(orderId: string | undefined, calls: readonly Call[]): Violati
 }
 
 /**
- * Holds a topic, read to its end, against the events: every event is there; of each order, in one partition,
- * first occurrences in the order of versions and repeats equal to the first; nothing else.
+ * Compares all messages of a topic with the events. Every event has a message, and there is no other. The
+ * messages of an order are in one partition, first occurrences are in version order, and duplicates are equal.
  */
 export function topicViolations(
   messages: readonly ReadMessage[],
   events: readonly StoredEvent[],
 ): string[] {
   const histories = historiesOf(events);
-  const byKey = groupBy(messages, ({ key }) => key ?? '');
+  const byKey = Map.groupBy(messages, ({ key }) => key ?? '');
   const unknown = [...byKey.keys()].filter((key) => !histories.has(key));
   return [
     ...unknown.map((key) => `${key}: a message of no order`),
@@ -161,7 +161,7 @@ function aboutMessages(messages: readonly ReadMessage[], events: readonly Stored
   return violations;
 }
 
-/** All that is known of one order, so that a failure can be read without the database. */
+/** All calls and events of one order, so that a failure can be understood without the database. */
 function toldOf(orderId: string | undefined, calls: readonly Call[], histories: Histories): string {
   const own = calls.filter(
     (call) =>
@@ -180,15 +180,4 @@ function toldOf(orderId: string | undefined, calls: readonly Call[], histories: 
     ({ version, type, data }) => `  event v${version} ${type} ${JSON.stringify(data)}`,
   );
   return [`  order ${orderId}`, ...lines, ...events].join('\n');
-}
-
-function groupBy<T, K>(values: readonly T[], keyOf: (value: T) => K): Map<K, T[]> {
-  const groups = new Map<K, T[]>();
-  for (const value of values) {
-    const key = keyOf(value);
-    const group = groups.get(key);
-    if (group) group.push(value);
-    else groups.set(key, [value]);
-  }
-  return groups;
 }

@@ -1,13 +1,13 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Client } from 'pg';
-// Makes pg read bigint as number, here as in the service.
+// Makes pg read bigint as number, as in the service.
 import '#src/database/database.ts';
 import { orderShape, rowOf } from './api-shapes.ts';
 import type { Order } from './api-shapes.ts';
 import { foldOrder } from './order-fold.ts';
 import type { StoredEvent } from './order-fold.ts';
 
-/** All that a database holds of orders, read at one instant. */
+/** Everything that a database stores about orders, read in one snapshot. */
 export type Stored = Readonly<{
   events: StoredEvent[];
   streams: ReadonlyArray<{ stream_id: string; version: number }>;
@@ -37,19 +37,19 @@ type AnswerRow = Readonly<{
   body: string;
 }>;
 
-/** A relay takes rows from the outbox, lowest version first; without one, every event has its row. */
+/** A relay deletes rows from the outbox, lowest version first. Without one, every event has its row. */
 export type VerifyOptions = Readonly<{ relay: 'on' | 'off' }>;
 
 /**
- * Whether everything in the database agrees with everything else: versions without gaps, heads of streams,
- * summaries and stored answers against a fold of our own, and the outbox against the events.
- * @returns what does not, in words; empty if the database is sound
+ * Checks that the tables agree: versions have no gaps, `streams` has the last versions, summaries and stored
+ * responses equal a second implementation of the fold, and the outbox matches the events.
+ * @returns one sentence for each violation
  */
 export async function verifyDatabase(url: string, options: VerifyOptions): Promise<string[]> {
   return verifyStored(await readStored(url), options);
 }
 
-/** Reads in one snapshot, so that a service may go on writing. */
+/** Reads in one snapshot, so a service may write meanwhile. */
 export async function readStored(url: string): Promise<Stored> {
   const client = new Client({ connectionString: url });
   await client.connect();
@@ -61,7 +61,7 @@ export async function readStored(url: string): Promise<Stored> {
   }
 }
 
-/** In the transaction that the client is in. */
+/** Reads in the current transaction of the client. */
 export async function readStoredBy(client: Client): Promise<Stored> {
   const read = async (sql: string) => (await client.query(sql)).rows;
   return {
@@ -98,16 +98,10 @@ export type Histories = ReadonlyMap<string, readonly StoredEvent[]>;
 
 /** The events of each stream, in the order of their positions. */
 export function historiesOf(events: readonly StoredEvent[]): Histories {
-  const histories = new Map<string, StoredEvent[]>();
-  for (const event of events) {
-    const history = histories.get(event.stream_id) ?? [];
-    history.push(event);
-    histories.set(event.stream_id, history);
-  }
-  return histories;
+  return Map.groupBy(events, ({ stream_id }) => stream_id);
 }
 
-/** In the order of positions, versions are 1..n, and time does not go back. */
+/** In the order of positions, versions are 1..n and time does not go back. */
 function withinHistory(events: readonly StoredEvent[]): string[] {
   return events.flatMap((event, index) => {
     const before = events[index - 1];
@@ -134,7 +128,7 @@ function aboutSummaries(
 ): string[] {
   const missing = new Set(orders.keys());
   const wrong = summaries.flatMap((row) => {
-    const summary = asAnswered(row);
+    const summary = asShown(row);
     const id = String(summary['orderId']);
     missing.delete(id);
     const order = orders.get(id);
@@ -146,14 +140,14 @@ function aboutSummaries(
   return [...wrong, ...[...missing].map((id) => `${id}: no summary`)];
 }
 
-/** The part of an order that the table holds: what it owes follows from the rest. */
+/** The fields of an order that are columns. `owedCents` is computed from the others. */
 function columnsOf(order: Order): Partial<Order> {
   const { owedCents: _, ...columns } = rowOf(order);
   return columns;
 }
 
-/** A row of the table in the words of the interface: unset fields left out. */
-function asAnswered(row: Readonly<Record<string, unknown>>): Record<string, unknown> {
+/** A row of the table with the field names of the API, without the fields that are null. */
+function asShown(row: Readonly<Record<string, unknown>>): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(row).flatMap(([column, value]) => {
       if (value === null) return [];
@@ -168,24 +162,20 @@ function aboutOutbox(
   histories: Histories,
   relay: VerifyOptions['relay'],
 ): string[] {
-  const violations: string[] = [];
-  const waiting = new Map<string, number[]>();
-  for (const row of outbox) {
+  const wrongRows = outbox.flatMap((row) => {
     const event = histories.get(row.aggregate_id)?.[row.stream_version - 1];
-    if (!event || !isMessageOf(row, event)) {
-      violations.push(`outbox ${row.id}: ${JSON.stringify(row)} is not ${JSON.stringify(event)}`);
-    }
-    waiting.set(row.aggregate_id, [...(waiting.get(row.aggregate_id) ?? []), row.stream_version]);
-  }
-  for (const [id, events] of histories) {
-    const versions = waiting.get(id) ?? [];
+    if (event && isMessageOf(row, event)) return [];
+    return [`outbox ${row.id}: ${JSON.stringify(row)} is not ${JSON.stringify(event)}`];
+  });
+  const waiting = Map.groupBy(outbox, (row) => row.aggregate_id);
+  const wrongVersions = [...histories].flatMap(([id, events]) => {
+    const versions = (waiting.get(id) ?? []).map((row) => row.stream_version);
     const first = relay === 'off' ? 1 : (versions[0] ?? events.length + 1);
     const expected = events.slice(first - 1).map(({ version }) => version);
-    if (!isDeepStrictEqual(versions, expected)) {
-      violations.push(`${id}: the outbox holds ${versions.join()}, not ${expected.join()}`);
-    }
-  }
-  return violations;
+    if (isDeepStrictEqual(versions, expected)) return [];
+    return [`${id}: the outbox holds ${versions.join()}, not ${expected.join()}`];
+  });
+  return [...wrongRows, ...wrongVersions];
 }
 
 function isMessageOf(row: OutboxRow, event: StoredEvent): boolean {
@@ -208,7 +198,7 @@ function isMessageOf(row: OutboxRow, event: StoredEvent): boolean {
   );
 }
 
-/** The order as it was at a version; unset if it never was, or never could be. */
+/** The order at a version. Undefined if there was no such version, or its history is impossible. */
 export function orderAt(histories: Histories, orderId: string, version: number): Order | undefined {
   const history = histories.get(orderId)?.slice(0, version) ?? [];
   if (history.length !== version) return undefined;
@@ -219,10 +209,10 @@ export function orderAt(histories: Histories, orderId: string, version: number):
   }
 }
 
-/** Of a row that keeps no answer, but the version at which it is folded again. */
+/** The status of a row that stores no response but the version from which it is built again. */
 const REFERENCE_STATUS = 0;
 
-/** A stored answer is a 2xx, and shows the order exactly as it was at the version of its ETag. */
+/** A stored response is a 2xx and shows the order exactly as it was at the version of its ETag. */
 function aboutAnswers(answers: readonly AnswerRow[], histories: Histories): string[] {
   return answers.flatMap((row) => {
     const wrong = (what: string) => [`answer ${row.key}: ${what}: ${JSON.stringify(row)}`];
