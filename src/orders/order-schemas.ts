@@ -8,6 +8,7 @@ import {
   skuText,
   uuid,
 } from '#src/http/fields.ts';
+import { orderView } from './domain/order.ts';
 
 const ITEMS_MAX = 200;
 const QUANTITY_MAX = 100_000;
@@ -16,8 +17,6 @@ const PAGE_MAX = 100;
 const PAGE_DEFAULT = 25;
 
 const reference = safeText(1, 100);
-const status = z.enum(['pending', 'paid', 'shipped', 'cancelled']);
-const version = z.int().min(1);
 const cents = (min: number) => z.int().min(min).max(Number.MAX_SAFE_INTEGER);
 
 const orderItem = z.strictObject({
@@ -66,7 +65,7 @@ export const getOrderQuery = z
 
 export const listOrdersQuery = z.strictObject({
   customerId: safeText(1, 64).optional(),
-  status: status.optional(),
+  status: orderView.shape.status.optional(),
   placedFrom: instant.optional(),
   placedTo: instant.optional(),
   limit: queryInteger(1, PAGE_MAX).default(PAGE_DEFAULT),
@@ -96,36 +95,8 @@ const orderExample = {
   paymentId: 'pay-1',
 };
 
-/** An order in a response: `OrderView` of the domain. */
-export const orderResponse = z
-  .object({
-    orderId: uuid,
-    customerId: z.string(),
-    status,
-    currency: z.string(),
-    items: z.array(z.object({ sku: z.string(), quantity: z.int().min(1), priceCents: cents(0) })),
-    itemCount: z.int().min(1).describe('Number of entries in items.'),
-    totalCents: cents(0),
-    version: version.describe('Number of the last event of the order.'),
-    placedAt: instant,
-    paidAt: instant.optional().describe('When the payments covered the total.'),
-    paymentId: z.string().optional().describe('The payment that covered the total.'),
-    shippedAt: instant.optional(),
-    trackingNumber: z.string().optional(),
-    carrier: z.string().optional(),
-    cancelledAt: instant.optional(),
-    reason: z.string().optional().describe('Why the order was cancelled.'),
-    refundAmountCents: cents(0).optional().describe('Captured before the order was cancelled.'),
-    capturedCents: cents(0).describe('All payments together.'),
-    refundedCents: cents(0).describe('All refunds together.'),
-    owedCents: cents(0).describe('What must still be paid back to the customer.'),
-    fulfilment: z
-      .enum(['running', 'compensating', 'completed', 'compensated', 'stuck'])
-      .optional()
-      .describe('State of the automatic fulfilment. Absent if the order is fulfilled by hand.'),
-    cancellationRequestedAt: instant.optional(),
-  })
-  .meta({ id: 'Order', examples: [orderExample] });
+/** An order in a response. */
+export const orderResponse = orderView.meta({ id: 'Order', examples: [orderExample] });
 
 /** An order in a list, without its items. */
 export const orderSummary = orderResponse
@@ -161,7 +132,7 @@ export type OrderPage = z.infer<typeof orderPage>;
 export const orderEvents = z.object({
   data: z.array(
     z.object({
-      version,
+      version: z.int().min(1),
       position: z.int(),
       type: z.string(),
       schemaVersion: z.int(),

@@ -1,39 +1,46 @@
-import type { OrderEvent, OrderEventData, OrderItem, RecordedOrderEvent } from './order-events.ts';
+import { z } from 'zod';
+import type { OrderEvent, OrderEventData, RecordedOrderEvent } from './order-events.ts';
+
+const id = z.string().meta({ format: 'uuid', examples: ['01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11'] });
+const instant = z.string().meta({ format: 'date-time', examples: ['2026-01-31T12:00:00.000Z'] });
+const cents = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 
 /**
  * An order as callers see it: the body of every response that shows one. Fields that are not set are absent.
  * Times are ISO 8601 in UTC, amounts in the minor unit of the currency.
  */
-export type OrderView = Readonly<{
-  orderId: string;
-  customerId: string;
-  status: 'pending' | 'paid' | 'shipped' | 'cancelled';
-  currency: string;
-  items: readonly OrderItem[];
-  itemCount: number;
-  totalCents: number;
-  version: number;
-  placedAt: string;
-  paidAt?: string;
-  /** The payment that made the order paid. */
-  paymentId?: string;
-  shippedAt?: string;
-  trackingNumber?: string;
-  carrier?: string;
-  cancelledAt?: string;
-  reason?: string;
-  refundAmountCents?: number;
-  capturedCents: number;
-  refundedCents: number;
-  /** What must still be paid back to the customer. */
-  owedCents: number;
-  /** State of the saga, as far as the order's events tell it. Absent if the order is fulfilled by hand. */
-  fulfilment?: FulfilmentState;
-  cancellationRequestedAt?: string;
-}>;
+export const orderView = z.object({
+  orderId: id,
+  customerId: z.string(),
+  status: z.enum(['pending', 'paid', 'shipped', 'cancelled']),
+  currency: z.string(),
+  items: z.array(z.object({ sku: z.string(), quantity: z.int().min(1), priceCents: cents })),
+  itemCount: z.int().min(1).describe('Number of entries in items.'),
+  totalCents: cents,
+  version: z.int().min(1).describe('Number of the last event of the order.'),
+  placedAt: instant,
+  paidAt: instant.optional().describe('When the payments covered the total.'),
+  paymentId: z.string().optional().describe('The payment that covered the total.'),
+  shippedAt: instant.optional(),
+  trackingNumber: z.string().optional(),
+  carrier: z.string().optional(),
+  cancelledAt: instant.optional(),
+  reason: z.string().optional().describe('Why the order was cancelled.'),
+  refundAmountCents: cents.optional().describe('Captured before the order was cancelled.'),
+  capturedCents: cents.describe('All payments together.'),
+  refundedCents: cents.describe('All refunds together.'),
+  owedCents: cents.describe('What must still be paid back to the customer.'),
+  fulfilment: z
+    .enum(['running', 'compensating', 'completed', 'compensated', 'stuck'])
+    .optional()
+    .describe('State of the automatic fulfilment. Absent if the order is fulfilled by hand.'),
+  cancellationRequestedAt: instant.optional(),
+});
+
+export type OrderView = Readonly<z.infer<typeof orderView>>;
 
 /** `stuck` is known to the saga only. The other states follow from the order's own events. */
-export type FulfilmentState = 'running' | 'compensating' | 'completed' | 'compensated' | 'stuck';
+export type FulfilmentState = NonNullable<OrderView['fulfilment']>;
 
 /** An order, folded from its events: what callers see, and what only the rules need. */
 export type Order = OrderView &
