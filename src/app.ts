@@ -41,7 +41,6 @@ import { orderEventCodec } from './orders/order-stream.ts';
 import { orderMessageChannel } from './orders/order-messages.ts';
 import { orderQueryRoutes } from './orders/order-query-routes.ts';
 import { ordersSummaryProjection } from './orders/orders-summary.ts';
-import { createRunOrderCommand } from './orders/run-order-command.ts';
 import { createKafkaPublisher } from './outbox/kafka-publisher.ts';
 import { createOutboxMonitor } from './outbox/outbox-monitor.ts';
 import type { Publisher } from './outbox/outbox.ts';
@@ -49,6 +48,7 @@ import { createRelay } from './outbox/relay.ts';
 import type { Relay } from './outbox/relay.ts';
 import { createProjectionVerifier } from './projections/projection.ts';
 import { sagaEventCodec } from './sagas/saga.ts';
+import { toProblem } from './to-problem.ts';
 import type { Worker } from './workers/worker.ts';
 
 /** Transactions of the write path under way at once; more only make batches smaller. */
@@ -180,30 +180,32 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
   });
   const eventStore = createPostgresEventStore(reads.pool);
   const inFlight = createInFlight();
-  const run = createRunOrderCommand({
-    handle,
-    inFlight,
-    countCommand: (command, outcome) => metrics.commands.inc({ command, outcome }),
-  });
   const fulfilmentStates = (orderIds: readonly string[]) => readFulfilmentStates(reads, orderIds);
-  const routes = [
-    ...orderCommandRoutes(run),
-    ...orderQueryRoutes({ eventStore, reads, fulfilmentStates }),
-    ...fulfilmentRoutes({ ...parts, run, inFlight, eventStore, reads }),
-    ...inventoryRoutes({ reads, writes: database.writes, inFlight }),
-    ...healthRoutes({ check: () => withClock(health, parts.clockWatch), isDraining, metrics }),
-  ];
-  const documentation = documentationRoutes(
-    routes,
-    orderMessageChannel(config.KAFKA_TOPIC, newTopic(config)),
-  );
-  return createServer({
+  const server = createServer({
     log,
     metrics,
     isDraining,
-    routes: [...routes, ...documentation],
+    toProblem,
     limits: { connectionsMax: config.CONNECTIONS_MAX, heldBytesMax: config.REQUEST_BYTES_MAX },
   });
+  void server.register(orderCommandRoutes, {
+    handle,
+    inFlight,
+    toProblem,
+    countCommand: (command, outcome) => metrics.commands.inc({ command, outcome }),
+  });
+  void server.register(orderQueryRoutes, { eventStore, reads, fulfilmentStates });
+  void server.register(fulfilmentRoutes, { ...parts, inFlight, eventStore, reads });
+  void server.register(inventoryRoutes, { reads, writes: database.writes, inFlight });
+  void server.register(healthRoutes, {
+    check: () => withClock(health, parts.clockWatch),
+    isDraining,
+    metrics,
+  });
+  void server.register(documentationRoutes, {
+    channel: orderMessageChannel(config.KAFKA_TOPIC, newTopic(config)),
+  });
+  return server;
 }
 
 function createCommit(

@@ -1,6 +1,7 @@
 import type { Unit } from '#src/event-store/event-store.ts';
 import type { StartOrWakeSaga } from '#src/orders/handle-order-command.ts';
-import { orderProblem, orderProblemKinds } from '#src/orders/order-problems.ts';
+import { Problem } from '#src/http/problem.ts';
+import { orderProblemKinds } from '#src/orders/order-problems.ts';
 import type { SagaCommitContext } from '#src/sagas/saga-commit.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import { createSagaRunner } from '#src/sagas/saga-runner.ts';
@@ -51,7 +52,7 @@ export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilme
           return { appends: [], sagas: [{ op: 'wake', subject_id: orderId }] };
         }
         if (type === 'FulfilmentStarted') {
-          if (!providers) throw orderProblem(orderProblemKinds.fulfilmentOff);
+          if (!providers) throw new Problem(orderProblemKinds.fulfilmentOff);
           const { sagaId } = data;
           const { append, work } = begin({ sagaId, subjectId: orderId, metadata, at: recordedAt });
           return { appends: [append], sagas: [work] };

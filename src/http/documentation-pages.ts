@@ -67,7 +67,8 @@ SwaggerUIBundle({ url: '/openapi.json', dom_id: '#api', deepLinking: true, valid
 
 /** The page that explains every problem code; `type` of a problem points into it. */
 export function problemsPage(kinds: readonly ProblemKind[]): string {
-  const byStatus = [...Map.groupBy(kinds, ({ status }) => status)];
+  const sorted = kinds.toSorted((a, b) => a.status - b.status || (a.code < b.code ? -1 : 1));
+  const byStatus = [...Map.groupBy(sorted, ({ status }) => status)];
   return page(
     '/docs/problems',
     'Problems',

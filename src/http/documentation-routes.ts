@@ -1,21 +1,21 @@
 import { readFile } from 'node:fs/promises';
+import type { FastifyPluginAsync, FastifySchema } from 'fastify';
 
 import { z } from 'zod';
 
 import { buildAsyncApi } from './asyncapi.ts';
 import type { ChannelSpec } from './asyncapi.ts';
-import { bodyETag } from './entity-tags.ts';
 import { apiPage, apiScript, eventsPage, homePage, problemsPage } from './documentation-pages.ts';
-import { allProblemKinds, buildOpenApi } from './openapi.ts';
-import { route } from './route.ts';
-import type { AnswerHeaders, ReadyAnswer, Route } from './route.ts';
+import { bodyETag } from './entity-tags.ts';
+import { response } from './openapi.ts';
+import { JSON_MEDIA_TYPE } from './responses.ts';
 
 const HTML = 'text/html; charset=utf-8';
 const SCRIPT = 'text/javascript; charset=utf-8';
 const STYLE = 'text/css; charset=utf-8';
 
 /** A page may load files of this server only, and may hold no script or style itself. */
-const PAGE_HEADERS: AnswerHeaders = {
+const PAGE_HEADERS = {
   'cache-control': 'no-cache',
   'content-security-policy': [
     "default-src 'none'",
@@ -30,97 +30,66 @@ const PAGE_HEADERS: AnswerHeaders = {
   'referrer-policy': 'no-referrer',
 };
 
+/** A file that never changes: its content and its ETag are made once. */
+type File = Readonly<{ content: Buffer; etag: string }>;
+
 /**
- * For tools, GET /openapi.json, which describes `routes` and itself, and /asyncapi.json, which describes
- * `channel`. For people, /, /docs, /docs/events and /docs/problems. Nothing is loaded from elsewhere:
- * Swagger UI comes from its package.
+ * For tools, GET /openapi.json, which describes every route of the server, and /asyncapi.json, which
+ * describes `channel`. For people, /, /docs, /docs/events and /docs/problems. Nothing is loaded from
+ * elsewhere: Swagger UI comes from its package.
  */
-export function documentationRoutes(routes: readonly Route[], channel: ChannelSpec): Route[] {
-  const asyncApi = ready(JSON.stringify(buildAsyncApi(channel)));
-  const described = [
-    ...routes,
-    documentRoute('openapi', 'OpenAPI', 'This API as OpenAPI 3.1.', () => openApi),
-    documentRoute('asyncapi', 'AsyncAPI', 'The Kafka messages as AsyncAPI 3.0.', () => asyncApi),
-  ];
-  const openApi = ready(JSON.stringify(buildOpenApi(described)));
-  return [
-    ...described.slice(routes.length),
-    page('/', 'home', homePage()),
-    page('/docs', 'docs', apiPage()),
-    page('/docs/events', 'docsEvents', eventsPage(channel)),
-    page('/docs/problems', 'docsProblems', problemsPage(allProblemKinds(described))),
-    page('/docs/api.js', 'docsScript', apiScript(), SCRIPT),
-    file('/docs/style.css', 'docsStyle', new URL('documentation.css', import.meta.url), STYLE),
-    file('/docs/swagger-ui.css', 'swaggerStyle', swaggerFile('swagger-ui.css'), STYLE),
-    file(
-      '/docs/swagger-ui-bundle.js',
-      'swaggerScript',
-      swaggerFile('swagger-ui-bundle.js'),
-      SCRIPT,
-    ),
-  ];
-}
+export const documentationRoutes: FastifyPluginAsync<{ channel: ChannelSpec }> = async (
+  app,
+  { channel },
+) => {
+  // A document that cannot be made stops the start.
+  app.addHook('onReady', async () => void app.swagger());
+  const add = (
+    url: string,
+    contentType: string,
+    read: () => string | Buffer | Promise<Buffer>,
+    { schema, headers }: Readonly<{ schema: FastifySchema; headers?: typeof PAGE_HEADERS }>,
+  ) => {
+    let file: Promise<File> | undefined;
+    app.get(url, { schema, config: { quiet: schema.hide === true } }, async (_, reply) => {
+      const { content, etag } = await (file ??= toFile(read));
+      return reply
+        .headers({ ...headers, etag })
+        .type(contentType)
+        .send(content);
+    });
+  };
+  const document = (name: string, title: string, description: string, make: () => unknown) =>
+    add(`/${name}.json`, JSON_MEDIA_TYPE, () => JSON.stringify(make()), {
+      schema: {
+        operationId: name,
+        tags: ['Documentation'],
+        summary: `Read the ${title} document`,
+        response: { 200: response(z.looseObject({}), description) },
+      },
+    });
+  const page = (url: string, read: () => string | Promise<Buffer>, contentType = HTML) =>
+    add(url, contentType, read, { schema: { hide: true }, headers: PAGE_HEADERS });
 
-/** Gets the document by a function, because the OpenAPI document describes its own route. */
-function documentRoute(
-  operationId: string,
-  name: string,
-  description: string,
-  document: () => ReadyAnswer,
-): Route {
-  return route({
-    method: 'GET',
-    path: `/${operationId}.json`,
-    operationId,
-    tag: 'Documentation',
-    summary: `Read the ${name} document`,
-    answers: { 200: { description, schema: z.looseObject({}) } },
-    handle: async () => document(),
-  });
-}
-
-function page(path: string, operationId: string, text: string, contentType = HTML): Route {
-  const response = ready(text, contentType);
-  return hiddenRoute(path, operationId, contentType, async () => response);
-}
-
-/** Reads the file when it is first asked for, and keeps it with its tag. */
-function file(path: string, operationId: string, url: URL, contentType: string): Route {
-  let read: Promise<ReadyAnswer> | undefined;
-  return hiddenRoute(
-    path,
-    operationId,
-    contentType,
-    () => (read ??= readFile(url).then((content) => ready(content, contentType))),
+  document('openapi', 'OpenAPI', 'This API as OpenAPI 3.1.', () => app.swagger());
+  document('asyncapi', 'AsyncAPI', 'The Kafka messages as AsyncAPI 3.0.', () =>
+    buildAsyncApi(channel),
   );
+  page('/', homePage);
+  page('/docs', apiPage);
+  page('/docs/events', () => eventsPage(channel));
+  page('/docs/problems', () => problemsPage([...app.problemKinds.values()]));
+  page('/docs/api.js', apiScript, SCRIPT);
+  page('/docs/style.css', () => readFile(new URL('documentation.css', import.meta.url)), STYLE);
+  page('/docs/swagger-ui.css', () => readFile(swaggerFile('swagger-ui.css')), STYLE);
+  page('/docs/swagger-ui-bundle.js', () => readFile(swaggerFile('swagger-ui-bundle.js')), SCRIPT);
+};
+
+async function toFile(read: () => string | Buffer | Promise<Buffer>): Promise<File> {
+  const content = Buffer.from(await read());
+  return { content, etag: bodyETag(content) };
 }
 
 function swaggerFile(name: string): URL {
   return new URL(import.meta.resolve(`swagger-ui-dist/${name}`));
-}
-
-function hiddenRoute(
-  path: string,
-  operationId: string,
-  contentType: string,
-  handle: () => Promise<ReadyAnswer>,
-): Route {
-  return route({
-    method: 'GET',
-    path,
-    operationId,
-    tag: 'Documentation',
-    summary: 'A page for people, or a file that it loads',
-    quiet: true,
-    hidden: true,
-    answers: { 200: { description: 'The page or file.', schema: z.string(), contentType } },
-    handle,
-  });
-}
-
-/** A response that never changes: its bytes and its ETag are made once. Pages get PAGE_HEADERS. */
-function ready(content: string | Buffer, contentType?: string): ReadyAnswer {
-  const text = Buffer.from(content);
-  const headers = { ...(contentType !== undefined && PAGE_HEADERS), etag: bodyETag(text) };
-  return { status: 200, text, ...(contentType !== undefined && { contentType }), headers };
 }

@@ -1,11 +1,11 @@
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 
 import { withDeadline } from '#src/workers/worker.ts';
 import { cachedRead } from './cached-read.ts';
 import { bodyETag } from './entity-tags.ts';
 import type { Metrics } from './metrics.ts';
-import { route } from './route.ts';
-import type { Route } from './route.ts';
+import { response } from './openapi.ts';
 
 const CHECK_TIMEOUT_MS = 2_000;
 /** However many probes and scrapes come, there is one check and one reading of the metrics a second. */
@@ -26,67 +26,60 @@ const readiness = z
   .meta({ id: 'Readiness' });
 
 /** GET /livez, /readyz and /metrics. */
-export function healthRoutes({ check, isDraining, metrics }: HealthDependencies): Route[] {
+export const healthRoutes: FastifyPluginAsyncZod<HealthDependencies> = async (
+  app,
+  { check, isDraining, metrics },
+) => {
   // One check runs at a time, even if it hangs longer than anybody waits for it.
   const checkAlone = cachedRead(async () => check(), 0);
   const latest = cachedRead(() => inTime(checkAlone), KEPT_MS);
   const exposition = cachedRead(() => expose(metrics), KEPT_MS);
-  return [
-    route({
-      method: 'GET',
-      path: '/livez',
-      operationId: 'livez',
-      tag: 'Health',
-      summary: 'Check that the process responds',
-      description: 'Checks nothing else. Restart the process if this fails.',
-      quiet: true,
-      answers: {
-        200: {
-          description: 'The process responds.',
-          schema: z.object({ status: z.literal('ok') }),
-        },
-      },
-      handle: async () => ({ status: 200, body: { status: 'ok' as const } }),
-    }),
-    route({
-      method: 'GET',
-      path: '/readyz',
-      operationId: 'readyz',
-      tag: 'Health',
-      summary: 'Check that this replica can take requests',
-      description:
-        'Fails while the database is unavailable or the process is stopping. Kafka may be unavailable.',
-      quiet: true,
-      answers: {
-        200: { description: 'Ready.', schema: readiness },
-        503: { description: 'Not ready or stopping; `reason` says why.', schema: readiness },
-      },
-      handle: async () => {
-        if (isDraining()) return { status: 503, body: { status: 'draining' as const } };
-        const { ready, details } = await latest();
-        if (ready) return { status: 200, body: { ...details, status: 'ready' as const } };
-        return { status: 503, body: { ...details, status: 'unready' as const } };
-      },
-    }),
-    route({
-      method: 'GET',
-      path: '/metrics',
-      operationId: 'metrics',
-      tag: 'Health',
-      summary: 'Read the metrics',
-      description: 'For Prometheus. The values are refreshed at most once a second.',
-      quiet: true,
-      answers: {
-        200: {
-          description: 'The metrics in the Prometheus text format.',
-          schema: z.string(),
-          contentType: 'text/plain',
-        },
-      },
-      handle: exposition,
-    }),
-  ];
-}
+  const config = { quiet: true };
+
+  const livez = {
+    operationId: 'livez',
+    tags: ['Health'],
+    summary: 'Check that the process responds',
+    description: 'Checks nothing else. Restart the process if this fails.',
+    response: {
+      200: response(z.object({ status: z.literal('ok') }), 'The process responds.'),
+    },
+  };
+  app.get('/livez', { config, schema: livez }, async (_, reply) => reply.send({ status: 'ok' }));
+
+  const readyz = {
+    operationId: 'readyz',
+    tags: ['Health'],
+    summary: 'Check that this replica can take requests',
+    description:
+      'Fails while the database is unavailable or the process is stopping. Kafka may be unavailable.',
+    response: {
+      200: response(readiness, 'Ready.'),
+      503: response(readiness, 'Not ready or stopping; `reason` says why.'),
+    },
+  };
+  app.get('/readyz', { config, schema: readyz }, async (_, reply) => {
+    if (isDraining()) return reply.code(503).send({ status: 'draining' });
+    const { ready, details } = await latest();
+    return ready
+      ? reply.send({ ...details, status: 'ready' })
+      : reply.code(503).send({ ...details, status: 'unready' });
+  });
+
+  const metricsSchema = {
+    operationId: 'metrics',
+    tags: ['Health'],
+    summary: 'Read the metrics',
+    description: 'For Prometheus. The values are refreshed at most once a second.',
+    response: {
+      200: response(z.string(), 'The metrics in the Prometheus text format.', [], 'text/plain'),
+    },
+  };
+  app.get('/metrics', { config, schema: metricsSchema }, async (_, reply) => {
+    const { text, etag } = await exposition();
+    return reply.header('etag', etag).type(metrics.contentType).send(text);
+  });
+};
 
 async function inTime(check: () => Promise<Health>): Promise<Health> {
   try {
@@ -100,8 +93,7 @@ function unready(reason: string): Health {
   return { ready: false, details: { reason } };
 }
 
-async function expose({ contentType, text }: Pick<Metrics, 'contentType' | 'text'>) {
-  const exposition = Buffer.from(await text());
-  const headers = { etag: bodyETag(exposition) };
-  return { status: 200 as const, text: exposition, contentType, headers };
+async function expose({ text }: Pick<Metrics, 'text'>) {
+  const exposition = await text();
+  return { text: exposition, etag: bodyETag(exposition) };
 }

@@ -2,10 +2,23 @@ import { z } from 'zod';
 
 export type JsonSchema = Record<string, unknown>;
 
+type Override = NonNullable<NonNullable<Parameters<typeof z.toJSONSchema>[1]>['override']>;
+
 /**
- * The JSON Schema of what goes in or comes out; defaults are shown even where a transform hides them.
- * What comes out may gain members in a later release, so that it is not closed unless it is strict.
+ * What is said of a schema beside what zod says. Defaults are shown even where a transform hides them. What
+ * comes out may gain members in a later release, so that it is not closed unless it is strict.
  */
+export const overrideSchema: Override = ({ zodSchema, jsonSchema }) => {
+  const { def } = zodSchema._zod;
+  if (def.type === 'default') jsonSchema.default = def.defaultValue;
+  if (def.type === 'undefined') jsonSchema.type = 'null';
+  if (zodSchema instanceof z.ZodObject && zodSchema.def.catchall === undefined) {
+    delete jsonSchema.additionalProperties;
+  }
+  refuseSecondOfName(zodSchema);
+};
+
+/** The JSON Schema of what goes in or comes out. */
 export function toJsonSchema(
   schema: z.ZodType,
   io: 'input' | 'output',
@@ -14,13 +27,7 @@ export function toJsonSchema(
   const { $schema: _, ...json } = z.toJSONSchema(schema, {
     io,
     target,
-    override: ({ zodSchema, jsonSchema }) => {
-      const { def } = zodSchema._zod;
-      if (def.type === 'default') jsonSchema.default = def.defaultValue;
-      if (zodSchema instanceof z.ZodObject && zodSchema.def.catchall === undefined) {
-        delete jsonSchema.additionalProperties;
-      }
-    },
+    override: overrideSchema,
   });
   return json;
 }
@@ -37,27 +44,12 @@ export function isStrict(schema: unknown): boolean {
   return Object.values(schema).every(isStrict);
 }
 
-/** Moves the schemas that have a name to `components`, and points there instead. */
-export function hoist(schema: unknown, components: Record<string, unknown>): unknown {
-  if (Array.isArray(schema)) return schema.map((item) => hoist(item, components));
-  if (typeof schema !== 'object' || schema === null) return schema;
-  const members = Object.entries(schema).flatMap(([name, value]) => {
-    if (name === '$ref')
-      return [[name, String(value).replace('#/$defs/', '#/components/schemas/')]];
-    if (name !== '$defs') return [[name, hoist(value, components)]];
-    for (const [id, named] of Object.entries(value))
-      addComponent(components, id, hoist(named, components));
-    return [];
-  });
-  return Object.fromEntries(members);
-}
-
-function addComponent(components: Record<string, unknown>, id: string, schema: unknown): void {
-  const known = components[id];
-  if (known !== undefined && JSON.stringify(known) !== JSON.stringify(schema)) {
+/** A name stands for one schema: two would be mixed up in the OpenAPI document. */
+export function refuseSecondOfName(schema: z.core.$ZodType): void {
+  const id = z.globalRegistry.get(schema)?.id;
+  if (id !== undefined && z.globalRegistry._idmap.get(id) !== schema) {
     throw new Error(`two different schemas are named ${id}`);
   }
-  components[id] = schema;
 }
 
 /** The members that the JSON Schema of an object declares. */

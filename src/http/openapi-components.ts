@@ -50,29 +50,45 @@ export const problemSchema = z
     examples: [problemExample],
   });
 
-/** Headers of responses, for the OpenAPI document. */
+/** Headers of responses, as JSON Schema with a description. */
 export const responseHeaders = {
   'X-Request-Id': {
+    type: 'string',
+    format: 'uuid',
     description: 'Id of this request in the log.',
-    schema: { type: 'string', format: 'uuid' },
   },
   ETag: {
+    type: 'string',
+    examples: ['"v1"'],
     description:
       'Identifies this state of the resource, for If-None-Match. The ETag of an order is its ' +
       'version, and can be sent as If-Match.',
-    schema: { type: 'string', examples: ['"v1"'] },
   },
   Location: {
+    type: 'string',
+    format: 'uri-reference',
     description: 'Address of the new resource.',
-    schema: { type: 'string', format: 'uri-reference' },
   },
   'Idempotency-Replayed': {
+    type: 'string',
+    enum: ['true'],
     description:
       'true if this is the stored response to an earlier request with the same Idempotency-Key.',
-    schema: { type: 'string', enum: ['true'] },
   },
   'Retry-After': {
+    type: 'integer',
+    minimum: 1,
     description: 'Seconds to wait before retrying.',
-    schema: { type: 'integer', minimum: 1 },
   },
 } as const;
+
+export const headerName = z.enum([
+  'X-Request-Id',
+  'ETag',
+  'Location',
+  'Idempotency-Replayed',
+  'Retry-After',
+]);
+
+/** A header that the OpenAPI document describes. */
+export type HeaderName = z.infer<typeof headerName>;

@@ -1,3 +1,5 @@
+import type { FastifyReply, FastifyRequest } from 'fastify';
+
 /** A type of error that callers can act on: one for each `code`, listed at /docs/problems. */
 export type ProblemKind = Readonly<{
   /** snake_case. Never changes. */
@@ -22,12 +24,16 @@ export type CurrentState = Readonly<{
 }>;
 
 export type ProblemDetails = Readonly<{
-  /** What went wrong this time and what to do about it; never SQL, a stack or a value from the body. */
-  detail: string;
+  /**
+   * What went wrong this time and what to do about it; never SQL, a stack or a value from the body. The
+   * advice of the kind unless said.
+   */
+  detail?: string | undefined;
   errors?: readonly FieldError[] | undefined;
   current?: CurrentState | undefined;
   /** More members of the body, such as the `orderId` of a new order whose outcome is unknown. */
   extra?: Readonly<Record<string, unknown>> | undefined;
+  /** 1 for a 503 unless said. */
   retryAfterSeconds?: number | undefined;
   headers?: Readonly<Record<string, string>> | undefined;
   /** What it was caused by: for the log only. */
@@ -39,8 +45,11 @@ export class Problem extends Error {
   readonly kind: ProblemKind;
   readonly details: ProblemDetails;
 
-  constructor(kind: ProblemKind, details: ProblemDetails) {
-    super(details.detail, details.cause === undefined ? undefined : { cause: details.cause });
+  constructor(kind: ProblemKind, details: ProblemDetails = {}) {
+    super(
+      details.detail ?? kind.advice,
+      details.cause === undefined ? undefined : { cause: details.cause },
+    );
     this.name = 'Problem';
     this.kind = kind;
     this.details = details;
@@ -63,13 +72,13 @@ export function problemType(code: string): string {
 }
 
 /** The body of the response, as JSON text. */
-export function problemBody({ kind, details }: Problem, requestId: string): string {
+export function problemBody({ kind, details, message }: Problem, requestId: string): string {
   return JSON.stringify({
     ...details.extra,
     type: problemType(kind.code),
     title: kind.title,
     status: kind.status,
-    detail: details.detail,
+    detail: message,
     code: kind.code,
     requestId,
     errors: details.errors,
@@ -78,10 +87,33 @@ export function problemBody({ kind, details }: Problem, requestId: string): stri
 }
 
 /** The headers of the response, without its content type. */
-export function problemHeaders({ details }: Problem): Record<string, string> {
+export function problemHeaders({ status, details }: Problem): Record<string, string> {
   const headers: Record<string, string> = { 'cache-control': 'no-store', ...details.headers };
-  if (details.retryAfterSeconds !== undefined) {
-    headers['retry-after'] = String(Math.max(1, Math.ceil(details.retryAfterSeconds)));
+  const retryAfterSeconds = details.retryAfterSeconds ?? (status === 503 ? 1 : undefined);
+  if (retryAfterSeconds !== undefined) {
+    headers['retry-after'] = String(Math.max(1, Math.ceil(retryAfterSeconds)));
   }
   return headers;
+}
+
+/**
+ * What every response carries: it is for its caller only, it is not a page, and it says which request
+ * it belongs to.
+ */
+export function commonHeaders(requestId: string, cacheControl: string): Record<string, string> {
+  return {
+    'cache-control': cacheControl,
+    'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+    'x-content-type-options': 'nosniff',
+    'x-request-id': requestId,
+  };
+}
+
+/** Sends the problem as the response. */
+export function sendProblem(problem: Problem, request: FastifyRequest, reply: FastifyReply): void {
+  reply
+    .code(problem.status)
+    .headers(problemHeaders(problem))
+    .type(PROBLEM_MEDIA_TYPE)
+    .send(problemBody(problem, request.id));
 }

@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 
+import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 
 import { entityTags } from './entity-tags.ts';
@@ -122,6 +123,15 @@ function isEncoded(text: string): boolean {
 /** Returns a W3C trace context header of version 00. Any other value counts as not sent. */
 export function parseTraceparent(header: unknown): string | undefined {
   return typeof header === 'string' && TRACEPARENT.test(header) ? header : undefined;
+}
+
+/** What the events that a request leads to say of it: who sent it, and under which id it is logged. */
+export function requestMetadata(
+  { id, raw }: Pick<FastifyRequest, 'id' | 'raw'>,
+  actor: string,
+): Readonly<{ correlationId: string; actor: string; traceparent?: string }> {
+  const traceparent = parseTraceparent(raw.headers['traceparent']);
+  return { correlationId: id, actor, ...(traceparent !== undefined && { traceparent }) };
 }
 
 /**

@@ -3,9 +3,7 @@ import type { Logger } from 'pino';
 
 import type { ConnectionFault } from './connections.ts';
 import type { Metrics } from './metrics.ts';
-import { pathOf } from './request-parts.ts';
-import { fastifyPath } from './route.ts';
-import type { Route } from './route.ts';
+import { pathOf } from './routes.ts';
 
 const PATH_LENGTH_MAX = 200;
 
@@ -30,28 +28,26 @@ export type RequestReport = (request: FastifyRequest, reply: FastifyReply) => vo
 export function createRequestReport(
   log: Logger,
   metrics: RequestMetrics | undefined,
-  routes: readonly Route[],
 ): RequestReport {
-  const byPath = new Map(routes.map((route) => [fastifyPath(route.path), route]));
   return (request, reply) => {
     const startedAt = performance.now();
     reply.raw.once('close', () => {
       const durationMs = performance.now() - startedAt;
-      const route = byPath.get(request.routeOptions.url ?? '');
+      const { quiet, template: route } = request.routeOptions.config;
       const isAnswered = reply.raw.writableEnded;
       const status = isAnswered ? reply.raw.statusCode : LEFT_STATUS;
       const fields = {
         requestId: request.id,
         method: request.method,
-        route: route?.path,
+        route,
         path: pathOf(request.url).slice(0, PATH_LENGTH_MAX),
         status,
         durationMs: Math.round(durationMs * 100) / 100,
         ...(isAnswered ? undefined : { aborted: true }),
       };
-      if (route?.quiet === true) log.debug(fields, 'request');
+      if (quiet === true) log.debug(fields, 'request');
       else log.info(fields, 'request');
-      observe(metrics, request.method, route?.path, status, durationMs / 1000);
+      observe(metrics, request.method, route, status, durationMs / 1000);
     });
   };
 }

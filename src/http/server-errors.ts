@@ -1,16 +1,21 @@
 import { STATUS_CODES } from 'node:http';
 
 import { problemKinds } from './problem-kinds.ts';
-import { PROBLEM_MEDIA_TYPE, Problem, problemBody, problemHeaders } from './problem.ts';
+import {
+  PROBLEM_MEDIA_TYPE,
+  Problem,
+  commonHeaders,
+  problemBody,
+  problemHeaders,
+} from './problem.ts';
 import type { ProblemKind } from './problem.ts';
-import { commonHeaders } from './response-headers.ts';
 
 /** More than 200 items of the longest fields need. */
 export const BODY_BYTES_MAX = 256 * 1024;
 
 const OVERLOADED_RETRY_AFTER_SECONDS = 1;
 
-/** What Fastify refuses by itself, and how that is answered. */
+/** What Fastify refuses by itself, and the problems that it becomes. */
 const frameworkRefusals: Readonly<Record<string, () => Problem>> = {
   FST_ERR_NOT_FOUND: () => plain(problemKinds.routeNotFound),
   FST_ERR_VALIDATION: () => plain(problemKinds.invalidRequest),
@@ -28,8 +33,8 @@ const frameworkRefusals: Readonly<Record<string, () => Problem>> = {
   FST_ERR_MAX_PARAM_LENGTH: () => plain(problemKinds.uriTooLong),
 };
 
-/** The answer to whatever was thrown; undefined when only the log may know what it was. */
-export function toProblem(error: unknown): Problem | undefined {
+/** The problem that was thrown, or that Fastify's refusal becomes; undefined for any other error. */
+export function frameworkProblem(error: unknown): Problem | undefined {
   if (error instanceof Problem) return error;
   const code = codeOf(error);
   const refusal = frameworkRefusals[code];
@@ -46,14 +51,14 @@ export function bodyTooLarge(bytesMax: number): Problem {
   });
 }
 
-/** The answer to a body that ended too early; mostly nobody is left to hear it. */
+/** The response to a body that ended too early; mostly nobody is left to hear it. */
 export function bodyCutShort(): Problem {
   return new Problem(problemKinds.malformedRequest, {
     detail: 'The body ended before its Content-Length.',
   });
 }
 
-/** The answer to whoever comes when the server holds as much as it may. */
+/** The response to whoever comes when the server holds as much as it may. */
 export function overloaded(reason: string): Problem {
   return new Problem(problemKinds.overloaded, {
     detail: `${reason} Nothing was written. Repeat the request after Retry-After seconds.`,
@@ -61,14 +66,14 @@ export function overloaded(reason: string): Problem {
   });
 }
 
-/** The answer to an unknown error: nothing but where to look for it. */
+/** The response to an unknown error: nothing but where to look for it. */
 export function internalProblem(): Problem {
   return new Problem(problemKinds.internal, {
     detail: 'An unexpected error. Report the requestId; the log has the rest.',
   });
 }
 
-/** The answer to what is no HTTP or came too slowly; `code` is that of Node's error. */
+/** The response to what is no HTTP or came too slowly; `code` is that of Node's error. */
 export function clientProblem(code: string): Problem {
   switch (code) {
     case 'ERR_HTTP_REQUEST_TIMEOUT':
@@ -82,7 +87,7 @@ export function clientProblem(code: string): Problem {
   }
 }
 
-/** The answer to CONNECT, which names no path of this server. */
+/** The response to CONNECT, which names no path of this server. */
 export function connectRefused(): Problem {
   return new Problem(problemKinds.notImplemented, { detail: 'This server is not a proxy.' });
 }
@@ -91,7 +96,8 @@ export function connectRefused(): Problem {
 export function rawProblem(problem: Problem, requestId: string) {
   const body = problemBody(problem, requestId);
   const headers = {
-    ...commonHeaders(requestId, PROBLEM_MEDIA_TYPE, 'no-store'),
+    ...commonHeaders(requestId, 'no-store'),
+    'content-type': PROBLEM_MEDIA_TYPE,
     ...problemHeaders(problem),
     'content-length': String(Buffer.byteLength(body)),
     connection: 'close',

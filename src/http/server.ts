@@ -1,23 +1,26 @@
 import { METHODS } from 'node:http';
 
 import fastify from 'fastify';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
-import { createAnswerSender } from './answer-sender.ts';
-import type { AnswerSender } from './answer-sender.ts';
 import { createConnections } from './connections.ts';
 import type { ConnectionLimits, Connections } from './connections.ts';
+import { describeApi } from './openapi.ts';
+import { problemKinds } from './problem-kinds.ts';
+import { Problem, sendProblem } from './problem.ts';
 import { acceptJsonOnly } from './request-body.ts';
 import { findHeaderFault } from './request-head.ts';
-import { problemKinds } from './problem-kinds.ts';
-import { Problem } from './problem.ts';
-import { pathOf } from './request-parts.ts';
 import { createFaultReport, createRequestReport } from './request-report.ts';
-import type { RequestMetrics, RequestReport } from './request-report.ts';
-import { fastifyPath } from './route.ts';
-import type { Route } from './route.ts';
-import { BODY_BYTES_MAX } from './server-errors.ts';
+import type { RequestMetrics } from './request-report.ts';
+import { createOnSend, createRelease, setCommonHeaders } from './responses.ts';
+import { checkRequests, pathOf } from './routes.ts';
+import {
+  BODY_BYTES_MAX,
+  bodyCutShort,
+  frameworkProblem,
+  internalProblem,
+} from './server-errors.ts';
 
 const LIMITS: ConnectionLimits = {
   connectionsMax: 4_000,
@@ -38,34 +41,49 @@ const PATH_PARAMETER_LENGTH_MAX = 200;
 
 export type ServerOptions = Readonly<{
   log: Logger;
-  routes: readonly Route[];
   metrics?: RequestMetrics;
-  /** True from the signal to stop: answers then ask callers to leave their connections. */
+  /** True from the signal to stop: responses then ask callers to leave their connections. */
   isDraining?: () => boolean;
+  /** The problem that an error becomes; undefined for an error that nobody expected. */
+  toProblem?: (error: unknown) => Problem | undefined;
   limits?: Partial<ConnectionLimits>;
 }>;
 
 /**
- * Builds the HTTP server; `listen()` starts it, `close()` ends it after the requests under way.
- * Every failure is answered with problem details.
+ * Builds the HTTP server. Routes are registered on it as plugins of Fastify; `listen()` starts it, `close()`
+ * ends it after the requests under way. The response to every failure is a problem.
  */
 export function createServer(options: ServerOptions): FastifyInstance {
-  const { log, metrics, routes, isDraining = () => false } = options;
+  const { log, metrics, isDraining = () => false, toProblem = frameworkProblem } = options;
   const limits = { ...LIMITS, ...options.limits };
   let closing = false;
-  const sender = createAnswerSender(log, limits.bodyBytesMax, () => closing || isDraining());
-  const report = createRequestReport(log, metrics, routes);
+  const isLeaving = () => closing || isDraining();
+  const report = createRequestReport(log, metrics);
   const connections = createConnections(limits, createFaultReport(log, metrics));
-  const app = createFastify(connections, report, sender);
+  const fail = (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
+    sendProblem(problemOf(error, request, { log, toProblem }), request, reply);
+  };
+  const begin = (request: FastifyRequest, reply: FastifyReply) => {
+    report(request, reply);
+    setCommonHeaders(request, reply);
+  };
+  const release = createRelease(limits.bodyBytesMax, isLeaving);
+  const app = createFastify(connections, async (error, request, reply) => {
+    begin(request, reply);
+    await release(request, reply);
+    fail(error, request, reply);
+  });
 
   acceptJsonOnly(app, { bytesMax: limits.bodyBytesMax, hold: connections.hold });
   app.addHook('onRequest', (request, reply, done) => {
-    report(request, reply);
-    // Before its body is read: where nothing answers, none is wanted.
+    begin(request, reply);
+    // Before its body is read: where there is no route, none is wanted.
     done(findHeaderFault(request.raw) ?? (request.is404 ? noRoute(app, request) : undefined));
   });
-  app.setErrorHandler(sender.sendError);
-  for (const route of routes) serve(app, route, sender);
+  app.addHook('onSend', createOnSend(release));
+  app.setErrorHandler(fail);
+  checkRequests(app);
+  describeApi(app);
 
   app.addHook('preClose', (done) => {
     closing = true;
@@ -79,11 +97,13 @@ export function createServer(options: ServerOptions): FastifyInstance {
   return app;
 }
 
-/** Fastify's own logger stays off: routes answer by value, and the report tells of each request. */
+/**
+ * Fastify's own logger stays off: the report tells of each request. `unreadable` has the requests whose path
+ * cannot be read, which reach no hook.
+ */
 function createFastify(
   connections: Connections,
-  report: RequestReport,
-  { sendError }: AnswerSender,
+  unreadable: (error: unknown, request: FastifyRequest, reply: FastifyReply) => Promise<void>,
 ): FastifyInstance {
   return fastify({
     genReqId: (request) => connections.idOf(request),
@@ -91,22 +111,23 @@ function createFastify(
     serverFactory: connections.createServer,
     routerOptions: { maxParamLength: PATH_PARAMETER_LENGTH_MAX },
     return503OnClosing: false,
-    // A path that cannot be read reaches no hook.
-    frameworkErrors: (error, request, reply) => {
-      report(request, reply);
-      sendError(error, request, reply);
-    },
+    frameworkErrors: (error, request, reply) => void unreadable(error, request, reply),
     // The connections see to it, on every server that they create.
     clientErrorHandler: () => {},
   });
 }
 
-function serve(app: FastifyInstance, route: Route, sender: AnswerSender): void {
-  app.route({
-    method: route.method,
-    url: fastifyPath(route.path),
-    handler: async (request, reply) => sender.prepare(await route.answer(request), request, reply),
-  });
+/** An error that nobody expected is logged here, once, with its stack. */
+function problemOf(
+  error: unknown,
+  { id, raw }: FastifyRequest,
+  { log, toProblem }: Required<Pick<ServerOptions, 'log' | 'toProblem'>>,
+): Problem {
+  const problem = toProblem(error);
+  if (problem !== undefined) return problem;
+  if (raw.destroyed && !raw.complete) return bodyCutShort();
+  log.error({ err: error, requestId: id }, 'request failed');
+  return internalProblem();
 }
 
 function noRoute(app: FastifyInstance, request: FastifyRequest): Problem {

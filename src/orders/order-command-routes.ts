@@ -1,8 +1,16 @@
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { v7 as uuidv7 } from 'uuid';
-import { guardedHeaders, keyedHeaders } from '#src/http/request-head.ts';
-import { route } from '#src/http/route.ts';
-import type { AnswerSpec, DescribedHeader, Route } from '#src/http/route.ts';
-import type { RejectionCode } from './domain/order-commands.ts';
+import type { z } from 'zod';
+import { guardedHeaders, keyedHeaders, requestMetadata } from '#src/http/request-head.ts';
+import { ifMatchHolds } from '#src/http/entity-tags.ts';
+import { PRINCIPAL } from '#src/http/idempotency.ts';
+import type { InFlight } from '#src/http/idempotency.ts';
+import { response } from '#src/http/openapi.ts';
+import type { Problem } from '#src/http/problem.ts';
+import { sendText } from '#src/http/responses.ts';
+import type { OrderCommand, RejectionCode } from './domain/order-commands.ts';
+import type { HandleOrderCommand } from './handle-order-command.ts';
 import { orderProblemKinds, refusalKind } from './order-problems.ts';
 import {
   cancelOrderBody,
@@ -13,47 +21,46 @@ import {
   refundOrderBody,
   shipOrderBody,
 } from './order-schemas.ts';
-import type { RunOrderCommand } from './run-order-command.ts';
 
-/** The commands of an order over HTTP. */
-export function orderCommandRoutes(run: RunOrderCommand): Route[] {
-  return [placeRoute(run), payRoute(run), shipRoute(run), cancelRoute(run), refundRoute(run)];
+export type CommandOutcome = 'ok' | 'replayed' | 'conflict' | 'rejected' | 'shed' | 'unknown';
+
+export type OrderCommandDependencies = Readonly<{
+  handle: HandleOrderCommand;
+  inFlight: InFlight;
+  countCommand: (command: string, outcome: CommandOutcome) => void;
+  /** The problem that an error of `handle` becomes. */
+  toProblem: (
+    error: unknown,
+    circumstances: Pick<FastifyRequest, 'ifMatch'> & Readonly<{ orderId: string | undefined }>,
+  ) => Problem | undefined;
+}>;
+
+/** A command on an order that is there. The name of its row is the last part of its path. */
+type CommandRow<Body extends z.ZodType = z.ZodType> = Readonly<{
+  operationId: string;
+  tag?: string;
+  summary: string;
+  description: string;
+  /** Left out where the command has no fields. */
+  body?: Body;
+  example?: z.input<Body>;
+  toCommand(body: z.output<Body>): OrderCommand;
+  /** The status of each response and what it shows. */
+  responses: Readonly<Record<number, string>>;
+  /** Whether a response has the header Location. */
+  isLocated?: boolean;
+  refusals: readonly RejectionCode[];
+  /** Whether it needs an installation with providers. */
+  needsProviders?: boolean;
+}>;
+
+/** Types the function of a row by its body. */
+function command<Body extends z.ZodType>(row: CommandRow<Body>): CommandRow {
+  return row;
 }
 
-const common = { params: orderParams, headers: guardedHeaders, tag: 'Orders' } as const;
-
-function placeRoute(run: RunOrderCommand): Route {
-  return route({
-    method: 'POST',
-    path: '/v1/orders',
-    operationId: 'placeOrder',
-    tag: 'Orders',
-    summary: 'Place an order',
-    description:
-      'The server computes the total. With automatic fulfilment the service reserves the stock, captures ' +
-      'the payment and ships the order by itself, or cancels the order if that fails.',
-    headers: keyedHeaders,
-    body: placeOrderBody,
-    example: {
-      customerId: 'c-1',
-      currency: 'EUR',
-      items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
-    },
-    answers: { 201: orderAnswered('The new order.', 'Location') },
-    problems: [refusalKind('total_too_large'), orderProblemKinds.fulfilmentOff, ...writeProblems],
-    handle: ({ body: { fulfilment, ...order }, ...request }) => {
-      const orderId = uuidv7();
-      const saga = fulfilment === 'automatic' ? { sagaId: uuidv7() } : {};
-      return run(request, orderId, { type: 'PlaceOrder', orderId, ...order, ...saga });
-    },
-  });
-}
-
-function payRoute(run: RunOrderCommand): Route {
-  return route({
-    ...common,
-    method: 'POST',
-    path: '/v1/orders/{orderId}/pay',
+const commands: Readonly<Record<string, CommandRow>> = {
+  pay: command({
     operationId: 'payOrder',
     summary: 'Record a payment',
     description:
@@ -64,18 +71,11 @@ function payRoute(run: RunOrderCommand): Route {
       'check that a paymentId is used for one order only.',
     body: payOrderBody,
     example: { paymentId: 'pay-1', amountCents: 2500 },
-    answers: { 200: orderAnswered('The order, with the payment.') },
-    problems: commandProblems('payment_amount_mismatch', 'payment_id_taken', 'too_many_payments'),
-    handle: ({ body, params, ...request }) =>
-      run(request, params.orderId, { type: 'PayOrder', ...body }),
-  });
-}
-
-function shipRoute(run: RunOrderCommand): Route {
-  return route({
-    ...common,
-    method: 'POST',
-    path: '/v1/orders/{orderId}/ship',
+    toCommand: (body) => ({ type: 'PayOrder', ...body }),
+    responses: { 200: 'The order, with the payment.' },
+    refusals: ['payment_amount_mismatch', 'payment_id_taken', 'too_many_payments'],
+  }),
+  ship: command({
     operationId: 'shipOrder',
     summary: 'Record the shipment',
     description:
@@ -83,23 +83,11 @@ function shipRoute(run: RunOrderCommand): Route {
       'the first request wins and the other is refused. Repeating the same trackingNumber changes nothing.',
     body: shipOrderBody,
     example: { trackingNumber: 'T-1', carrier: 'post' },
-    answers: { 200: orderAnswered('The shipped order.') },
-    problems: commandProblems(
-      'order_not_paid',
-      'order_already_shipped',
-      'order_cancelled',
-      'fulfilment_running',
-    ),
-    handle: ({ body, params, ...request }) =>
-      run(request, params.orderId, { type: 'ShipOrder', ...body }),
-  });
-}
-
-function cancelRoute(run: RunOrderCommand): Route {
-  return route({
-    ...common,
-    method: 'POST',
-    path: '/v1/orders/{orderId}/cancel',
+    toCommand: (body) => ({ type: 'ShipOrder', ...body }),
+    responses: { 200: 'The shipped order.' },
+    refusals: ['order_not_paid', 'order_already_shipped', 'order_cancelled', 'fulfilment_running'],
+  }),
+  cancel: command({
     operationId: 'cancelOrder',
     summary: 'Cancel an order that has not shipped',
     description:
@@ -107,21 +95,14 @@ function cancelRoute(run: RunOrderCommand): Route {
       'the response is 202, and the order is cancelled once the fulfilment has been undone.',
     body: cancelOrderBody,
     example: { reason: 'changed my mind' },
-    answers: {
-      200: orderAnswered('The cancelled order.'),
-      202: orderAnswered('The order. Its fulfilment is being undone.'),
+    toCommand: (body) => ({ type: 'CancelOrder', ...body }),
+    responses: {
+      200: 'The cancelled order.',
+      202: 'The order. Its fulfilment is being undone.',
     },
-    problems: commandProblems('order_already_shipped', 'shipment_requested'),
-    handle: ({ body, params, ...request }) =>
-      run(request, params.orderId, { type: 'CancelOrder', ...body }),
-  });
-}
-
-function refundRoute(run: RunOrderCommand): Route {
-  return route({
-    ...common,
-    method: 'POST',
-    path: '/v1/orders/{orderId}/refund',
+    refusals: ['order_already_shipped', 'shipment_requested'],
+  }),
+  refund: command({
     operationId: 'refundOrder',
     summary: 'Record a refund',
     description:
@@ -131,42 +112,154 @@ function refundRoute(run: RunOrderCommand): Route {
       'the same refund changes nothing.',
     body: refundOrderBody,
     example: { refundId: 'ref-1', amountCents: 2500 },
-    answers: { 200: orderAnswered('The order, with the refund.') },
-    problems: commandProblems(
+    toCommand: (body) => ({ type: 'RefundOrder', ...body }),
+    responses: { 200: 'The order, with the refund.' },
+    refusals: [
       'order_not_cancelled',
       'refund_id_taken',
       'refund_exceeds_owed',
       'too_many_refunds',
       'fulfilment_running',
-    ),
-    handle: ({ body, params, ...request }) =>
-      run(request, params.orderId, { type: 'RefundOrder', ...body }),
-  });
-}
+    ],
+  }),
+  fulfil: command({
+    operationId: 'fulfilOrder',
+    tag: 'Fulfilment',
+    summary: 'Start the automatic fulfilment of a pending order',
+    description:
+      'Reserves the stock, captures the payment and ships the order. If a step fails, the earlier ' +
+      'steps are undone. Until it has ended, shipping and refunding by hand are refused.',
+    toCommand: () => ({ type: 'FulfilOrder', sagaId: uuidv7() }),
+    responses: { 202: 'The order. Its fulfilment is running.' },
+    isLocated: true,
+    refusals: ['order_already_paid', 'order_already_shipped', 'order_cancelled'],
+    needsProviders: true,
+  }),
+};
 
-/** An answer that shows an order. */
-export function orderAnswered(description: string, ...more: readonly DescribedHeader[]) {
-  const headers: readonly DescribedHeader[] = ['ETag', 'Idempotency-Replayed', ...more];
-  return { description, schema: orderResponse, headers } satisfies AnswerSpec;
-}
-
-const { versionConflict, overloaded, outboxFull, clockOff, databaseUnavailable, outcomeUnknown } =
-  orderProblemKinds;
-
-/** What anything that is written with an order can fail with. */
-const writeProblems = [
+const {
+  versionConflict,
+  fulfilmentOff,
   overloaded,
   outboxFull,
   clockOff,
   databaseUnavailable,
   outcomeUnknown,
-] as const;
+} = orderProblemKinds;
+/** What anything that is written with an order can fail with. */
+const writeProblems = [overloaded, outboxFull, clockOff, databaseUnavailable, outcomeUnknown];
 
-/** What a command on an order can fail with: the refusals named, and what any of them can. */
-export function commandProblems(...codes: readonly RejectionCode[]) {
-  return [
-    ...['order_not_found' as const, ...codes, 'version_mismatch' as const].map(refusalKind),
-    versionConflict,
-    ...writeProblems,
-  ];
+const placeOrder = {
+  operationId: 'placeOrder',
+  tags: ['Orders'],
+  summary: 'Place an order',
+  description:
+    'The server computes the total. With automatic fulfilment the service reserves the stock, captures ' +
+    'the payment and ships the order by itself, or cancels the order if that fails.',
+  headers: keyedHeaders,
+  body: placeOrderBody.meta({
+    examples: [
+      {
+        customerId: 'c-1',
+        currency: 'EUR',
+        items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+      },
+    ],
+  }),
+  response: {
+    201: response(orderResponse, 'The new order.', ['ETag', 'Idempotency-Replayed', 'Location']),
+  },
+};
+
+/** The commands of an order over HTTP. */
+export const orderCommandRoutes: FastifyPluginAsyncZod<OrderCommandDependencies> = async (
+  app,
+  dependencies,
+) => {
+  const run = createRun(dependencies);
+  app.post(
+    '/v1/orders',
+    {
+      schema: placeOrder,
+      config: { problems: [refusalKind('total_too_large'), fulfilmentOff, ...writeProblems] },
+    },
+    (request, reply) => {
+      const orderId = uuidv7();
+      const { fulfilment, ...order } = request.body;
+      const saga = fulfilment === 'automatic' ? { sagaId: uuidv7() } : {};
+      return run(request, reply, orderId, { type: 'PlaceOrder', orderId, ...order, ...saga });
+    },
+  );
+  for (const [name, row] of Object.entries(commands)) {
+    const refusals = ['order_not_found' as const, ...row.refusals, 'version_mismatch' as const];
+    const problems = [
+      ...refusals.map(refusalKind),
+      versionConflict,
+      ...writeProblems,
+      ...(row.needsProviders === true ? [fulfilmentOff] : []),
+    ];
+    app.post(
+      `/v1/orders/:orderId/${name}`,
+      { schema: schemaOf(row), config: { problems } },
+      (request, reply) => run(request, reply, request.params.orderId, row.toCommand(request.body)),
+    );
+  }
+};
+
+function schemaOf({ operationId, tag = 'Orders', summary, description, ...row }: CommandRow) {
+  const { body, example, isLocated = false, responses } = row;
+  const location = isLocated ? ['Location' as const] : [];
+  return {
+    operationId,
+    tags: [tag],
+    summary,
+    description,
+    params: orderParams,
+    headers: guardedHeaders,
+    ...(body && { body: body.meta({ examples: [example] }) }),
+    response: Object.fromEntries(
+      Object.entries(responses).map(([status, shows]) => [
+        status,
+        response(orderResponse, shows, ['ETag', 'Idempotency-Replayed', ...location]),
+      ]),
+    ),
+  };
+}
+
+/** Makes the function that runs one command for its route, sends the response and counts the outcome. */
+function createRun({ handle, inFlight, countCommand, toProblem }: OrderCommandDependencies) {
+  const respond = async (request: FastifyRequest, orderId: string, command: OrderCommand) => {
+    const { keyed, ifMatch } = request;
+    try {
+      const response = await inFlight.run(keyed, () =>
+        handle({
+          orderId,
+          command,
+          metadata: requestMetadata(request, PRINCIPAL),
+          ...(ifMatch && { matches: (version) => ifMatchHolds(ifMatch, version) }),
+          keyed,
+        }),
+      );
+      countCommand(command.type, response.replayed ? 'replayed' : 'ok');
+      return response;
+    } catch (error) {
+      const problem = toProblem(error, { ifMatch, orderId: keyed ? undefined : orderId });
+      countCommand(command.type, outcomeOf(problem));
+      throw problem ?? error;
+    }
+  };
+  return async (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    orderId: string,
+    command: OrderCommand,
+  ): Promise<void> => {
+    await sendText(reply, await respond(request, orderId, command));
+  };
+}
+
+function outcomeOf(problem: Problem | undefined): CommandOutcome {
+  if (problem === undefined || problem.code === outcomeUnknown.code) return 'unknown';
+  if (problem.code === versionConflict.code || problem.status === 412) return 'conflict';
+  return problem.status === 503 ? 'shed' : 'rejected';
 }

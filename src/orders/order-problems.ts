@@ -1,18 +1,6 @@
-import { isOutage } from '#src/database/database-errors.ts';
-import {
-  ClockOff,
-  CommandOverloaded,
-  CommandUncertain,
-  StoreUnavailable,
-  VersionConflict,
-} from '#src/event-store/event-store.ts';
-import { isWeakOnly } from '#src/http/entity-tags.ts';
-import type { EntityTags } from '#src/http/entity-tags.ts';
 import { problemKinds } from '#src/http/problem-kinds.ts';
-import { Problem } from '#src/http/problem.ts';
-import type { ProblemDetails, ProblemKind } from '#src/http/problem.ts';
-import { OrderRequestRefused, OutboxFull } from './handle-order-command.ts';
-import { CursorInvalid } from './orders-summary.ts';
+import type { ProblemKind } from '#src/http/problem.ts';
+import type { OrderRequestRefused } from './handle-order-command.ts';
 
 /** The status of each refusal: a code without one does not compile. */
 const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, 'code'>>> = {
@@ -200,53 +188,3 @@ export const orderProblemKinds = {
       'Retry it with the same Idempotency-Key, or read the resource before you try again.',
   },
 } as const satisfies Record<string, ProblemKind>;
-
-const RETRY_AFTER_SECONDS = 1;
-
-/** Answers with `kind` in the words of its own advice. */
-export function orderProblem(
-  kind: ProblemKind,
-  details: Omit<ProblemDetails, 'detail'> = {},
-): Problem {
-  const retryAfterSeconds = kind.status === 503 ? RETRY_AFTER_SECONDS : undefined;
-  return new Problem(kind, { detail: kind.advice, retryAfterSeconds, ...details });
-}
-
-/** What is known of a request beside its error. */
-type Circumstances = Readonly<{
-  ifMatch?: EntityTags | undefined;
-  /**
-   * The order that a command of unknown outcome is about. Left out where it came with a key: the key may
-   * stand for an earlier try, which had another id.
-   */
-  orderId?: string;
-}>;
-
-/**
- * What an error of the write path or of a read is answered with; what is not one of theirs is returned
- * as it is.
- */
-export function toOrderProblem(error: unknown, { ifMatch, orderId }: Circumstances = {}): unknown {
-  const kinds = orderProblemKinds;
-  const extra = orderId === undefined ? undefined : { orderId };
-  if (error instanceof OrderRequestRefused) {
-    const { code, current } = error;
-    const isWeak = code === 'version_mismatch' && ifMatch !== undefined && isWeakOnly(ifMatch);
-    return orderProblem(isWeak ? problemKinds.ifMatchWeak : refusalKind(code), { current });
-  }
-  if (error instanceof CursorInvalid) {
-    const errors = [{ pointer: 'query/cursor', message: error.message }];
-    return orderProblem(kinds.cursorInvalid, { errors });
-  }
-  if (error instanceof VersionConflict) return orderProblem(kinds.versionConflict);
-  if (error instanceof CommandOverloaded) return orderProblem(kinds.overloaded);
-  if (error instanceof OutboxFull) return orderProblem(kinds.outboxFull);
-  if (error instanceof CommandUncertain) {
-    return orderProblem(kinds.outcomeUnknown, { extra, cause: error });
-  }
-  if (error instanceof ClockOff) return orderProblem(kinds.clockOff);
-  if (error instanceof StoreUnavailable || isOutage(error)) {
-    return orderProblem(kinds.databaseUnavailable, { cause: error });
-  }
-  return error;
-}

@@ -5,7 +5,7 @@ import { inventoryRoutes } from '#src/fulfilment/inventory-routes.ts';
 import { createInFlight } from '#src/http/idempotency.ts';
 import { createServer } from '#src/http/server.ts';
 import { orderCommandRoutes } from '#src/orders/order-command-routes.ts';
-import { createRunOrderCommand } from '#src/orders/run-order-command.ts';
+import { toProblem } from '#src/to-problem.ts';
 import { createService } from './fulfilment-service.ts';
 import type { Changes, World } from './fulfilment-service.ts';
 
@@ -33,26 +33,16 @@ export async function createApi(world: World, changes: Changes = {}) {
   const service = createService(world, changes);
   const { handle, commit, fulfilment, eventStore, reads } = service;
   const inFlight = createInFlight();
-  const run = createRunOrderCommand({
-    handle: (request) => handle(request.orderId, request.command, request),
-    inFlight,
-    countCommand: () => {},
-  });
-  const server = createServer({
-    log: pino({ level: 'silent' }),
-    routes: [
-      ...orderCommandRoutes(run),
-      ...fulfilmentRoutes({
-        run,
-        inFlight,
-        commit,
-        fulfilment,
-        eventStore,
-        reads,
-      }),
-      ...inventoryRoutes({ reads, writes: service.pool, inFlight }),
-    ],
-  });
+  const server = createServer({ log: pino({ level: 'silent' }), toProblem });
+  await server
+    .register(orderCommandRoutes, {
+      handle: (request) => handle(request.orderId, request.command, request),
+      inFlight,
+      toProblem,
+      countCommand: () => {},
+    })
+    .register(fulfilmentRoutes, { inFlight, commit, fulfilment, eventStore, reads })
+    .register(inventoryRoutes, { reads, writes: service.pool, inFlight });
   const url = await server.listen({ host: '127.0.0.1', port: 0 });
   await service.start();
   const call = async (

@@ -8,12 +8,14 @@ const well: Health = { ready: true, details: { database: 'up', outbox: { pending
 
 const serverWith = (dependencies: Partial<HealthDependencies>) =>
   sampleServer({
-    routes: healthRoutes({
-      check: async () => well,
-      isDraining: () => false,
-      metrics: createMetrics(),
-      ...dependencies,
-    }),
+    routes: async (app) => {
+      await app.register(healthRoutes, {
+        check: async () => well,
+        isDraining: () => false,
+        metrics: createMetrics(),
+        ...dependencies,
+      });
+    },
   });
 
 describe('/livez', () => {

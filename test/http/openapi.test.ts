@@ -1,13 +1,12 @@
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { buildAsyncApi } from '#src/http/asyncapi.ts';
 import { documentationRoutes } from '#src/http/documentation-routes.ts';
 import { healthRoutes } from '#src/http/health-routes.ts';
 import { createMetrics } from '#src/http/metrics.ts';
-import { allProblemKinds, buildOpenApi } from '#src/http/openapi.ts';
+import { response } from '#src/http/openapi.ts';
 import { problemKinds } from '#src/http/problem-kinds.ts';
-import { route } from '#src/http/route.ts';
-import type { Answer, Route } from '#src/http/route.ts';
 import { sampleChannel, sampleRoutes, sampleServer, THING_ID, thingBusy } from './sample-server.ts';
 
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
@@ -18,18 +17,31 @@ const MEDIA_TYPES: Readonly<Record<string, string>> = {
   json: 'application/json',
 };
 
-const serviceRoutes = (): Route[] => [
-  ...sampleRoutes(),
-  ...healthRoutes({
+const serviceRoutes: FastifyPluginAsyncZod = async (app) => {
+  await app.register(sampleRoutes());
+  await app.register(healthRoutes, {
     check: async () => ({ ready: true, details: {} }),
     isDraining: () => false,
     metrics: createMetrics(),
-  }),
-];
-const allRoutes = () => [
-  ...serviceRoutes(),
-  ...documentationRoutes(serviceRoutes(), sampleChannel),
-];
+  });
+  await app.register(documentationRoutes, { channel: sampleChannel });
+};
+
+/** A server with all routes, and what each of them is. */
+function fullServer() {
+  const server = sampleServer({ routes: serviceRoutes });
+  const routes: { method: string; path: string; isHidden: boolean; body: unknown }[] = [];
+  server.app.addHook('onRoute', ({ method, config, schema }) => {
+    if (method === 'HEAD') return;
+    routes.push({
+      method: String(method),
+      path: String(config?.template),
+      isHidden: schema?.hide === true,
+      body: schema?.body,
+    });
+  });
+  return Object.assign(server, { routes });
+}
 
 const parameter = z.object({
   name: z.string(),
@@ -58,7 +70,7 @@ const operation = z.strictObject({
     z.string().regex(/^[1-5]\d\d$/),
     z.strictObject({
       description: z.string().min(1),
-      headers: z.record(z.string(), z.strictObject({ $ref: z.string() })),
+      headers: z.record(z.string(), z.object({ description: z.string(), schema: z.unknown() })),
       content: z
         .record(z.string().regex(/^\w+\/[\w.+-]+$/), z.object({ schema: z.unknown() }))
         .optional(),
@@ -84,12 +96,11 @@ const openApi = z.strictObject({
   ),
   components: z.strictObject({
     schemas: z.record(z.string().regex(/^[\w.-]+$/), z.unknown()),
-    headers: z.record(z.string(), z.object({ description: z.string(), schema: z.unknown() })),
   }),
 });
 
 async function served() {
-  await using server = sampleServer({ routes: allRoutes() });
+  await using server = fullServer();
   const answer = await server.app.inject('/openapi.json');
   expect(answer.headers['content-type']).toBe('application/json; charset=utf-8');
   return { document: openApi.parse(answer.json()), text: answer.body };
@@ -122,14 +133,11 @@ function resolve(document: unknown, reference: string): unknown {
 describe('the OpenAPI document', () => {
   test('has each route of the server, and the server each route of it', async () => {
     const { document } = await served();
-    await using server = sampleServer({ routes: allRoutes() });
+    await using server = fullServer();
     await server.app.ready();
     const described = operations(document).map(({ method, path }) => `${method} ${path}`);
-    const hidden = allRoutes().flatMap((of) => (of.hidden === true ? [of.path] : []));
-    const paths = [...new Set(allRoutes().map(({ path }) => path))].filter(
-      (path) => !hidden.includes(path),
-    );
-    const answered = paths.flatMap((path) =>
+    const shown = server.routes.filter(({ isHidden }) => !isHidden);
+    const answered = [...new Set(shown.map(({ path }) => path))].flatMap((path) =>
       METHODS.filter((method) =>
         server.app.hasRoute({ method, url: path.replaceAll(/\{(\w+)\}/g, ':$1') }),
       )
@@ -140,12 +148,13 @@ describe('the OpenAPI document', () => {
     expect(described.toSorted()).toStrictEqual(answered.toSorted());
     expect(
       server.app.printRoutes({ commonPrefix: false }).match(/\((GET|POST|PUT|DELETE)/g),
-    ).toHaveLength(allRoutes().length);
-    expect(hidden.every((path) => path === '/' || path.startsWith('/docs'))).toBe(true);
+    ).toHaveLength(server.routes.length);
+    const hidden = server.routes.filter(({ isHidden }) => isHidden);
+    expect(hidden.every(({ path }) => path === '/' || path.startsWith('/docs'))).toBe(true);
   });
 
-  test('leaves hidden routes out', () => {
-    const paths = Object.keys(buildOpenApi(allRoutes()).paths);
+  test('leaves hidden routes out', async () => {
+    const paths = Object.keys((await served()).document.paths);
     expect(paths).toContain('/openapi.json');
     expect(paths.filter((path) => path === '/' || path.startsWith('/docs'))).toStrictEqual([]);
   });
@@ -201,13 +210,13 @@ describe('the OpenAPI document', () => {
       },
     });
     expect(document.paths['/v1/things/{thingId}']?.get?.parameters).toMatchObject([
-      { name: 'thingId', in: 'path', required: true, schema: { type: 'string', format: 'uuid' } },
       {
         name: 'version',
         in: 'query',
         required: false,
         schema: { type: 'integer', minimum: 1, default: 7 },
       },
+      { name: 'thingId', in: 'path', required: true, schema: { type: 'string', format: 'uuid' } },
       { name: 'If-None-Match', in: 'header', required: false, schema: { type: 'string' } },
     ]);
   });
@@ -260,35 +269,39 @@ describe('the OpenAPI document', () => {
     }
   });
 
-  test('is what the example bodies obey', () => {
-    for (const { schemas, example } of serviceRoutes()) {
-      if (example !== undefined) expect(schemas.body?.safeParse(example).success).toBe(true);
+  test('is what the example bodies obey', async () => {
+    await using server = fullServer();
+    await server.app.ready();
+    for (const { body } of server.routes) {
+      if (!(body instanceof z.ZodType)) continue;
+      const { examples } = z.object({ examples: z.array(z.unknown()).min(1) }).parse(body.meta());
+      for (const example of examples) expect(body.safeParse(example).success).toBe(true);
     }
   });
 
-  test('refuses two schemas of one name', () => {
-    const named = (schema: z.ZodType, operationId: string) =>
-      route({
-        method: 'GET',
-        path: `/${operationId}`,
-        operationId,
-        tag: 't',
-        summary: 's',
-        answers: { 200: { description: 'x', schema } },
-        handle: async () => ({ status: 200, text: '' }),
+  test('refuses two schemas of one name', async () => {
+    const named = (path: string, schema: z.ZodType) => async () => {
+      await using server = sampleServer({
+        routes: async (app) => {
+          app.get(path, { schema: { response: { 200: response(schema, 'x') } } }, async () => {});
+        },
       });
+      await server.app.ready();
+      return server.app.swagger();
+    };
     const one = z.object({ a: z.string() }).meta({ id: 'SameName' });
-    const routes = [named(one, 'a'), named(z.object({ c: one }), 'b')];
-    expect(() => buildOpenApi(routes)).not.toThrow();
-    const other = z.object({ SameName: z.string() });
-    const clash = named(other.meta({ id: 'Problem' }), 'c');
-    expect(() => buildOpenApi([clash])).toThrow('Problem');
+    await expect(named('/a', z.object({ c: one }))()).resolves.toBeDefined();
+    const other = z.object({ c: z.string() }).meta({ id: 'SameName' });
+    await expect(named('/b', z.object({ one, other }))()).rejects.toThrow('SameName');
+    z.globalRegistry.remove(other);
   });
 });
 
 describe('the list of problems', () => {
-  test('has each kind of the server and of its routes, once', () => {
-    const codes = allProblemKinds(allRoutes()).map(({ code }) => code);
+  test('has each kind of the server and of its routes, once', async () => {
+    await using server = fullServer();
+    await server.app.ready();
+    const codes = [...server.app.problemKinds.values()].map(({ code }) => code);
     expect(new Set(codes).size).toBe(codes.length);
     expect(codes).toContain(thingBusy.code);
     for (const { code } of Object.values(problemKinds)) expect(codes).toContain(code);
@@ -305,7 +318,7 @@ describe('the pages', () => {
   test.each(['/', '/docs', '/docs/problems', '/docs/events'])(
     '%s loads nothing from elsewhere and runs nothing inline',
     async (url) => {
-      await using server = sampleServer({ routes: allRoutes() });
+      await using server = fullServer();
       const answer = await server.app.inject(url);
       expect(answer.statusCode).toBe(200);
       expect(answer.headers['content-type']).toBe('text/html; charset=utf-8');
@@ -331,7 +344,7 @@ describe('the pages', () => {
   test.each(['/', '/docs', '/docs/problems', '/docs/events'])(
     '%s has only links that lead somewhere on this server',
     async (url) => {
-      await using server = sampleServer({ routes: allRoutes() });
+      await using server = fullServer();
       const page = (await server.app.inject(url)).body;
       for (const link of linksOf(page)) {
         if (link.startsWith('#')) expect(page).toContain(`id="${link.slice(1)}"`);
@@ -341,7 +354,7 @@ describe('the pages', () => {
   );
 
   test('begin at /, which leads to everything that can be read without an id', async () => {
-    await using server = sampleServer({ routes: allRoutes() });
+    await using server = fullServer();
     const links = linksOf((await server.app.inject('/')).body);
     expect(new Set(links)).toStrictEqual(
       new Set([
@@ -359,33 +372,28 @@ describe('the pages', () => {
   });
 
   test('and documents are made once, with their tags, not for every request', async () => {
-    const made = new Map<string, Answer[]>();
-    const routes = allRoutes()
-      .filter(({ tag }) => tag === 'Documentation')
-      .map((route): Route => {
-        const answers: Answer[] = [];
-        made.set(route.path, answers);
-        const answer: Route['answer'] = async (request) => {
-          const given = await route.answer(request);
-          answers.push(given);
-          return given;
-        };
-        return Object.assign({}, route, { answer });
-      });
-    await using server = sampleServer({ routes });
-    expect(made.size).toBeGreaterThan(5);
-    for (const [path, answers] of made) {
-      const { headers } = await server.app.inject(path);
-      await server.app.inject(path);
-      expect(answers[1]).toBe(answers[0]);
-      expect(answers[0]?.headers?.['etag']).toBe(headers['etag']);
+    await using server = fullServer();
+    const payloads: unknown[] = [];
+    server.app.addHook('onSend', async (_request, _reply, payload) => {
+      payloads.push(payload);
+      return payload;
+    });
+    await server.app.ready();
+    const made = server.routes.filter(({ path }) => /^\/(docs.*|\w+\.json)?$/.test(path));
+    expect(made.length).toBeGreaterThan(5);
+    for (const { path } of made) {
+      const first = await server.app.inject(path);
+      const second = await server.app.inject(path);
+      expect(payloads.at(-1)).toBeInstanceOf(Buffer);
+      expect(payloads.at(-1)).toBe(payloads.at(-2));
+      expect(second.headers['etag']).toBe(first.headers['etag']);
     }
   });
 
   test.each(['/docs/style.css', '/docs/swagger-ui.css'])(
     'have styles that load nothing from elsewhere: %s',
     async (url) => {
-      await using server = sampleServer({ routes: allRoutes() });
+      await using server = fullServer();
       const { body } = await server.app.inject(url);
       expect(body).toContain('body');
       const loaded = [...body.matchAll(/url\(\s*["']?([^"')]{0,30})|@import[^;]*/g)];
@@ -394,7 +402,7 @@ describe('the pages', () => {
   );
 
   test('have a place for every message, with its example, and are led to from the API', async () => {
-    await using server = sampleServer({ routes: allRoutes() });
+    await using server = fullServer();
     const page = (await server.app.inject('/docs/events')).body;
     expect(page).toContain('id="thing.made.v1"');
     expect(page).toContain('href="#thing.made.v1"');
@@ -411,11 +419,11 @@ describe('the pages', () => {
   });
 
   test('have a place for the type of every problem', async () => {
-    await using server = sampleServer({ routes: allRoutes() });
+    await using server = fullServer();
     const page = (await server.app.inject('/docs/problems')).body;
     const failure = z.object({ type: z.string() }).parse((await server.app.inject('/nope')).json());
     expect(failure.type).toBe('/docs/problems#route_not_found');
-    for (const { code } of allProblemKinds(allRoutes())) {
+    for (const { code } of server.app.problemKinds.values()) {
       expect(page).toContain(`id="${code}"`);
       expect(page).toContain(`href="#${code}"`);
     }
@@ -424,7 +432,7 @@ describe('the pages', () => {
   test.each(['/docs/../package.json', '/docs/%2e%2e/package.json', '/docs/index.html', '/docs/'])(
     'give no other file: %s',
     async (url) => {
-      await using server = sampleServer({ routes: allRoutes() });
+      await using server = fullServer();
       expect((await server.app.inject(url)).statusCode).toBe(404);
     },
   );

@@ -1,14 +1,15 @@
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import { route } from '#src/http/route.ts';
-import type { RouteRequest } from '#src/http/route.ts';
+import { response } from '#src/http/openapi.ts';
+import { sendText } from '#src/http/responses.ts';
 import { THING_ID, goodThing, sampleRoutes, sampleServer } from './sample-server.ts';
+import type { SeenRequest } from './sample-server.ts';
 
 const path = '/v1/things';
 
 describe('a request', () => {
   test('that is good reaches its handler, parsed', async () => {
-    const seen: RouteRequest<unknown, unknown, unknown, unknown>[] = [];
+    const seen: SeenRequest[] = [];
     const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
     await using server = sampleServer({
       routes: sampleRoutes(async (request) => void seen.push(request)),
@@ -29,10 +30,8 @@ describe('a request', () => {
     expect(seen).toMatchObject([
       {
         body: goodThing,
-        headers: { 'idempotency-key': 'k-1' },
         keyed: { ref: { principal: 'anonymous', key: 'k-1' } },
-        traceparent,
-        requestId: answer.headers['x-request-id'],
+        metadata: { traceparent, correlationId: answer.headers['x-request-id'] },
       },
     ]);
   });
@@ -356,16 +355,13 @@ describe('an answer', () => {
 
   test('without a tag of its own has a weak one of its body, and is 304 until that changes', async () => {
     let text = '{"a":1}';
-    const read = route({
-      method: 'GET',
-      path: '/v1/text',
-      operationId: 'readText',
-      tag: 't',
-      summary: 's',
-      answers: { 200: { description: '', schema: z.object({ a: z.int() }) } },
-      handle: async () => ({ status: 200, text }),
+    await using server = sampleServer({
+      routes: async (app) => {
+        app.get('/v1/text', async (_, reply) =>
+          sendText(reply, { status: 200, etag: null, body: text }),
+        );
+      },
     });
-    await using server = sampleServer({ routes: [read] });
     const ask = (method: 'GET' | 'HEAD', tag?: string) =>
       server.app.inject({
         method,
@@ -417,59 +413,46 @@ describe('an answer', () => {
   });
 });
 
-const base = { method: 'POST', path: '/x', operationId: 'x', tag: 't', summary: 's' } as const;
-
 describe('declaring a route', () => {
-  test('with an object that is not strict is refused', () => {
-    const declare = (body: z.ZodType) => () =>
-      route({
-        ...base,
-        body,
-        answers: { 204: { description: '' } },
-        handle: async () => ({ status: 204 }),
+  test('with an object that is not strict is refused', async () => {
+    const declare = async (body: z.ZodType) => {
+      await using server = sampleServer({
+        routes: async (app) => {
+          app.post('/x', { schema: { body } }, async () => {});
+        },
       });
-    expect(declare(z.object({ a: z.string() }))).toThrow('strictObject');
-    expect(declare(z.looseObject({ a: z.string() }))).toThrow('strictObject');
-    expect(declare(z.strictObject({ a: z.array(z.object({ b: z.string() })) }))).toThrow(
-      'strictObject',
-    );
-    expect(
-      declare(z.strictObject({ a: z.array(z.strictObject({ b: z.string() })) })),
-    ).not.toThrow();
+      await server.app.ready();
+    };
+    await expect(declare(z.object({ a: z.string() }))).rejects.toThrow('strictObject');
+    await expect(declare(z.looseObject({ a: z.string() }))).rejects.toThrow('strictObject');
+    await expect(
+      declare(z.strictObject({ a: z.array(z.object({ b: z.string() })) })),
+    ).rejects.toThrow('strictObject');
+    await declare(z.strictObject({ a: z.array(z.strictObject({ b: z.string() })) }));
   });
 
-  test('types what its handler gets and may answer', () => {
-    const answers = {
-      200: { description: '', schema: z.object({ n: z.number() }) },
-      304: { description: '' },
+  test('types what its handler gets and may respond with', async () => {
+    const schema = {
+      body: z.strictObject({ n: z.number() }),
+      response: {
+        200: response(z.object({ n: z.number() }), ''),
+        204: z.undefined().describe(''),
+      },
     };
-    const body = z.strictObject({ n: z.number() });
-    const posts = { ...base, body, answers };
-    const declared = [
-      route({
-        ...posts,
-        handle: async (request) => ({ status: 200, body: { n: request.body.n } }),
-      }),
-      route({ ...posts, handle: async () => ({ status: 304 }) }),
-      route({ ...posts, handle: async () => ({ status: 500, text: 'ready-made' }) }),
-      route({
-        ...posts,
+    await using server = sampleServer({
+      routes: async (app) => {
+        app.post('/1', { schema }, async ({ body }, reply) => reply.code(200).send({ n: body.n }));
+        app.post('/2', { schema }, async (_, reply) => reply.code(204).send());
         // @ts-expect-error the request has no such field
-        handle: async (request) => ({ status: 200, body: { n: request.body.m } }),
-      }),
-      route({
-        ...posts,
+        app.post('/3', { schema }, async ({ body }, reply) => reply.send({ n: body.m }));
         // @ts-expect-error the status is not declared
-        handle: async (request) => ({ status: 201, body: request.body }),
-      }),
-      route({
-        ...posts,
-        // @ts-expect-error the body is not as declared
-        handle: async (request) => ({ status: 200, body: { n: String(request.body.n) } }),
-      }),
-      // @ts-expect-error the body is missing
-      route({ ...posts, handle: async (request) => ({ status: request.body.n > 1 ? 200 : 304 }) }),
-    ];
-    expect(declared).toHaveLength(7);
+        app.post('/4', { schema }, async ({ body }, reply) => reply.code(201).send(body));
+        app.post('/5', { schema }, async ({ body }, reply) =>
+          // @ts-expect-error the body is not as declared
+          reply.code(200).send({ n: String(body.n) }),
+        );
+      },
+    });
+    await server.app.ready();
   });
 });

@@ -1,17 +1,20 @@
 import type { AddressInfo } from 'node:net';
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { pino } from 'pino';
 import { z } from 'zod';
 import type { ChannelSpec } from '#src/http/asyncapi.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
 import { queryInteger, safeText, uuid, wholeNumber } from '#src/http/fields.ts';
 import { idempotencyKey } from '#src/http/idempotency.ts';
+import type { KeyedRequest } from '#src/http/idempotency.ts';
+import { response } from '#src/http/openapi.ts';
 import { Problem } from '#src/http/problem.ts';
 import type { ProblemKind } from '#src/http/problem.ts';
-import { route } from '#src/http/route.ts';
-import type { Route, RouteRequest } from '#src/http/route.ts';
+import { sendText } from '#src/http/responses.ts';
 import { createServer } from '#src/http/server.ts';
 import type { ServerOptions } from '#src/http/server.ts';
+import { requestMetadata } from '#src/http/request-head.ts';
 
 export const THING_ID = '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11';
 
@@ -33,66 +36,81 @@ export const thingBody = z.strictObject({
   note: z.string().max(20).optional(),
 });
 
+/** What a handler got. */
+export type SeenRequest = Readonly<{
+  params: unknown;
+  query: unknown;
+  body: unknown;
+  keyed: KeyedRequest | undefined;
+  metadata: ReturnType<typeof requestMetadata>;
+}>;
+
+const makeThing = {
+  operationId: 'makeThing',
+  tags: ['Things'],
+  summary: 'Make a thing',
+  headers: z.object({ 'idempotency-key': idempotencyKey.optional() }),
+  body: thingBody.meta({ examples: [{ name: 'one', items: [{ sku: 'a', quantity: 1 }] }] }),
+  response: { 201: response(thing, 'Made.', ['ETag', 'Location']) },
+};
+const readThing = {
+  operationId: 'readThing',
+  tags: ['Things'],
+  summary: 'Read a thing',
+  params: z.strictObject({ thingId: uuid }),
+  querystring: z.strictObject({ version: queryInteger(1, 1000).default(7) }),
+  response: { 200: response(thing, 'The thing.') },
+};
+const pokeThing = {
+  operationId: 'pokeThing',
+  tags: ['Things'],
+  summary: 'Poke a thing; takes no body',
+  params: z.strictObject({ thingId: uuid }),
+  response: { 204: z.undefined().describe('Poked.') },
+};
+
 /** Routes of every form, so that the server can be tested without any of the service's own. */
 export function sampleRoutes(
-  onRequest: (
-    request: RouteRequest<unknown, unknown, unknown, unknown>,
-  ) => Promise<void> = async () => {},
-): Route[] {
-  return [
-    route({
-      method: 'POST',
-      path: '/v1/things',
-      operationId: 'makeThing',
-      tag: 'Things',
-      summary: 'Make a thing',
-      headers: z.object({ 'idempotency-key': idempotencyKey.optional() }),
-      body: thingBody,
-      example: { name: 'one', items: [{ sku: 'a', quantity: 1 }] },
-      answers: {
-        201: { description: 'Made.', schema: thing, headers: ['ETag', 'Location'] },
-      },
-      problems: [thingBusy],
-      handle: async (request) => {
-        await onRequest(request);
-        return {
+  onRequest: (request: SeenRequest) => Promise<void> = async () => {},
+  { quiet = false } = {},
+): FastifyPluginAsyncZod {
+  const seen = (request: FastifyRequest) => {
+    const { params, query, body, keyed } = request;
+    return onRequest({ params, query, body, keyed, metadata: requestMetadata(request, 'a') });
+  };
+  return async (app) => {
+    app.post(
+      '/v1/things',
+      { schema: makeThing, config: { problems: [thingBusy], quiet } },
+      async (request, reply) => {
+        await seen(request);
+        return sendText(reply, {
           status: 201,
-          text: `{"thingId":"${THING_ID}","version":1}`,
-          headers: { etag: versionETag(1), location: `/v1/things/${THING_ID}` },
-        };
+          etag: versionETag(1),
+          location: `/v1/things/${THING_ID}`,
+          body: `{"thingId":"${THING_ID}","version":1}`,
+        });
       },
-    }),
-    route({
-      method: 'GET',
-      path: '/v1/things/{thingId}',
-      operationId: 'readThing',
-      tag: 'Things',
-      summary: 'Read a thing',
-      params: z.strictObject({ thingId: uuid }),
-      query: z.strictObject({ version: queryInteger(1, 1000).default(7) }),
-      answers: { 200: { description: 'The thing.', schema: thing } },
-      handle: async (request) => {
-        await onRequest(request);
-        const { params, query } = request;
-        const etag = versionETag(query.version);
-        const body = { thingId: params.thingId, version: query.version };
-        return { status: 200, body, headers: { etag } };
+    );
+    app.get(
+      '/v1/things/:thingId',
+      { schema: readThing, config: { quiet } },
+      async (request, reply) => {
+        await seen(request);
+        const { thingId } = request.params;
+        const { version } = request.query;
+        return reply.header('etag', versionETag(version)).send({ thingId, version });
       },
-    }),
-    route({
-      method: 'POST',
-      path: '/v1/things/{thingId}/poke',
-      operationId: 'pokeThing',
-      tag: 'Things',
-      summary: 'Poke a thing; takes no body',
-      params: z.strictObject({ thingId: uuid }),
-      answers: { 204: { description: 'Poked.' } },
-      handle: async (request) => {
-        await onRequest(request);
-        return { status: 204 };
+    );
+    app.post(
+      '/v1/things/:thingId/poke',
+      { schema: pokeThing, config: { quiet } },
+      async (request, reply) => {
+        await seen(request);
+        return reply.code(204).send();
       },
-    }),
-  ];
+    );
+  };
 }
 
 /** What a service that publishes things would document. */
@@ -130,13 +148,18 @@ export type SampleServer = Readonly<{
 }>;
 
 /** A server with the sample routes, or others, whose log can be read. */
-export function sampleServer(
-  options: Partial<Omit<ServerOptions, 'log'>> & { level?: string } = {},
-): SampleServer {
+export function sampleServer({
+  routes = sampleRoutes(),
+  level = 'info',
+  ...options
+}: Partial<Omit<ServerOptions, 'log'>> & {
+  level?: string;
+  routes?: FastifyPluginAsyncZod;
+} = {}): SampleServer {
   const raw: string[] = [];
   const lines: Record<string, unknown>[] = [];
   const log = pino(
-    { level: options.level ?? 'info' },
+    { level },
     {
       write: (line: string) => {
         raw.push(line);
@@ -144,7 +167,8 @@ export function sampleServer(
       },
     },
   );
-  const app = createServer({ routes: sampleRoutes(), ...options, log });
+  const app = createServer({ ...options, log });
+  void app.register(routes);
   return {
     app,
     lines,

@@ -4,11 +4,11 @@ import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
 import { errorCodes } from 'fastify';
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { afterEach, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { createMetrics } from '#src/http/metrics.ts';
-import { route } from '#src/http/route.ts';
-import { toProblem } from '#src/http/server-errors.ts';
+import { frameworkProblem } from '#src/http/server-errors.ts';
 import { eventually } from '#test/support/poll.ts';
 import { rawClient, requestText } from './raw-client.ts';
 import { THING_ID, goodThing, sampleRoutes, sampleServer } from './sample-server.ts';
@@ -93,17 +93,9 @@ describe('a peer that never closes', () => {
 
   test('and reads nothing is cut', async () => {
     const large = 'x'.repeat(64 * 1024 * 1024);
-    const routes = [
-      route({
-        method: 'GET',
-        path: '/large',
-        operationId: 'large',
-        tag: 'Things',
-        summary: 'More than any socket buffers',
-        answers: { 200: { description: 'It.', schema: z.string(), contentType: 'text/plain' } },
-        handle: async () => ({ status: 200, text: large, contentType: 'text/plain' }),
-      }),
-    ];
+    const routes: FastifyPluginAsyncZod = async (app) => {
+      app.get('/large', async (_, reply) => reply.type('text/plain').send(large));
+    };
     await using server = sampleServer({ routes, limits: { ...SHORT, responseTimeoutMs: 200 } });
     const client = await rawClient(await server.listen());
     peers.push(client.socket);
@@ -476,7 +468,7 @@ describe('every method that the parser knows', () => {
 test('every refusal of the framework has a problem with its status, and no fault of ours is the caller’s', () => {
   const given = Object.entries(errorCodes).map(([code, FrameworkError]) => {
     const error = new FrameworkError();
-    return { code, status: error.statusCode ?? 500, problem: toProblem(error)?.status };
+    return { code, status: error.statusCode ?? 500, problem: frameworkProblem(error)?.status };
   });
   expect(given.length).toBeGreaterThan(50);
   const refusals = given.filter(({ status }) => status < 500);

@@ -218,7 +218,7 @@ describe('the log', () => {
   });
 
   test('is spared quiet routes, unless it wants all', async () => {
-    const routes = sampleRoutes().map((route) => Object.assign(route, { quiet: true }));
+    const routes = sampleRoutes(undefined, { quiet: true });
     await using usual = sampleServer({ routes });
     await usual.app.inject(`/v1/things/${THING_ID}`);
     expect(usual.lines).toHaveLength(0);

@@ -25,11 +25,13 @@ function setUp(...events: readonly OrderEvent[]) {
   };
   let state: FulfilmentState = 'running';
   const server = sampleServer({
-    routes: orderQueryRoutes({
-      eventStore,
-      reads: createReadPool(new Pool()),
-      fulfilmentStates: async ([orderId = '']) => new Map([[orderId, state]]),
-    }),
+    routes: async (app) => {
+      await app.register(orderQueryRoutes, {
+        eventStore,
+        reads: createReadPool(new Pool()),
+        fulfilmentStates: async ([orderId = '']) => new Map([[orderId, state]]),
+      });
+    },
   });
   const get = async (ifNoneMatch?: string) => {
     const { statusCode, headers, body } = await server.app.inject({

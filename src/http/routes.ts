@@ -1,0 +1,203 @@
+import type { FastifyInstance, FastifyRequest, FastifySchema, RouteOptions } from 'fastify';
+import { z } from 'zod';
+
+import {
+  guardsOf,
+  needsMatch,
+  queryFaults,
+  refuseCrossOrigin,
+  refuseUnhonoured,
+  requireIfMatch,
+  unhonouredHeaders,
+} from './request-head.ts';
+import { entityTags } from './entity-tags.ts';
+import type { EntityTags } from './entity-tags.ts';
+import { fieldErrors, summarise } from './field-errors.ts';
+import type { RequestPart } from './field-errors.ts';
+import { createRequestIdentifier } from './idempotency.ts';
+import type { KeyedRequest } from './idempotency.ts';
+import { isStrict, toJsonSchema } from './json-schema.ts';
+import { problemKinds } from './problem-kinds.ts';
+import { Problem } from './problem.ts';
+import type { FieldError, ProblemKind } from './problem.ts';
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** What the route can fail with, beside what every route can. */
+    problems?: readonly ProblemKind[];
+    /** Logs its requests at debug: probes and scrapes come every few seconds. */
+    quiet?: boolean;
+    /** `/v1/orders/{orderId}`; set for every route. */
+    template?: string;
+  }
+  interface FastifyRequest {
+    /** Of a command that was sent with an Idempotency-Key. */
+    keyed: KeyedRequest | undefined;
+    ifMatch: EntityTags | undefined;
+    ifNoneMatch: EntityTags | undefined;
+  }
+}
+
+/** The schemas of a route's request. A part without one must be empty; headers are ignored then. */
+type RequestSchemas = Readonly<{
+  params: z.ZodType | undefined;
+  query: z.ZodType | undefined;
+  headers: z.ZodType | undefined;
+  body: z.ZodType | undefined;
+}>;
+
+const noQuery = z.strictObject({});
+const NO_BODY = 'must be empty: this request takes no body';
+const noBody = z.undefined({ error: NO_BODY });
+/** Many clients send an empty object where there is nothing to say. */
+const emptyBody = z
+  .strictObject({}, { error: NO_BODY })
+  .optional()
+  .transform(() => undefined);
+
+/**
+ * Makes zod check the requests of every route that is added to `app` from now on: all parts at once, before
+ * the handler. Reads also get the header If-None-Match and the response 304.
+ *
+ * Fastify's own validation would stop at the first part that is not valid, so it is switched off.
+ */
+export function checkRequests(app: FastifyInstance): void {
+  app.setValidatorCompiler(() => () => true);
+  app.setSerializerCompiler(() => (body) => JSON.stringify(body));
+  app.decorateRequest('keyed');
+  app.decorateRequest('ifMatch');
+  app.decorateRequest('ifNoneMatch');
+  app.addHook('onRoute', (route) => {
+    if (isRead(route)) route.schema = conditional(route.schema);
+    const template = pathTemplate(route.url);
+    route.config = { ...route.config, template };
+    const check = createRequestCheck(route, template);
+    route.preValidation = (request, _, done) => {
+      check(request);
+      done();
+    };
+  });
+}
+
+/** A route has one method; Fastify adds HEAD to each GET. */
+export function isRead({ method }: Pick<RouteOptions, 'method'>): boolean {
+  return method === 'GET' || method === 'HEAD';
+}
+
+/** `/v1/orders/:orderId` as people write it: `/v1/orders/{orderId}`. */
+function pathTemplate(url: string): string {
+  return url.replaceAll(/:(\w+)/g, '{$1}');
+}
+
+/** An address without its query. */
+export function pathOf(url: string): string {
+  const end = url.indexOf('?');
+  return end === -1 ? url : url.slice(0, end);
+}
+
+/** The schemas by which a route checks its requests. */
+export function requestSchemas({ schema }: Pick<RouteOptions, 'schema'>): RequestSchemas {
+  return {
+    params: zodType(schema?.params),
+    query: zodType(schema?.querystring),
+    headers: zodType(schema?.headers),
+    body: zodType(schema?.body),
+  };
+}
+
+function zodType(schema: unknown): z.ZodType | undefined {
+  if (schema === undefined || schema instanceof z.ZodType) return schema;
+  throw new Error('the schemas of a route are zod schemas');
+}
+
+function conditional(schema: FastifySchema = {}): FastifySchema {
+  const headers = schema.headers ?? z.object({});
+  if (!(headers instanceof z.ZodObject)) throw new Error('headers must be a z.object');
+  return {
+    ...schema,
+    headers: headers.extend({
+      'if-none-match': entityTags
+        .optional()
+        .describe('ETag that you have. The response is 304 if it is still the present one.'),
+    }),
+  };
+}
+
+/**
+ * Makes the function that checks requests of one route. It stores what the schemas make of the request as
+ * `params`, `query` and `body`, and the guarding headers as `keyed`, `ifMatch` and `ifNoneMatch`.
+ * It throws the Problem `malformed_json` for a missing body, `header_not_honoured`,
+ * `precondition_required`, `cross_origin`, or else `invalid_request`.
+ */
+function createRequestCheck(
+  route: RouteOptions,
+  template: string,
+): (request: FastifyRequest) => void {
+  const schemas = requestSchemas(route);
+  refuseLooseObjects(route.url, schemas);
+  const { params, headers, query = noQuery } = schemas;
+  const isCommand = !isRead(route);
+  const body = schemas.body ?? (isCommand ? emptyBody : noBody);
+  const bodyRequired = !body.safeParse(undefined).success;
+  const identify = createRequestIdentifier({
+    method: String(route.method),
+    path: template,
+    bodySchema: body,
+  });
+  const checkGuards = isCommand ? createGuardCheck(headers) : () => {};
+
+  return (request) => {
+    checkGuards(request);
+    if (request.body === undefined && bodyRequired) {
+      throw new Problem(problemKinds.malformedJson, {
+        detail: 'The body is empty. Send one JSON object as application/json.',
+      });
+    }
+    const spelt = { path: pathOf(request.url), body: request.body };
+    const errors: FieldError[] = queryFaults(request.url);
+    request.params = check(params, request.params, 'path', errors);
+    request.query = errors.length > 0 ? undefined : check(query, request.query, 'query', errors);
+    check(headers, request.headers, 'header', errors);
+    request.body = check(body, request.body, 'body', errors);
+    if (errors.length > 0) throw new Problem(problemKinds.invalidRequest, summarise(errors));
+    const { key, ifMatch, ifNoneMatch } = guardsOf(request.headers);
+    request.ifMatch = ifMatch;
+    request.ifNoneMatch = ifNoneMatch;
+    if (!isCommand || key === undefined) return;
+    const understood = { params: request.params, body: request.body, ifMatch, ifNoneMatch };
+    request.keyed = identify(key, understood, spelt);
+  };
+}
+
+/** A command is refused when it comes with a guarding header that its route does not honour. */
+function createGuardCheck(headers: z.ZodType | undefined): (request: FastifyRequest) => void {
+  const matchRequired = needsMatch(headers);
+  const unhonoured = unhonouredHeaders(headers);
+  return (request) => {
+    refuseCrossOrigin(request.headers);
+    refuseUnhonoured(request.headers, unhonoured);
+    if (matchRequired) requireIfMatch(request.headers);
+  };
+}
+
+function check(
+  schema: z.ZodType | undefined,
+  value: unknown,
+  part: RequestPart,
+  errors: FieldError[],
+): unknown {
+  if (schema === undefined) return undefined;
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  errors.push(...fieldErrors(schema, value, part));
+  return undefined;
+}
+
+/** An object that takes unknown members would let a misspelt field pass in silence. */
+function refuseLooseObjects(url: string, { params, query, body }: RequestSchemas): void {
+  for (const [part, schema] of Object.entries({ params, query, body })) {
+    if (schema !== undefined && !isStrict(toJsonSchema(schema, 'input'))) {
+      throw new Error(`${url}: every object in ${part} must be a z.strictObject`);
+    }
+  }
+}

@@ -1,0 +1,66 @@
+import { isOutage } from './database/database-errors.ts';
+import {
+  ClockOff,
+  CommandOverloaded,
+  CommandUncertain,
+  StoreUnavailable,
+  VersionConflict,
+} from './event-store/event-store.ts';
+import { fulfilmentProblemKinds } from './fulfilment/fulfilment-routes.ts';
+import { isWeakOnly } from './http/entity-tags.ts';
+import type { EntityTags } from './http/entity-tags.ts';
+import { problemKinds } from './http/problem-kinds.ts';
+import { Problem } from './http/problem.ts';
+import { frameworkProblem } from './http/server-errors.ts';
+import { OrderRequestRefused, OutboxFull } from './orders/handle-order-command.ts';
+import { orderProblemKinds, refusalKind } from './orders/order-problems.ts';
+import { CursorInvalid } from './orders/orders-summary.ts';
+import { SagaNotStuck, StepNotOpen } from './sagas/saga-operator.ts';
+
+/** What is known of a request beside its error. */
+export type Circumstances = Readonly<{
+  ifMatch?: EntityTags | undefined;
+  /**
+   * The order that a command of unknown outcome is about. Left out where it came with a key: the key may
+   * stand for an earlier try, which had another id.
+   */
+  orderId?: string | undefined;
+}>;
+
+/**
+ * The problem that an error becomes, whoever threw it: the rules of orders, the write path, a read, an
+ * operator's request or Fastify. Undefined for an error that nobody expected.
+ */
+export function toProblem(
+  error: unknown,
+  { ifMatch, orderId }: Circumstances = {},
+): Problem | undefined {
+  const kinds = orderProblemKinds;
+  if (error instanceof OrderRequestRefused) {
+    const { code, current } = error;
+    const isWeak = code === 'version_mismatch' && ifMatch !== undefined && isWeakOnly(ifMatch);
+    return new Problem(isWeak ? problemKinds.ifMatchWeak : refusalKind(code), { current });
+  }
+  if (error instanceof CursorInvalid) {
+    const errors = [{ pointer: 'query/cursor', message: error.message }];
+    return new Problem(kinds.cursorInvalid, { errors });
+  }
+  if (error instanceof SagaNotStuck) {
+    return new Problem(fulfilmentProblemKinds.notStuck, { extra: { state: error.state } });
+  }
+  if (error instanceof StepNotOpen) {
+    return new Problem(fulfilmentProblemKinds.stepNotOpen, { extra: { open: error.open } });
+  }
+  if (error instanceof VersionConflict) return new Problem(kinds.versionConflict);
+  if (error instanceof CommandOverloaded) return new Problem(kinds.overloaded);
+  if (error instanceof OutboxFull) return new Problem(kinds.outboxFull);
+  if (error instanceof CommandUncertain) {
+    const extra = orderId === undefined ? undefined : { orderId };
+    return new Problem(kinds.outcomeUnknown, { extra, cause: error });
+  }
+  if (error instanceof ClockOff) return new Problem(kinds.clockOff);
+  if (error instanceof StoreUnavailable || isOutage(error)) {
+    return new Problem(kinds.databaseUnavailable, { cause: error });
+  }
+  return frameworkProblem(error);
+}
