@@ -18,15 +18,15 @@ export function safeText(min: number, max: number) {
     .meta({ minLength: min, maxLength: max });
 }
 
-/** Control characters, line separators, and what turns the direction of text. */
+/** Control characters, line separators and bidirectional controls. */
 const INVISIBLE = String.raw`\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069`;
 const VISIBLE = new RegExp(`^[^${INVISIBLE}]*$`);
-/** A path with one of them as its last part leads elsewhere, in every web client. */
+/** Every web client resolves a path that ends with one of them to another path. */
 const DOT_SEGMENTS = new Set(['.', '..']);
 
 /**
- * A sku that can be put in stock or ordered. People type it into two systems, and the stock is found by
- * it: it is in Unicode's normalisation form C, all of it can be seen, and it has an address.
+ * A sku. The stock is found by it, so it has one spelling (NFC) and no invisible characters. It is also
+ * part of a path, so it is neither `.` nor `..`.
  */
 export const skuText = safeText(1, 64)
   .refine((sku) => VISIBLE.test(sku), {
@@ -38,11 +38,11 @@ export const skuText = safeText(1, 64)
   .refine((sku) => !DOT_SEGMENTS.has(sku), { error: 'must not be . or ..' })
   .meta({ minLength: 1, maxLength: 64, pattern: `^(?!\\.{1,2}$)[^${INVISIBLE}]*$` });
 
-/** What ISO 4217 has beside the currencies in use: for tests, and for no currency at all. */
+/** Codes of ISO 4217 for tests and for "no currency". */
 const SPECIAL_CURRENCIES = ['XTS', 'XXX'];
 const CURRENCIES = new Set([...Intl.supportedValuesOf('currency'), ...SPECIAL_CURRENCIES]);
 
-/** A currency of ISO 4217, as the runtime knows them. */
+/** A currency code of ISO 4217 that Node knows. */
 export const currencyCode = z
   .string()
   .refine((code) => CURRENCIES.has(code), {
@@ -50,7 +50,7 @@ export const currencyCode = z
   })
   .meta({ enum: [...CURRENCIES].toSorted() });
 
-/** An opaque cursor of a list, in base64url. */
+/** An opaque cursor of a list, in base64url, of 1 to `max` characters. */
 export function cursorText(max: number) {
   return z
     .string()
@@ -69,7 +69,7 @@ export function wholeNumber(min: number, max: number) {
     .meta({ type: 'integer', minimum: min, maximum: max });
 }
 
-/** A UUID of any version; taken in either case, handed on in lower case. */
+/** A UUID of any version. Accepts both cases and returns lower case. */
 export const uuid = z
   .string()
   .toLowerCase()
@@ -82,7 +82,7 @@ export const instant = z
   .refine(isInstant, { error: 'must be an instant in UTC such as 2026-01-31T12:00:00.000Z' })
   .meta({ format: 'date-time', examples: ['2026-01-31T12:00:00.000Z'] });
 
-/** A whole number in a query string, written in decimal digits only. */
+/** A whole number in a query string, from `min` to `max`, written in decimal digits only. */
 export function queryInteger(min: number, max: number) {
   return z
     .string()
@@ -95,7 +95,7 @@ export function queryInteger(min: number, max: number) {
 }
 
 function textFault(text: string, min: number, max: number): string | undefined {
-  // Code points are counted only where they can matter: there are at most `length` of them.
+  // There are at most `length` code points, so they are counted only above the limit.
   const isLong = text.length > max && (text.length > 2 * max || Array.from(text).length > max);
   if (isLong) return `must have at most ${max} characters`;
   if (text.length < min)

@@ -19,7 +19,7 @@ describe('a cached read', () => {
     expect(asked).toBe(2);
   });
 
-  test('is kept for its time, which begins when it has ended', async () => {
+  test('is kept for a time that begins when it ends', async () => {
     let asked = 0;
     const ask = cachedRead(async () => (asked += 1), LONG_MS);
     expect([await ask(), await ask(), await ask()]).toStrictEqual([1, 1, 1]);

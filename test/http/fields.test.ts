@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'vitest';
 import { instant, queryInteger, safeText, uuid, wholeNumber } from '#src/http/fields.ts';
-import { parseTraceparent } from '#src/http/request-head.ts';
 
 const accepts = (schema: { safeParse(value: unknown): { success: boolean } }, value: unknown) =>
   schema.safeParse(value).success;
@@ -35,13 +34,13 @@ describe('a whole number', () => {
     expect(accepts(wholeNumber(1, 10), value)).toBe(false);
   });
 
-  test('is not above what a double keeps, whatever its bounds', () => {
+  test('is never above the safe integers, whatever its bounds', () => {
     expect(accepts(wholeNumber(0, Infinity), 2 ** 53)).toBe(false);
   });
 });
 
 describe('a UUID', () => {
-  test('is handed on in lower case', () => {
+  test('is returned in lower case', () => {
     const text = '01999E5C-7C1F-7D3A-9F52-3B6F0C9D2A11';
     expect(uuid.parse(text)).toBe(text.toLowerCase());
   });
@@ -108,28 +107,5 @@ describe('an integer in a query', () => {
     '99999999999999999999',
   ])('is not %j', (text) => {
     expect(accepts(queryInteger(1, 100), text)).toBe(false);
-  });
-});
-
-describe('a traceparent', () => {
-  const good = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
-
-  test('is taken when it is valid', () => {
-    expect(parseTraceparent(good)).toBe(good);
-  });
-
-  test.each([
-    undefined,
-    '',
-    good.toUpperCase(),
-    `${good}-x`,
-    good.replace('00-', 'ff-'),
-    good.replace('00-', '01-'),
-    '00-00000000000000000000000000000000-00f067aa0ba902b7-01',
-    '00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01',
-    `${good}, ${good}`,
-    [good],
-  ])('is ignored when it is %j', (header) => {
-    expect(parseTraceparent(header)).toBeUndefined();
   });
 });

@@ -4,7 +4,7 @@ import { createMetrics } from '#src/http/metrics.ts';
 const gauge = (name: string, ...labelNames: string[]) => ({ name, help: 'h', labelNames });
 
 describe('the metrics', () => {
-  test('count what they are told', async () => {
+  test('count what is reported', async () => {
     const metrics = createMetrics();
     metrics.commands.inc({ command: 'PlaceOrder', outcome: 'ok' });
     metrics.commands.inc({ command: 'PlaceOrder', outcome: 'ok' });
@@ -40,7 +40,7 @@ describe('the metrics', () => {
     );
   });
 
-  test('read gauges when they are asked', async () => {
+  test('read gauges at each scrape', async () => {
     const metrics = createMetrics();
     let pending = 1;
     metrics.watch(gauge('orders_db_oldest_transaction_age_seconds'), () => pending);
@@ -70,7 +70,7 @@ describe('the metrics', () => {
     expect(await metrics.text()).not.toContain('lease="relay"');
   });
 
-  test('are told even when a gauge fails or hangs', async () => {
+  test('are complete even if a gauge fails or hangs', async () => {
     const metrics = createMetrics();
     metrics.watch(gauge('orders_command_queue_length'), () => {
       throw new Error('away');
@@ -86,7 +86,7 @@ describe('the metrics', () => {
     expect(text).toContain('nodejs_eventloop_lag_seconds');
   });
 
-  test('do not ask again for a gauge that still hangs', async () => {
+  test('do not read a gauge again while it hangs', async () => {
     const metrics = createMetrics();
     let asked = 0;
     metrics.watch(gauge('orders_db_oldest_transaction_age_seconds'), () => {
@@ -98,14 +98,14 @@ describe('the metrics', () => {
     expect(asked).toBe(1);
   });
 
-  test('tell of the process', async () => {
+  test('include those of the process', async () => {
     const text = await createMetrics().text();
     expect(text).toMatch(/^process_resident_memory_bytes \d+$/m);
     expect(text).toMatch(/^nodejs_eventloop_lag_seconds /m);
     expect(text).toMatch(/^nodejs_eventloop_utilization /m);
   });
 
-  test('belong to one service: another counts for itself', async () => {
+  test('belong to one service: another has its own', async () => {
     const one = createMetrics();
     const other = createMetrics();
     one.published.inc({ topic: 't' });

@@ -13,12 +13,12 @@ const goodPost = (...headers: string[]) =>
     body,
   );
 const goodGet = (...headers: string[]) => requestText('GET', `/v1/things/${THING_ID}`, headers);
-const answers = (text: string) => text.match(/HTTP\/1\.1 \d+/g) ?? [];
+const responses = (text: string) => text.match(/HTTP\/1\.1 \d+/g) ?? [];
 
 describe('a body above the limit', () => {
   const large = Buffer.alloc(10 * 1024 * 1024, ' ');
 
-  test('of 10 MB gets its 413, not a reset', async () => {
+  test('of 10 MB gets 413, not a reset', async () => {
     await using server = sampleServer();
     const client = await rawClient(await server.listen());
     client.socket.write(
@@ -28,11 +28,11 @@ describe('a body above the limit', () => {
     expect(await client.until(/"requestId"/)).toContain('"code":"body_too_large"');
     client.socket.write(goodPost('connection: close'));
     expect(await client.ended).toBe('closed');
-    expect(answers(client.received())).toStrictEqual(['HTTP/1.1 413', 'HTTP/1.1 201']);
+    expect(responses(client.received())).toStrictEqual(['HTTP/1.1 413', 'HTTP/1.1 201']);
   });
 
   test.each(['accept: a', 'expect: 100-continue'])(
-    'sent in chunks gets its 413 too (%s)',
+    'sent in chunks gets 413 too (%s)',
     async (header) => {
       await using server = sampleServer();
       const client = await rawClient(await server.listen());
@@ -52,7 +52,7 @@ describe('a body above the limit', () => {
     },
   );
 
-  test('that never ends is answered and cut', async () => {
+  test('that never ends gets a response, and its connection ends', async () => {
     await using server = sampleServer();
     const client = await rawClient(await server.listen());
     client.socket.write(
@@ -66,7 +66,7 @@ describe('a body above the limit', () => {
     pour();
     await client.ended;
     expect(server.lines).toMatchObject([{ msg: 'request', status: 413 }]);
-    // Bound by its size, and not only by the 5 s after which the rest is no longer read.
+    // The size is bounded, not only the 5 s for which the rest is read.
     expect(client.socket.bytesWritten).toBeLessThan(64 * 1024 * 1024);
   });
 
@@ -76,19 +76,19 @@ describe('a body above the limit', () => {
     ['/nope', JSON_TYPE, 404],
     ['/v1/things/%zz', JSON_TYPE, 400],
   ])(
-    'that is announced to %s as %s is never asked for',
+    'that is announced to %s as %s gets no 100 Continue',
     async (path, type, status) => {
       await using server = sampleServer();
       const client = await rawClient(await server.listen());
       const length = `content-length: ${large.length}`;
       client.socket.write(requestText('POST', path, [type, length, 'expect: 100-continue']));
       expect(await client.ended).toBe('closed');
-      expect(answers(client.received())).toStrictEqual([`HTTP/1.1 ${status}`]);
+      expect(responses(client.received())).toStrictEqual([`HTTP/1.1 ${status}`]);
     },
     4_500,
   );
 
-  test('is one byte past it', async () => {
+  test('is one byte larger', async () => {
     await using server = sampleServer({ limits: { bodyBytesMax: body.length } });
     const post = (payload: string) =>
       server.app.inject({
@@ -103,7 +103,7 @@ describe('a body above the limit', () => {
 });
 
 describe('a body within the limit', () => {
-  test('that is announced is asked for', async () => {
+  test('that is announced gets 100 Continue', async () => {
     await using server = sampleServer();
     const client = await rawClient(await server.listen());
     const head = [JSON_TYPE, `content-length: ${body.length}`, 'expect: 100-continue'];
@@ -113,7 +113,7 @@ describe('a body within the limit', () => {
     expect(await client.until(/HTTP\/1\.1 201/)).toContain('HTTP/1.1 201');
   });
 
-  test('cut short by its caller is nobody’s error', async () => {
+  test('cut short by its caller is logged as 499, not as an error', async () => {
     await using server = sampleServer();
     const client = await rawClient(await server.listen());
     client.socket.write(requestText('POST', '/v1/things', [JSON_TYPE, 'content-length: 500'], '{'));
@@ -129,7 +129,7 @@ describe('a body within the limit', () => {
     client.socket.write(requestText('POST', '/v1/things', [JSON_TYPE, 'content-length: 1'], '{'));
     await client.until(/malformed_json/);
     client.socket.write(goodPost());
-    expect(answers(await client.until(/HTTP\/1\.1 201/))).toStrictEqual([
+    expect(responses(await client.until(/HTTP\/1\.1 201/))).toStrictEqual([
       'HTTP/1.1 400',
       'HTTP/1.1 201',
     ]);
@@ -155,7 +155,7 @@ describe('a header sent twice', () => {
     );
   });
 
-  test('is refused by the parser when it is Content-Length', async () => {
+  test('is refused by the parser if it is Content-Length', async () => {
     await using server = sampleServer();
     const client = await rawClient(await server.listen());
     client.socket.write(goodPost('content-length: 3'));
@@ -164,7 +164,7 @@ describe('a header sent twice', () => {
     expect(client.received()).toContain('"code":"malformed_request"');
   });
 
-  test('that may be repeated is taken', async () => {
+  test('that may occur twice is accepted', async () => {
     await using server = sampleServer();
     const client = await rawClient(await server.listen());
     client.socket.write(
@@ -186,7 +186,7 @@ describe('what is not HTTP', () => {
       400,
       'malformed_request',
     ],
-  ])('%j is answered with %i', async (text, status, code) => {
+  ])('%j gets %i', async (text, status, code) => {
     await using server = sampleServer();
     const client = await rawClient(await server.listen());
     client.socket.write(text);
@@ -197,10 +197,10 @@ describe('what is not HTTP', () => {
   });
 });
 
-describe('a caller that takes its time', () => {
+describe('a slow caller', () => {
   const limits = { headersTimeoutMs: 200, requestTimeoutMs: 400 };
 
-  test('with its body is told 408 and cut, while others are served', async () => {
+  test('gets 408 while its body is incomplete, and others are served', async () => {
     await using server = sampleServer({ limits });
     const port = await server.listen();
     const slow = await rawClient(port);
@@ -214,7 +214,7 @@ describe('a caller that takes its time', () => {
     expect(slow.received()).toContain('"code":"request_timeout"');
   });
 
-  test('with its headers is told 408 and cut', async () => {
+  test('gets 408 while its headers are incomplete', async () => {
     await using server = sampleServer({ limits });
     const client = await rawClient(await server.listen());
     client.socket.write('GET / HTTP/1.1\r\nhost: x\r\n');
@@ -222,13 +222,13 @@ describe('a caller that takes its time', () => {
     expect(client.received()).toMatch(/^HTTP\/1.1 408 /);
   });
 
-  test('and sends nothing at all is cut', async () => {
+  test('that sends nothing at all is disconnected', async () => {
     await using server = sampleServer({ limits });
     const client = await rawClient(await server.listen());
     expect(await client.ended).toBe('closed');
   });
 
-  test('between two requests is cut', async () => {
+  test('is disconnected between two requests', async () => {
     await using server = sampleServer({ limits: { keepAliveTimeoutMs: 100 } });
     const client = await rawClient(await server.listen());
     client.socket.write(goodGet());
@@ -238,7 +238,7 @@ describe('a caller that takes its time', () => {
 });
 
 describe('closing', { timeout: 120_000 }, () => {
-  /** Longer than any test takes: what ends here was not ended by a clock. */
+  /** Longer than any test takes, so no timeout ends a connection here. */
   const LONG_MS = 300_000;
   const limits = {
     headersTimeoutMs: LONG_MS,
@@ -248,7 +248,7 @@ describe('closing', { timeout: 120_000 }, () => {
     closeTimeoutMs: LONG_MS,
   };
 
-  test('answers the request under way, on a connection kept alive, and does not wait for more', async () => {
+  test('completes the request in progress on a kept-alive connection, and does not wait for more', async () => {
     const reached = Promise.withResolvers<void>();
     const gate = Promise.withResolvers<void>();
     const server = sampleServer({
@@ -271,7 +271,7 @@ describe('closing', { timeout: 120_000 }, () => {
     expect(client.received().toLowerCase()).toContain('connection: close');
   });
 
-  test('serves what still comes on an open connection', async () => {
+  test('serves requests that still come on an open connection', async () => {
     const gate = Promise.withResolvers<void>();
     let requests = 0;
     const server = sampleServer({
@@ -310,7 +310,7 @@ describe('closing', { timeout: 120_000 }, () => {
     expect(await Promise.all([idle.ended, silent.ended])).toStrictEqual(['closed', 'closed']);
   });
 
-  test('cuts what does not end in time', async () => {
+  test('disconnects what does not end in time', async () => {
     const reached = Promise.withResolvers<void>();
     const server = sampleServer({
       routes: sampleRoutes(() => {
