@@ -1,11 +1,12 @@
 import { Counter } from '@prometheus-io/client';
 import type { Pool } from 'pg';
+import type { ClockWatch } from './database/clock.ts';
 import type { Database } from './database/database.ts';
 import { oldestTransactionAgeSeconds } from './database/database.ts';
 import { watchPoolTimeouts } from './database/session-pool.ts';
 import type { Unit, UnitStore } from './event-store/event-store.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
-import type { Metrics } from './http/metrics.ts';
+import type { Metrics, Readings } from './http/metrics.ts';
 import { NO_BACKLOG } from './outbox/outbox-monitor.ts';
 import type { OutboxBacklog, OutboxMonitor } from './outbox/outbox-monitor.ts';
 import type { Relay } from './outbox/relay.ts';
@@ -61,7 +62,8 @@ export function countLostLogLines({ registry }: Metrics, read: () => number): vo
 type Watched = Readonly<{
   commit: Pick<GroupCommit, 'waiting'>;
   relay: Pick<Relay, 'status'>;
-  outbox: Pick<OutboxMonitor, 'backlogs'>;
+  outboxMonitor: Pick<OutboxMonitor, 'backlogs'>;
+  clockWatch: Pick<ClockWatch, 'offsetMs'>;
   /** Shown even while it has no rows. */
   topic: string;
   /** Names of saga definitions, shown even while no saga of theirs is alive. */
@@ -69,62 +71,53 @@ type Watched = Readonly<{
   database: Database;
 }>;
 
-/** ReadPool the queue, the outbox, the sagas and the pools at each scrape. */
+type Read = () => Readings | Promise<Readings>;
+type Gauge = (name: string, help: string, read: Read, labelNames?: readonly string[]) => void;
+
+/** Adds the gauges, which are read at each scrape. */
 export function watchGauges(metrics: Metrics, watched: Watched): void {
-  const { commit, relay } = watched;
-  metrics.watch(
-    { name: 'orders_command_queue_length', help: 'Commands that wait for a commit.' },
-    commit.waiting,
+  const gauge: Gauge = (name, help, read, labelNames = []) =>
+    metrics.watch({ name, help, labelNames }, read);
+  const { commit, relay, clockWatch, database } = watched;
+  gauge('orders_command_queue_length', 'Commands that wait for a commit.', commit.waiting);
+  gauge(
+    'orders_clock_offset_seconds',
+    'How far the clock of this process is ahead of the clock of the database.',
+    () => clockWatch.offsetMs() / 1000,
   );
-  metrics.watch(
-    {
-      name: 'orders_lease_held',
-      help: '1 while this process holds the lease.',
-      labelNames: ['lease'],
-    },
-    () => {
-      const { mode } = relay.status();
-      return { relay: mode === 'leading' || mode === 'stopped' ? 1 : 0 };
-    },
+  gauge(
+    'orders_lease_held',
+    '1 while this process holds the lease.',
+    () => ({ relay: ['leading', 'stopped'].includes(relay.status().mode) ? 1 : 0 }),
+    ['lease'],
   );
-  watchDatabase(metrics, watched);
-  watchOutbox(metrics, watched);
-  watchPools(metrics, watched.database);
+  watchDatabase(gauge, watched);
+  watchOutbox(gauge, watched);
+  watchPools(gauge, metrics, database);
 }
 
-function watchDatabase(
-  metrics: Metrics,
-  { database, sagas }: Pick<Watched, 'database' | 'sagas'>,
-): void {
+function watchDatabase(gauge: Gauge, { database, sagas }: Watched): void {
   const { pool, givenUpSessions } = database;
   const inTurn = createTurns();
-  metrics.watch(
-    {
-      name: 'orders_db_oldest_transaction_age_seconds',
-      help: 'Age of the oldest transaction in the database.',
-    },
+  gauge(
+    'orders_db_oldest_transaction_age_seconds',
+    'Age of the oldest transaction in the database.',
     () => inTurn(() => oldestTransactionAgeSeconds(pool)),
   );
-  metrics.watch(
-    {
-      name: 'orders_saga_oldest_nonterminal_age_seconds',
-      help: 'Age of the oldest saga that has not ended.',
-    },
+  gauge(
+    'orders_saga_oldest_nonterminal_age_seconds',
+    'Age of the oldest saga that has not ended.',
     () => inTurn(() => oldestLiveAgeSeconds(pool)),
   );
-  metrics.watch(
-    {
-      name: 'orders_saga_instances',
-      help: 'Sagas that have not ended.',
-      labelNames: ['saga', 'state'],
-    },
+  gauge(
+    'orders_saga_instances',
+    'Sagas that have not ended.',
     () => inTurn(() => countLiveSagas(pool, sagas)),
+    ['saga', 'state'],
   );
-  metrics.watch(
-    {
-      name: 'orders_db_sessions_given_up',
-      help: 'Database sessions that the service gave up waiting for and Postgres still works on.',
-    },
+  gauge(
+    'orders_db_sessions_given_up',
+    'Database sessions that the service gave up waiting for and Postgres still works on.',
     givenUpSessions,
   );
 }
@@ -132,63 +125,60 @@ function watchDatabase(
 /** Runs reads one after the other, so that a scrape takes one connection at most. */
 function createTurns() {
   let previous: Promise<unknown> = Promise.resolve();
-  return <T>(ask: () => Promise<T>): Promise<T> => {
-    const asked = previous.then(ask, ask);
-    previous = asked;
-    return asked;
+  return <T>(read: () => Promise<T>): Promise<T> => {
+    const reading = previous.then(read, read);
+    previous = reading;
+    return reading;
   };
 }
 
-function watchOutbox(metrics: Metrics, { outbox, topic }: Pick<Watched, 'outbox' | 'topic'>): void {
-  const perTopic = (name: string, help: string, read: (of: OutboxBacklog) => number) =>
-    metrics.watch({ name, help, labelNames: ['topic'] }, () => ({
-      [topic]: read(NO_BACKLOG),
-      ...Object.fromEntries([...outbox.backlogs()].map(([of, backlog]) => [of, read(backlog)])),
-    }));
-  perTopic(
-    'orders_outbox_pending',
-    'Events that Kafka has not acknowledged.',
-    ({ pendingRows }) => pendingRows,
-  );
+function watchOutbox(gauge: Gauge, { outboxMonitor, topic }: Watched): void {
+  const perTopic = (name: string, help: string, member: keyof OutboxBacklog) =>
+    gauge(
+      name,
+      help,
+      () => {
+        const backlogs = new Map([[topic, NO_BACKLOG], ...outboxMonitor.backlogs()]);
+        return Object.fromEntries([...backlogs].map(([of, backlog]) => [of, backlog[member]]));
+      },
+      ['topic'],
+    );
+  perTopic('orders_outbox_pending', 'Events that Kafka has not acknowledged.', 'pendingRows');
   perTopic(
     'orders_outbox_oldest_age_seconds',
     'Age of the oldest pending event that is not parked.',
-    ({ oldestAgeSeconds }) => oldestAgeSeconds,
+    'oldestAgeSeconds',
   );
-  perTopic(
-    'orders_outbox_parked',
-    'Keys that wait for an operator.',
-    ({ parkedKeys }) => parkedKeys,
-  );
+  perTopic('orders_outbox_parked', 'Keys that wait for an operator.', 'parkedKeys');
   perTopic(
     'orders_outbox_oldest_parked_age_seconds',
     'How long the first parked key has waited.',
-    ({ oldestParkedAgeSeconds }) => oldestParkedAgeSeconds,
+    'oldestParkedAgeSeconds',
   );
 }
 
-function watchPools(metrics: Metrics, { writer, pool, writes, reads }: Database): void {
-  const pools = { writer, background: pool, writes, reads: reads.pool };
-  for (const [name, of] of Object.entries(pools)) {
-    watchPoolTimeouts(of, () => metrics.poolTimeouts.inc({ pool: name }));
+function watchPools(gauge: Gauge, metrics: Metrics, database: Database): void {
+  const { writer, pool: background, writes, reads } = database;
+  const pools = { writer, background, writes, reads: reads.pool };
+  for (const [name, pool] of Object.entries(pools)) {
+    watchPoolTimeouts(pool, () => metrics.poolTimeouts.inc({ pool: name }));
   }
-  const perPool = (name: string, help: string, read: (of: Pool) => number) =>
-    metrics.watch({ name, help, labelNames: ['pool'] }, () =>
-      Object.fromEntries(Object.entries(pools).map(([label, of]) => [label, read(of)])),
+  const perPool = (name: string, help: string, read: (pool: Pool) => number) =>
+    gauge(
+      name,
+      help,
+      () => Object.fromEntries(Object.entries(pools).map(([of, pool]) => [of, read(pool)])),
+      ['pool'],
     );
   perPool(
     'orders_db_pool_in_use',
     'Connections in use.',
-    ({ totalCount, idleCount }) => totalCount - idleCount,
+    (pool) => pool.totalCount - pool.idleCount,
   );
-  perPool(
-    'orders_db_pool_idle',
-    'Connections that are open and free.',
-    ({ idleCount }) => idleCount,
-  );
+  perPool('orders_db_pool_idle', 'Connections that are open and free.', (pool) => pool.idleCount);
   perPool(
     'orders_db_pool_waiting',
     'Callers that wait for a connection.',
-    ({ waitingCount }) => waitingCount,
+    (pool) => pool.waitingCount,
   );
 }

@@ -1,7 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Pool } from 'pg';
 import type { Logger } from 'pino';
-import { createClocks, refuseWhileClockIsOff, withClock } from './app-clock.ts';
 import { createHealthCheck } from './app-health.ts';
 import {
   countAppends,
@@ -12,9 +10,11 @@ import {
 } from './app-metrics.ts';
 import type { Config } from './config.ts';
 import { createDatabase } from './database/database.ts';
+import { createClockWatch, createDatabaseClock, steeredClock } from './database/clock.ts';
 import type { ClockWatch } from './database/clock.ts';
 import type { Database } from './database/database.ts';
 import { requireReadable } from './event-store/event-codec.ts';
+import { ClockOff } from './event-store/event-store.ts';
 import type { Unit } from './event-store/event-store.ts';
 import { createGroupCommit } from './event-store/group-commit.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
@@ -43,12 +43,12 @@ import { orderQueryRoutes } from './orders/order-query-routes.ts';
 import { ordersSummaryProjection } from './orders/orders-summary.ts';
 import { createKafkaPublisher } from './outbox/kafka-publisher.ts';
 import { createOutboxMonitor } from './outbox/outbox-monitor.ts';
-import type { Publisher } from './outbox/outbox.ts';
 import { createRelay } from './outbox/relay.ts';
 import type { Relay } from './outbox/relay.ts';
 import { createProjectionVerifier } from './projections/projection.ts';
 import { sagaEventCodec } from './sagas/saga.ts';
 import { toProblem } from './to-problem.ts';
+import { createWorker } from './workers/worker.ts';
 import type { Worker } from './workers/worker.ts';
 
 /** Transactions of the write path under way at once; more only make batches smaller. */
@@ -63,18 +63,20 @@ const ONE_BY_ONE_MS_MAX = 2_000;
 const LOCKED_MS_MAX = 1_000;
 /** Providers forget keys after a day at the earliest. */
 const RESEND_MS_MAX = 20 * 3_600_000;
-/** How long a stop waits for calls under way. The outcome of the others is looked up later. */
+/** How long a stop waits for calls in progress. The outcome of the others is looked up later. */
 const SAGAS_STOP_MS_MAX = 3_000;
+const CLOCK_CHECK_MS = 5_000;
+const CLOCK_BACKOFF = { baseMs: 1_000, maxMs: 5_000 };
 
 /** The whole service, built and not yet started. */
 export type App = Readonly<{
-  /** Starts everything; returns the address that it listens on. The schema must be in place. */
+  /** Starts everything. Resolves to the address that it listens on. The schema must be in place. */
   start(): Promise<string>;
-  /** Answers what is under way, hands the lease over and closes; takes less than 10 s. */
+  /** Responds to the requests in progress, releases the lease and closes. Takes less than 10 s. */
   stop(): Promise<void>;
 }>;
 
-/** What a test replaces (every clock) or wraps (the ports that a saga works with); and the log's losses. */
+/** What a test may replace (the clocks) or wrap, and how many lines of the log were lost. */
 export type AppSeams = Readonly<{
   now?: () => Date;
   wrapCommit?: (commit: GroupCommit) => GroupCommit;
@@ -82,52 +84,49 @@ export type AppSeams = Readonly<{
   logLinesLost?: () => number;
 }>;
 
-/** Builds every part by hand and passes each what it needs: nothing else connects parts. */
+/** What every part needs. */
+type Base = Readonly<{ config: Config; log: Logger; metrics: Metrics; database: Database }>;
+
+/** Builds every part and passes each what it needs. Nothing else connects parts. */
 export function createApp(
   config: Config,
   log: Logger,
   { now: steered, logLinesLost = () => 0, ...seams }: AppSeams = {},
 ): App {
   let draining = false;
+  const isDraining = () => draining;
   const metrics = createMetrics();
-  countLostLogLines(metrics, logLinesLost);
   const database = createDatabase(
     config.DATABASE_URL,
     { writersMax: COMMIT_SLOTS, poolMax: config.DATABASE_POOL_MAX },
     (error) => log.warn({ err: error }, 'lost an idle database connection'),
   );
   const { pool } = database;
-  const clocks = createClocks(steered, pool, metrics, log);
-  const { now, clockWatch, clockWorker } = clocks;
-  const { outboxMonitor, relay } = createOutbox(config, pool, metrics, log);
-  const keyPruner = createIdempotencyKeyPruner(pool, log);
-  const background = [
-    relay,
-    outboxMonitor,
-    keyPruner,
-    clockWorker,
-    ...createVerifier(config, pool, metrics, log),
-  ];
-  const groupCommit = createCommit(config, { database, metrics, log }, (units) => {
+  const base = { config, log, metrics, database };
+  const clocks = createClocks(base, steered);
+  const { now, clockWatch } = clocks;
+  const { outboxMonitor, relay } = createOutbox(base);
+  const groupCommit = createCommit(base, clockWatch, (units) => {
     relay.wake();
     fulfilment.committed(units);
   });
-  const guarded = refuseWhileClockIsOff(groupCommit, clockWatch);
-  const commit = seams.wrapCommit?.(guarded) ?? guarded;
-  const sagaParts = { ...clocks, commit, pool, log, events: sagaMetrics(metrics) };
-  const fulfilment = createSagas(config, seams, sagaParts);
-  const isDraining = () => draining;
-  const parts = { config, database, metrics, relay, commit, fulfilment, isDraining, now, log };
-  const server = createHttp({ ...parts, clockWatch, outboxIsFull: outboxMonitor.isFull });
+  const commit = seams.wrapCommit?.(groupCommit) ?? groupCommit;
+  const fulfilment = createSagas(base, seams, { ...clocks, commit });
+  const outboxIsFull = outboxMonitor.isFull;
+  const parts = { ...base, relay, commit, fulfilment, isDraining, now, clockWatch, outboxIsFull };
+  const server = createHttp(parts);
+  const keyPruner = createIdempotencyKeyPruner(pool, log);
+  const background = [relay, outboxMonitor, keyPruner, clocks.worker, ...createVerifier(base)];
   const sagas = fulfilment.definitions.map(({ name }) => name);
   const topic = config.KAFKA_TOPIC;
-  watchGauges(metrics, { commit, relay, outbox: outboxMonitor, topic, sagas, database });
+  watchGauges(metrics, { commit, relay, outboxMonitor, clockWatch, topic, sagas, database });
+  countLostLogLines(metrics, logLinesLost);
 
   return {
     async start() {
       await requireReadable(pool, [...orderEventCodec.readable, ...sagaEventCodec.readable]);
-      await outboxMonitor.refresh().catch((err: unknown) => {
-        log.warn({ err }, 'could not look into the outbox, will look again');
+      await outboxMonitor.refresh().catch((error: unknown) => {
+        log.warn({ err: error }, 'could not count the outbox, will try again');
       });
       await clockWatch.refresh();
       await fulfilment.start();
@@ -154,23 +153,20 @@ function listen(server: ReturnType<typeof createServer>, config: Config): Promis
   });
 }
 
-type HttpParts = Readonly<{
-  config: Config;
-  database: Database;
-  metrics: Metrics;
-  relay: Relay;
-  commit: GroupCommit;
-  fulfilment: Fulfilment;
-  outboxIsFull: () => boolean;
-  isDraining: () => boolean;
-  now: () => Date;
-  clockWatch: ClockWatch;
-  log: Logger;
-}>;
+type HttpParts = Base &
+  Readonly<{
+    relay: Relay;
+    commit: GroupCommit;
+    fulfilment: Fulfilment;
+    outboxIsFull: () => boolean;
+    isDraining: () => boolean;
+    now: () => Date;
+    clockWatch: ClockWatch;
+  }>;
 
 /** The server with every route that it has. */
 function createHttp({ config, database, metrics, relay, isDraining, log, ...parts }: HttpParts) {
-  const health = createHealthCheck(database, relay);
+  const check = createHealthCheck(database, relay, parts.clockWatch);
   const { reads } = database;
   const { startOrWakeSaga } = parts.fulfilment;
   const handle = createOrderCommandHandler({
@@ -197,20 +193,38 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
   void server.register(orderQueryRoutes, { eventStore, reads, fulfilmentStates });
   void server.register(fulfilmentRoutes, { ...parts, inFlight, eventStore, reads });
   void server.register(inventoryRoutes, { reads, writes: database.writes, inFlight });
-  void server.register(healthRoutes, {
-    check: () => withClock(health, parts.clockWatch),
-    isDraining,
-    metrics,
-  });
+  void server.register(healthRoutes, { check, isDraining, metrics });
   void server.register(documentationRoutes, {
     channel: orderMessageChannel(config.KAFKA_TOPIC, newTopic(config)),
   });
   return server;
 }
 
+/** The clock of this process and the clock of the database, or a steered one for both. A worker compares them. */
+function createClocks({ database, log }: Base, steered: (() => Date) | undefined) {
+  const now = steered ?? (() => new Date());
+  const clock = steered ? steeredClock(steered) : createDatabaseClock(database.pool);
+  const clockWatch = createClockWatch(clock, now, log);
+  const worker = createWorker({
+    name: 'clock watch',
+    tick: async () => {
+      await clockWatch.refresh();
+      return 0;
+    },
+    idleMs: CLOCK_CHECK_MS,
+    errorBackoff: CLOCK_BACKOFF,
+    log,
+  });
+  return { now, clock, clockWatch, worker };
+}
+
+/**
+ * The group commit. While the clock is off it refuses with ClockOff to write anything: the event would have a wrong
+ * time for ever. Commands that write nothing, such as replays, still succeed.
+ */
 function createCommit(
-  config: Config,
-  { database, metrics, log }: Pick<HttpParts, 'database' | 'metrics' | 'log'>,
+  { config, database, metrics, log }: Base,
+  clockWatch: ClockWatch,
   committed: (units: readonly Unit[]) => void,
 ): GroupCommit {
   const limits = {
@@ -227,7 +241,7 @@ function createCommit(
     lockedMsMax: LOCKED_MS_MAX,
   };
   const store = createPostgresUnitStore(database.writer);
-  return createGroupCommit(countLoads(store, metrics), limits, {
+  const commit = createGroupCommit(countLoads(store, metrics), limits, {
     committed(units, durationMs) {
       committed(units);
       countAppends(metrics, units, durationMs);
@@ -238,17 +252,31 @@ function createCommit(
     },
     retried: (reason) => metrics.retries.inc({ reason }),
   });
+  return {
+    ...commit,
+    submit: (work) =>
+      commit.submit({
+        ...work,
+        decide: (loaded, refusedBy) => {
+          const decision = work.decide(loaded, refusedBy);
+          if (decision.unit && clockWatch.isOff()) throw new ClockOff();
+          return decision;
+        },
+      }),
+  };
 }
 
 function createSagas(
-  config: Config,
+  { config, database, metrics, log }: Base,
   { wrapProviders }: AppSeams,
-  parts: Pick<FulfilmentDependencies, 'now' | 'clock' | 'commit' | 'pool' | 'log' | 'events'> &
-    Pick<HttpParts, 'clockWatch'>,
+  parts: Pick<FulfilmentDependencies, 'now' | 'clock' | 'commit'> & Pick<HttpParts, 'clockWatch'>,
 ): Fulfilment {
   const providers = createProviders(config);
   return createFulfilment({
     ...parts,
+    pool: database.pool,
+    log,
+    events: sagaMetrics(metrics),
     isPaused: parts.clockWatch.isOff,
     providers: providers && wrapProviders ? wrapProviders(providers) : providers,
     topic: config.KAFKA_TOPIC,
@@ -269,7 +297,7 @@ function createSagas(
   });
 }
 
-/** None where there is no address of a provider: orders are then handled by hand. */
+/** None without the addresses of the providers. Orders are then fulfilled by hand. */
 function createProviders(config: Config): Providers | undefined {
   if (config.PAYMENT_URL === '') return undefined;
   const connection = (url: string, apiKey: string) => ({
@@ -284,44 +312,34 @@ function createProviders(config: Config): Providers | undefined {
   };
 }
 
-/** None where it is switched off. */
-function createVerifier(config: Config, pool: Pool, metrics: Metrics, log: Logger): Worker[] {
+/** One verifier, or none if it is turned off. */
+function createVerifier({ config, database, metrics, log }: Base): Worker[] {
   if (config.VERIFY_INTERVAL_S === 0) return [];
   const projection = ordersSummaryProjection;
+  const kind = projection.table;
   const verifier = createProjectionVerifier({
-    pool,
+    pool: database.pool,
     projection,
     everyMs: config.VERIFY_INTERVAL_S * 1000,
     onVerified: ({ checked, mismatches }) => {
-      metrics.verifiedRows.inc({ kind: projection.table }, checked);
-      metrics.mismatchedRows.inc({ kind: projection.table }, mismatches);
+      metrics.verifiedRows.inc({ kind }, checked);
+      metrics.mismatchedRows.inc({ kind }, mismatches);
     },
     log,
   });
   return [verifier];
 }
 
-function createOutbox(config: Config, pool: Pool, metrics: Metrics, log: Logger) {
-  const outboxMonitor = createOutboxMonitor({ pool, rowsMax: config.OUTBOX_MAX_ROWS, log });
-  const relay = createRelay({
-    pool,
-    topic: config.KAFKA_TOPIC,
-    publisher: createPublisher(config, log),
-    monitor: outboxMonitor,
-    metrics,
-    log,
-  });
-  return { outboxMonitor, relay };
-}
-
-/** None where the relay is off, or where there is no Kafka to publish to. */
-function createPublisher(config: Config, log: Logger): Publisher | undefined {
-  if (!config.RELAY || config.KAFKA_BROKERS.length === 0) return undefined;
-  return createKafkaPublisher({
-    brokers: config.KAFKA_BROKERS,
-    newTopic: newTopic(config),
-    log,
-  });
+/** The outbox and its relay, which is off without Kafka or if another relay publishes. */
+function createOutbox({ config, database: { pool }, metrics, log }: Base) {
+  const { KAFKA_BROKERS: brokers, KAFKA_TOPIC: topic, OUTBOX_MAX_ROWS: rowsMax, RELAY } = config;
+  const monitor = createOutboxMonitor({ pool, rowsMax, log });
+  const publisher =
+    RELAY && brokers.length > 0
+      ? createKafkaPublisher({ brokers, newTopic: newTopic(config), log })
+      : undefined;
+  const relay = createRelay({ pool, topic, publisher, monitor, metrics, log });
+  return { outboxMonitor: monitor, relay };
 }
 
 function newTopic(config: Config) {

@@ -6,28 +6,31 @@ import type { App } from './app.ts';
 import { ConfigInvalid, describeConfig, readConfig } from './config.ts';
 import type { Config } from './config.ts';
 import { createOperatorPool } from './database/database.ts';
-import { isTemporaryOutage } from './database/database-errors.ts';
+import { isOutage, isTemporaryOutage } from './database/database-errors.ts';
 import { migrate } from './database/migrate.ts';
-import type { LogSink } from './log-sink.ts';
+import { SessionRefused } from './database/session.ts';
 import { createLog } from './log.ts';
-import type { ServiceLog } from './log.ts';
+import type { LogSink, ServiceLog } from './log.ts';
 import { ordersSummaryProjection } from './orders/orders-summary.ts';
 import { runOutboxCommand } from './outbox/outbox-commands.ts';
 import { printableLines } from './printable.ts';
 import { runProjectionCommand } from './projections/projection-commands.ts';
-import { isFault, reasonOf } from './reason-of.ts';
 
 const MIGRATE_ATTEMPTS_MAX = 30;
 const MIGRATE_RETRY_MS = 1_000;
-/** Of the attempts, how many are not worth a line each. */
+/** One line is logged for so many attempts. */
 const ATTEMPTS_PER_LINE = 10;
-/** A stop that takes longer, SHUTDOWN_DELAY_MS apart, is cut short: what is left is settled by leases. */
+/** The longest stop, without SHUTDOWN_DELAY_MS. After that the process ends, and leases expire. */
 const STOP_MS_MAX = 9_500;
 /**
- * A terminal, npm and a process group may each pass on the same signal. One that comes later than this
- * is meant: stop at once.
+ * The terminal, npm and the process group may each pass on the same signal. A second signal that
+ * comes later than this ends the process at once.
  */
 const SAME_SIGNAL_MS_MAX = 2_000;
+/** Faults of the code. Nobody can change a setting to avoid them, so the stack is logged. */
+const FAULTS = [TypeError, ReferenceError, RangeError, SyntaxError];
+/** SQLSTATEs of a wrong user, password or database. */
+const LOGIN_FAILURES: ReadonlySet<unknown> = new Set(['28P01', '28000', '3D000']);
 
 const [command = 'serve', ...args] = process.argv.slice(2);
 switch (command) {
@@ -48,11 +51,11 @@ switch (command) {
     process.exitCode = 2;
 }
 
-/** Runs an operator's command on the database; the process ends with its exit code, 1 if it failed. */
+/** Runs an operator's command on the database. The exit code of the process is 1 if it throws. */
 async function operate(run: (pool: Pool) => Promise<number>): Promise<void> {
   const pool = createOperatorPool(configOrExit().DATABASE_URL);
-  pool.on('error', () => {}); // what it is lost in the middle of fails, and says so
-  process.stdout.on('error', () => {}); // who reads it may have left, as `head` does: the work goes on
+  pool.on('error', () => {}); // the statement in progress fails as well, with a reason
+  process.stdout.on('error', () => {}); // the command goes on if the reader has left, as `head` does
   try {
     process.exitCode = await run(pool);
   } catch (error) {
@@ -87,12 +90,12 @@ async function serve(config: Config): Promise<void> {
     log.info({ address: await app.start() }, 'ready');
   } catch (error) {
     log.fatal(isFault(error) ? { err: error } : { reason: reasonOf(error) }, 'cannot start');
-    log.debug({ err: error }, 'where it could not');
+    log.debug({ err: error }, 'the error in full');
     await exit(1, sink);
   }
 }
 
-/** Postgres may come up after the service does. */
+/** Waits for a Postgres that starts later than the service. */
 async function migrateWhenReachable(config: Config, log: Logger): Promise<string[]> {
   for (let attempt = 1; ; attempt += 1) {
     try {
@@ -113,7 +116,7 @@ function stopOnSignal(app: App, config: Config, log: Logger, sink: LogSink): voi
   const stop = async (signal: string) => {
     if (stoppingSince !== undefined) {
       if (performance.now() - stoppingSince < SAME_SIGNAL_MS_MAX) return;
-      log.warn({ signal }, 'told again: stopping at once');
+      log.warn({ signal }, 'second signal: stopping at once');
       return exit(1, sink);
     }
     stoppingSince = performance.now();
@@ -134,7 +137,29 @@ async function exit(code: number, sink: LogSink): Promise<void> {
   process.exit(code);
 }
 
-/** For an operator's terminal, which must obey nothing of what is stored. */
+/** Prints for an operator's terminal. Nothing that is stored can control the terminal. */
 function print(text: string): void {
   process.stdout.write(`${printableLines(text)}\n`);
+}
+
+/** Whether the code is at fault, not the settings or the servers. */
+function isFault(error: unknown): boolean {
+  return !(error instanceof Error) || FAULTS.some((fault) => error instanceof fault);
+}
+
+/** Why something failed, in one line. */
+function reasonOf(error: unknown): string {
+  const message = messageOf(error);
+  if (error instanceof SessionRefused) return message;
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  if (LOGIN_FAILURES.has(code)) return `Postgres refuses DATABASE_URL: ${message}`;
+  return isOutage(error) ? `Postgres does not respond at DATABASE_URL: ${message}` : message;
+}
+
+/** Node tries each address of a host name. The error then has no message but a list of errors. */
+function messageOf(error: unknown): string {
+  if (error instanceof AggregateError && error.message === '') {
+    return error.errors.map(messageOf).join('; ');
+  }
+  return error instanceof Error ? error.message : String(error);
 }

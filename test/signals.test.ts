@@ -71,7 +71,7 @@ describe.skipIf(skipReason('postgres'))('the service', () => {
     const ended = service.ended();
     await eventually(() => {
       service.signal('SIGTERM');
-      return service.log().some((line) => line.includes('told again'));
+      return service.log().some((line) => line.includes('second signal'));
     });
     expect(await ended).toMatchObject({ code: 1, signal: null });
   });
