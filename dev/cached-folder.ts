@@ -3,20 +3,21 @@ import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/p
 import { join } from 'node:path';
 import { z } from 'zod';
 
-/** Lists every file with its size in bytes. Written last. */
+/** Lists every file with its size in bytes. It is written last. */
 const STAMP = '.files.json';
 const stampSchema = z.record(z.string(), z.number());
 
 /**
- * Makes the folder if it is missing or not whole: all that was in it when it was made must be there, in
- * the same size. It is filled under another name and renamed, so nobody sees half of it.
- * @param fill puts the content into the folder that it is given; what it throws is passed on
+ * Creates the folder if it is missing or incomplete. It is complete if every file of its creation exists with the
+ * same size. It is filled under another name and then renamed, so no process sees half of it.
+ * @param fill writes the content into the given folder
+ * @throws what `fill` throws
  */
 export async function cachedFolder(
   folder: string,
   fill: (unfinished: string) => Promise<void>,
 ): Promise<void> {
-  if (await isWhole(folder)) return;
+  if (await isComplete(folder)) return;
   const unfinished = `${folder}.${process.pid}`;
   await rm(unfinished, { recursive: true, force: true });
   await mkdir(unfinished, { recursive: true });
@@ -25,7 +26,7 @@ export async function cachedFolder(
     await writeFile(join(unfinished, STAMP), JSON.stringify(await sizesOf(unfinished)));
     await replace(folder, unfinished);
   } catch (error) {
-    if (!(await isWhole(folder))) throw error; // else another start was faster
+    if (!(await isComplete(folder))) throw error; // otherwise another process was faster
   } finally {
     await rm(unfinished, { recursive: true, force: true });
   }
@@ -38,7 +39,7 @@ async function replace(folder: string, unfinished: string): Promise<void> {
   await rm(broken, { recursive: true, force: true });
 }
 
-async function isWhole(folder: string): Promise<boolean> {
+async function isComplete(folder: string): Promise<boolean> {
   try {
     const stamp = stampSchema.parse(JSON.parse(await readFile(join(folder, STAMP), 'utf8')));
     const sizes = await sizesOf(folder);

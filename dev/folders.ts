@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const data = join(root, '.data');
 
-/** Where things are: the checkout, and what `npm start` keeps in it. */
+/** The checkout, and the folders that `npm start` keeps in it. */
 export const folders = {
   root,
   data,

@@ -1,6 +1,6 @@
 /**
- * Installs the packages when there are none yet or package-lock.json has changed; else does nothing,
- * and says nothing. It runs before anything is installed: on Node 20, with no package.
+ * Installs the packages if there are none or package-lock.json has changed. Otherwise it does and prints
+ * nothing. It runs before anything is installed, so it works on Node 20 and imports no package.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 const NODE_MIN = 24;
 const PROGRESS_EVERY_MS = 3_000;
 const PARENT_LOOK_EVERY_MS = 200;
-/** Written out, because the environment and the .npmrc of a user may say otherwise. */
+/** These options override the environment and the user's .npmrc. */
 const NPM_CI =
   // Node itself and Postgres are optional packages.
   'ci --include=dev --include=optional --bin-links --install-strategy=hoisted --no-global ' +
@@ -19,7 +19,7 @@ const NPM_CI =
   '--loglevel=error --no-progress';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const lock = readFileSync(join(root, 'package-lock.json'), 'utf8');
-/** Written last, so that an install that was cut off is done again. */
+/** Written last, so that an interrupted install is repeated. */
 const stampFile = join(root, 'node_modules', '.installed');
 const installedNode = join(root, 'node_modules', '.bin', 'node');
 
@@ -28,7 +28,7 @@ const isInstalled = existsSync(stampFile) && readFileSync(stampFile, 'utf8') ===
 
 if (root.includes(delimiter)) {
   fail(
-    `Programs in ${root} cannot be found, because of the "${delimiter}" in it: move the checkout.`,
+    `Programs in ${root} cannot be found because its name contains "${delimiter}": move the checkout.`,
   );
 }
 if (!isInstalled) {
@@ -37,7 +37,7 @@ if (!isInstalled) {
 }
 if (majorOf(process.version) < NODE_MIN && !existsSync(installedNode)) {
   fail(
-    `This needs Node ${NODE_MIN} or later; here it is ${process.version}, and npm has no ${NODE_MIN} ` +
+    `This needs Node ${NODE_MIN} or later. You have ${process.version}, and npm has no Node ${NODE_MIN} ` +
       `for ${process.platform} on ${process.arch}. Install it from https://nodejs.org, or use Docker.`,
   );
 }
@@ -46,25 +46,25 @@ async function install() {
   const packages = expectedPackages();
   const startedAt = Date.now();
   console.log(
-    `Installing about ${packages.length} packages with npm ci, first time or after an update`,
+    `Installing about ${packages.length} packages with npm ci (first time, or after an update)`,
   );
   const progress = setInterval(() => {
     const there = packages.filter((path) => existsSync(join(root, path, 'package.json'))).length;
     const seconds = Math.round((Date.now() - startedAt) / 1000);
-    console.log(`  ${seconds} s: ${there} packages are there`);
+    console.log(`  ${seconds} s: ${there} packages installed`);
   }, PROGRESS_EVERY_MS);
   const problem = await npmCi();
   clearInterval(progress);
   if (problem !== undefined) {
     fail(
-      `The packages could not be installed: ${problem}; what npm says stands above.\n` +
-        'It needs the network once. When that is mended, run the same command again.',
+      `The packages could not be installed: ${problem}. The output of npm is above.\n` +
+        'Installing needs the network. Fix the problem and run the same command again.',
     );
   }
   removeNodeThatCannotRun();
 }
 
-/** Answers what went wrong, if anything did. */
+/** Returns what went wrong, if anything did. */
 function npmCi() {
   const { npm_execpath: npm, npm_node_execpath: node = process.execPath } = process.env;
   const args = NPM_CI.split(' ');
@@ -80,7 +80,7 @@ function npmCi() {
   });
 }
 
-/** The shell of npm's scripts dies of a signal and passes it to nobody: that it is gone is all one hears. */
+/** The shell that runs npm's scripts passes no signal on when it dies. Only the new parent id shows it. */
 function endWithParent(child) {
   const parent = process.ppid;
   const look = setInterval(() => {
@@ -91,7 +91,7 @@ function endWithParent(child) {
   look.unref();
 }
 
-/** Folders that npm will make on this machine, and a few that only other platforms need. */
+/** The folders that npm creates on this machine, and a few that only other platforms need. */
 function expectedPackages() {
   return Object.entries(JSON.parse(lock).packages)
     .filter(([path, { os, cpu }]) => {
@@ -104,7 +104,7 @@ function fits(allowed, value) {
   return allowed === undefined || allowed.includes(value);
 }
 
-/** npm puts it first in the path; where its C library is missing, it would hide a Node that works. */
+/** npm puts it first in the PATH. If its C library is missing, it would hide a Node that works. */
 function removeNodeThatCannotRun() {
   if (existsSync(installedNode) && spawnSync(installedNode, ['--version']).status !== 0) {
     rmSync(installedNode);

@@ -4,9 +4,9 @@ import { removePostgresVariables } from './environment.ts';
 import { folders } from './folders.ts';
 
 /*
- * An operator's command of the service, on the Postgres of `npm start` unless DATABASE_URL names another:
- * npm run outbox -- status, npm run projections -- verify. It runs in this process, so that whatever ends
- * this ends the command.
+ * Runs an operator's command of the service (npm run outbox -- status, npm run projections -- verify) on the
+ * Postgres of `npm start`, unless DATABASE_URL names another. The command runs in this process, so a signal
+ * ends both.
  */
 if (!process.env['DATABASE_URL']) {
   removePostgresVariables();

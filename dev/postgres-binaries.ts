@@ -9,18 +9,18 @@ import { serverEnvironment } from './environment.ts';
 import { hasCode } from './processes.ts';
 
 const run = promisify(execFile);
-/** Root keeps copies here for a Postgres user who cannot enter the checkout. */
+/** Where root keeps copies for a Postgres user that cannot enter the checkout. */
 const COPIES = '/var/cache/order-service';
-/** `initdb` puts its own path between double quotes into a command of the shell. */
+/** `initdb` and `pg_ctl` put paths between double quotes into a shell command. */
 const SHELL_CHARACTERS = /["$`\\]/;
 const OWN_POSTGRES = 'Or set DATABASE_URL to a Postgres of yours.';
 
 const symlinksSchema = z.array(z.object({ source: z.string(), target: z.string() }));
 
-/** The user that Postgres runs as; unset means the one that runs this. */
+/** The user that Postgres runs as. The current user if undefined. */
 export type PostgresUser = Readonly<{ uid: number; gid: number }>;
 
-/** Postgres refuses to run as root, so root hands it to `nobody`. */
+/** Postgres refuses to run as root, so root runs it as `nobody`. */
 export async function postgresUser(): Promise<PostgresUser | undefined> {
   if (process.getuid?.() !== 0) return undefined;
   const [uid, gid] = await Promise.all([run('id', ['-u', 'nobody']), run('id', ['-g', 'nobody'])]);
@@ -28,9 +28,9 @@ export async function postgresUser(): Promise<PostgresUser | undefined> {
 }
 
 /**
- * The folder with `postgres` and `initdb`, complete, and readable to the user.
- * @param places of the npm package, and of the copy that root keeps for a user who cannot enter there
- * @throws an Error that says what to change when they cannot run here
+ * Returns the folder with `postgres`, `initdb` and `pg_ctl`, which the user can run.
+ * @param places the npm package, and the folder for the copy that root makes if the user cannot enter the package
+ * @throws an Error that says what to change if they cannot run here
  */
 export async function postgresBinaries(
   user: PostgresUser | undefined,
@@ -40,7 +40,7 @@ export async function postgresBinaries(
   const isPlain = !SHELL_CHARACTERS.test(folder);
   if (!isPlain && !user) {
     throw new Error(
-      `Postgres cannot run in ${folder}: the name must not hold any of " $ \` \\. ` +
+      `Postgres cannot run in ${folder}: the name must not contain any of " $ \` \\. ` +
         `Move the checkout. ${OWN_POSTGRES}`,
     );
   }
@@ -63,7 +63,7 @@ function installedPackage(): string {
   }
 }
 
-/** npm packages hold no symlinks: the package's install script would make them, and it never runs. */
+/** An npm package cannot contain symlinks. The install script of the package would create them, but it never runs. */
 async function linkLibraries(folder: string): Promise<void> {
   const text = await readFile(join(folder, 'native', 'pg-symlinks.json'), 'utf8');
   for (const { source, target } of symlinksSchema.parse(JSON.parse(text))) {
@@ -74,7 +74,7 @@ async function linkLibraries(folder: string): Promise<void> {
   }
 }
 
-/** False if the user has no way to the program. */
+/** Returns false if the user has no access to the program. */
 async function canRun(folder: string, user: PostgresUser | undefined): Promise<boolean> {
   const postgres = join(folder, 'native', 'bin', 'postgres');
   try {
@@ -89,7 +89,7 @@ async function canRun(folder: string, user: PostgresUser | undefined): Promise<b
   }
 }
 
-/** Readable to all, whatever the umask. */
+/** The copy is readable for every user, whatever the umask. */
 async function readableCopy(folder: string, copies: string): Promise<string> {
   const manifest = await readFile(join(folder, 'package.json'), 'utf8');
   const { version } = z.object({ version: z.string() }).parse(JSON.parse(manifest));

@@ -8,15 +8,15 @@ import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
 import { printable } from '#src/printable.ts';
 import { folders } from './folders.ts';
 
-const USAGE = `npm run tail                     every event, from the first one on
-npm run tail -- --new            only those that arrive from now on
-npm run tail -- --order <id>     those of one order`;
+const USAGE = `npm run tail                     all events, from the first one
+npm run tail -- --new            only events that arrive from now on
+npm run tail -- --order <id>     the events of one order`;
 
 const options = readOptions();
 const { KAFKA_BROKERS, KAFKA_TOPIC: topic } = readSettings();
 const brokers = KAFKA_BROKERS.length > 0 ? KAFKA_BROKERS : await localBrokers();
 if (brokers.length === 0) {
-  giveUp('There is no broker to read from: run npm start first, or set KAFKA_BROKERS=host:port.');
+  giveUp('There is no Kafka to read from. Run npm start first, or set KAFKA_BROKERS=host:port.');
 }
 const { kafka, destroy } = createKafkaClient(brokers, { debug: () => {} });
 
@@ -44,7 +44,7 @@ function readSettings() {
   }
 }
 
-/** That of `npm start`, if it has had one. */
+/** The broker of `npm start`, if it has started one. */
 async function localBrokers(): Promise<string[]> {
   const port = await readFile(join(folders.kafka, 'port'), 'utf8').catch(() => '');
   return port ? [`127.0.0.1:${port}`] : [];
@@ -56,16 +56,20 @@ async function requireTopic(): Promise<void> {
     await admin.connect();
     const topics = await admin.listTopics();
     if (!topics.includes(topic)) {
-      giveUp(`${brokers.join(',')} has no topic ${topic}: the service makes it when it starts.`);
+      giveUp(
+        `The topic ${topic} does not exist at ${brokers.join(',')}. The service creates it when it starts.`,
+      );
     }
   } catch {
-    giveUp(`No Kafka answers at ${brokers.join(',')}: is npm start, or docker compose, running?`);
+    giveUp(
+      `Kafka does not respond at ${brokers.join(',')}. Is npm start or docker compose running?`,
+    );
   }
   await admin.disconnect();
 }
 
 async function follow(): Promise<void> {
-  // A group of its own that never commits: it reads all, and changes nothing for others.
+  // A consumer group of its own that never commits reads all events and affects no other consumer.
   const consumer = kafka.consumer({ groupId: `tail-${randomUUID()}`, maxWaitTimeInMs: 500 });
   await consumer.connect();
   await consumer.subscribe({ topic, fromBeginning: !options.new });
@@ -81,7 +85,7 @@ async function follow(): Promise<void> {
   });
 }
 
-/** Partition and offset, key, type, version in the stream, value: all of it may be a caller's text. */
+/** Partition and offset, key, type, version, value. Any of them may contain text from a caller. */
 function lineOf(partition: number, { offset, key, headers, value }: KafkaMessage): string {
   const place = `${partition}/${offset}`.padEnd(7);
   const type = String(headers?.['ce_type'] ?? '-').padEnd(16);

@@ -8,24 +8,24 @@ const COMMAND_MS_MAX = 500_000;
 const OUTPUT_BYTES_MAX = 64 * 1024 * 1024;
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
-/** This checkout's compose file, brought up under a name and on ports of its own. */
+/** The compose file of this checkout, under a project name and on ports of its own. */
 export type ComposeProject = Readonly<{
-  /** As seen from this machine. */
+  /** `host:port`, as seen from this machine. */
   broker: string;
-  /** Runs `docker compose` with these arguments and answers what it printed. */
+  /** Runs `docker compose` with these arguments and returns its output. */
   compose(...args: string[]): Promise<string>;
-  /** Ids of a service's containers, running ones. */
+  /** The ids of a service's running containers. */
   containers(service: string): Promise<string[]>;
-  /** URLs of a service's containers, by the port that they listen on inside. */
+  /** The URLs of a service's containers. `port` is the port inside the container. */
   urls(service: string, port: number): Promise<string[]>;
 }>;
 
-/** Removes what a killed run has left, and starts nothing yet. */
+/** Removes what a killed run left behind. It starts nothing. */
 export async function createComposeProject(): Promise<ComposeProject> {
   const kafkaPort = await freePort();
   const env = {
     ...process.env,
-    // Any free port, for each replica another one. Kafka's must be known before it starts.
+    // Each replica gets any free port. Kafka's port must be known before it starts.
     PORT: '0',
     PROVIDER_SIMULATOR_PORT: '0',
     KAFKA_PORT: String(kafkaPort),
@@ -46,7 +46,7 @@ export async function createComposeProject(): Promise<ComposeProject> {
   };
 }
 
-/** Runs docker from the root of this checkout and answers what it printed. */
+/** Runs docker in the root of this checkout and returns its output. */
 export async function docker(args: readonly string[], env = process.env): Promise<string> {
   const limits = { timeout: COMMAND_MS_MAX, maxBuffer: OUTPUT_BYTES_MAX };
   const { stdout } = await promisify(execFile)('docker', args, { cwd: root, env, ...limits });

@@ -121,7 +121,7 @@ describe('docker compose', () => {
     } finally {
       await project.compose('start', 'kafka');
     }
-    await untilHealthy('kafka'); // its port answers before the broker does
+    await untilHealthy('kafka'); // its port accepts connections before the broker is ready
     await untilOutboxIsEmpty();
     expect(await versionsInKafka(ids, 10)).toEqual(new Map(ids.map((id) => [id, [1]])));
   });
@@ -192,7 +192,7 @@ describe('docker compose', () => {
     const urls = await project.urls('service', 3000);
     const clients = await Promise.all(urls.map(keepConnected));
     await project.compose('stop', 'service');
-    // 1: it took more than its 10 s; 137: it was killed.
+    // 1 means that it took more than its 10 s, 137 that it was killed.
     const codes = await Promise.all(
       ids.map((id) => docker(['inspect', '--format', '{{.State.ExitCode}}', id])),
     );
@@ -235,7 +235,7 @@ async function ask(url: string, path: string, request: RequestInit): Promise<Ans
   return { url, status: response.status, retryAfter: response.headers.get('retry-after'), body };
 }
 
-/** A replica that hangs up is no replica that says 503. */
+/** A closed connection is not a 503. */
 function noAnswer(url: string, error: unknown): Answer {
   return { url, status: 0, retryAfter: null, body: { code: String(error) } };
 }
@@ -259,7 +259,7 @@ async function untilOutboxIsEmpty(): Promise<void> {
   }, COMES_BACK);
 }
 
-/** Versions of these orders as they came, repeats left out. */
+/** The versions of these orders in the order of their messages, without duplicates. */
 async function versionsInKafka(
   ids: readonly string[],
   messages: number,
@@ -283,7 +283,7 @@ function identity({ headers }: Readonly<{ headers: Readonly<Record<string, strin
   return headers['ce_id']!;
 }
 
-/** A client that keeps its connection and waits. */
+/** A client that keeps its connection open. */
 async function keepConnected(url: string) {
   const { hostname, port } = new URL(url);
   const socket = connect(Number(port), hostname);

@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
-/** The compose file needs Docker and its own minutes, so its check is not one of `npm test`. */
+/** This check needs Docker and takes minutes, so it is not part of `npm test`. */
 export default defineConfig({
   test: {
     include: ['test/compose/*.check.ts'],

@@ -32,7 +32,7 @@ const message = z.strictObject({
     .length(1),
 });
 
-/** The parts of AsyncAPI 3.0 that the document uses, and nothing else. */
+/** The parts of AsyncAPI 3.0 that the document uses. Any other part fails. */
 export const asyncApi = z.strictObject({
   asyncapi: z.literal('3.0.0'),
   info: z.strictObject({
@@ -71,7 +71,7 @@ export const asyncApi = z.strictObject({
   components: z.strictObject({ messages: z.record(name, message) }),
 });
 
-/** Says what is wrong with a message by the document; a member that it does not name is wrong too. */
+/** Returns a function that lists how a message violates the document. An undocumented member is a violation. */
 export function validatorOf(document: z.infer<typeof asyncApi>) {
   const schemas = new Map(
     Object.values(document.components.messages).map((message) => [

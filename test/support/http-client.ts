@@ -2,29 +2,29 @@ import { Agent, request as httpRequest } from 'node:http';
 import type { IncomingHttpHeaders } from 'node:http';
 import { connect } from 'node:net';
 
-/** Far above every time limit of the service: a call that takes longer hangs. */
+/** Far above every timeout of the service. A call that takes longer hangs. */
 const HANG_MS = 120_000;
 
-/** An answer as it came over the wire. */
+/** A response as it arrived. */
 export type Answer = Readonly<{ status: number; headers: IncomingHttpHeaders; text: string }>;
 
-/** What a test may say of a request. `body` goes as JSON; `rawBody` as it is. */
+/** Parts of a request. `body` is sent as JSON, `rawBody` as it is. */
 export type RequestOptions = Readonly<{
   body?: unknown;
   rawBody?: string | Buffer;
   headers?: Readonly<Record<string, string>>;
-  /** Names and values in turn, so that a header can be sent twice; in place of `headers`. */
+  /** Replaces `headers`: names and values in turn, so that a header can be sent twice. */
   rawHeaders?: readonly string[];
   signal?: AbortSignal;
 }>;
 
-/** Calls one server over connections that are kept alive. */
+/** Calls one server over keep-alive connections. */
 export type HttpClient = Readonly<{
   request(method: string, path: string, options?: RequestOptions): Promise<Answer>;
   close(): void;
 }>;
 
-/** A client of the server at `url`; calls fail on a reset or when no answer comes. */
+/** Creates a client of the server at `url`. A request fails if the connection breaks or no response comes. */
 export function createHttpClient(url: string): HttpClient {
   const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
   const { hostname, port } = new URL(url);
@@ -81,8 +81,8 @@ function headersOf(
 }
 
 /**
- * Writes bytes on a connection of their own, whatever they are, and reads until the server closes it. Like
- * a careful client it stops writing as soon as there is an answer.
+ * Sends any bytes on a connection of their own and reads until the server closes it. It stops writing when the
+ * response begins, as a careful client does.
  */
 export function exchangeRaw(url: string, bytes: string | Buffer): Promise<Answer> {
   const { hostname, port } = new URL(url);

@@ -1,16 +1,16 @@
 import { inject } from 'vitest';
 
-/** Where the servers of the tests come from; `none` runs what needs neither. */
+/** Where the servers of the tests come from. `none` skips the tests that need one. */
 export type InfraMode = 'docker' | 'embedded' | 'none';
 
-/** What global-setup tells the test files. */
+/** What global-setup provides to the test files. */
 export type Infra = Readonly<{
   mode: InfraMode;
-  /** Names what this run started, so that all of it is found again. */
+  /** Names everything that this run started, so that it is found again. */
   run: string;
-  /** Why a server cannot be had here; unset where it can. */
+  /** Why a server cannot be started here. Unset if it can. */
   missing: Readonly<Partial<Record<'postgres' | 'kafka', string>>>;
-  /** Of the server that starts the shared Postgres and Kafka at their first use. */
+  /** The URL of the server that starts the shared Postgres and Kafka at their first use. */
   address: string;
 }>;
 
@@ -21,9 +21,9 @@ declare module 'vitest' {
 }
 
 /**
- * Why tests that need the server cannot run here, as in `describe.skipIf(skipReason('kafka'))(...)`.
+ * Returns why tests that need the server cannot run here, as in `describe.skipIf(skipReason('kafka'))(...)`.
  * global-setup prints the reason.
- * @throws where a skip must not go unseen: with REQUIRE_ALL_TESTS=1 or CI=true
+ * @throws an Error instead of a reason if no test may be skipped: with REQUIRE_ALL_TESTS=1 or CI=true
  */
 export function skipReason(part: 'postgres' | 'kafka'): string | undefined {
   const reason = inject('infra').missing[part];
@@ -34,7 +34,7 @@ export function skipReason(part: 'postgres' | 'kafka'): string | undefined {
   return reason;
 }
 
-/** The shared server of this run, started if this is its first use. */
+/** Returns the address of the shared server of this run, which starts at its first use. */
 export async function sharedServer(part: 'postgres' | 'kafka'): Promise<string> {
   const { missing, address } = inject('infra');
   if (missing[part] !== undefined) throw new Error(`there is no ${part}: ${missing[part]}`);

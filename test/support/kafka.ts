@@ -4,7 +4,7 @@ import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
 import { sharedServer } from './infra.ts';
 import { eventually } from './poll.ts';
 
-/** A message as a consumer sees it. */
+/** A message as a consumer gets it. */
 export type ReadMessage = Readonly<{
   partition: number;
   offset: number;
@@ -13,12 +13,12 @@ export type ReadMessage = Readonly<{
   value: string | null;
 }>;
 
-/** Brokers of the shared Kafka. */
+/** The brokers of the shared Kafka. */
 export async function testBrokers(): Promise<string[]> {
   return [await sharedServer('kafka')];
 }
 
-/** A topic of the test's own; `await using` deletes it. */
+/** Creates a topic for one test. `await using` deletes it. */
 export async function createTestTopic(
   partitions = 1,
 ): Promise<AsyncDisposable & Readonly<{ name: string; brokers: string[] }>> {
@@ -39,9 +39,9 @@ export async function createTestTopic(
 }
 
 /**
- * Reads a topic from the beginning until the condition holds, and answers all that was read, each
+ * Reads a topic from the beginning until the condition holds. Returns all messages that were read, each
  * partition in its order.
- * @throws at the deadline, with what was read till then
+ * @throws an Error with the messages read so far if the deadline passes
  */
 export async function readTopic(
   topic: string,
@@ -62,7 +62,7 @@ export async function readTopic(
   });
   const messages: ReadMessage[] = [];
   const enough = Promise.withResolvers<void>();
-  enough.promise.catch(() => {}); // it may fail before anybody waits for it
+  enough.promise.catch(() => {}); // it may fail before it is awaited
   const deadline = setTimeout(() => {
     const seen = messages.map((message) => JSON.stringify(message)).join('\n');
     enough.reject(
@@ -93,7 +93,7 @@ export async function readTopic(
   }
 }
 
-/** Waits until the brokers, which may have been away or frozen, know each other and lead the topic again. */
+/** Waits until every partition of the topic has a leader that is known, for example after an outage. */
 export async function untilLed(topic: string, brokers: string[]): Promise<void> {
   await eventually(() =>
     withAdmin(brokers, async (admin) => {

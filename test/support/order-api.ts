@@ -7,14 +7,14 @@ import type { Answer, HttpClient } from './http-client.ts';
 export type CommandOptions = Readonly<{ key?: string; ifMatch?: string; signal?: AbortSignal }>;
 export type CommandName = 'pay' | 'ship' | 'cancel' | 'refund';
 
-/** The API of orders. What answers an `Answer` says nothing of its status; the others expect a 2xx. */
+/** The API of orders. A method that returns an `Answer` accepts any status. The others throw unless it is 2xx. */
 export type OrderApi = HttpClient &
   Readonly<{
     place(body: unknown, options?: CommandOptions): Promise<Answer>;
     send(name: CommandName, orderId: string, body: unknown, o?: CommandOptions): Promise<Answer>;
     get(orderId: string, query?: string): Promise<Order>;
     list(query?: Readonly<Record<string, string>>): Promise<ReturnType<typeof pageOf>>;
-    /** Every order that the filters let through, page by page. */
+    /** All orders that match the filters. Reads page by page. */
     listAll(query?: Readonly<Record<string, string>>): Promise<OrderRow[]>;
     history(orderId: string): Promise<History['data']>;
     placeOrder(body?: Partial<PlaceBody>): Promise<Order>;

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
 /**
- * Repeats the check until it neither throws nor answers false, and answers its value.
- * @throws at the deadline, with what the check said last
+ * Repeats the check until it neither throws nor returns false, and returns its value.
+ * @throws an Error with the last failure of the check if the deadline passes
  */
 export async function eventually<T>(
   check: () => T | Promise<T>,
@@ -10,7 +10,7 @@ export async function eventually<T>(
 ): Promise<T> {
   const deadline = performance.now() + withinMs;
   for (;;) {
-    let failure: unknown = 'the check answers false';
+    let failure: unknown = 'the check returns false';
     try {
       const value = await check();
       if (value !== false) return value;

@@ -1,13 +1,13 @@
 import { randomInt } from 'node:crypto';
 
-/** Numbers that follow from a seed, so that a run can be repeated. */
+/** Numbers that depend on a seed only, so that a run can be repeated. */
 export type Random = Readonly<{
   seed: number;
   /** A whole number from 0 to `bound` - 1. */
   below(bound: number): number;
 }>;
 
-/** Prints its seed; set TEST_SEED to repeat a run. Mulberry32, which is good enough for choosing. */
+/** Prints its seed. Set TEST_SEED to repeat a run. The generator is Mulberry32. */
 export function createRandom(
   seed = Number(process.env['TEST_SEED'] ?? randomInt(2 ** 31)),
 ): Random {

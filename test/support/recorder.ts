@@ -7,28 +7,28 @@ import type { CommandName, CommandOptions, OrderApi } from './order-api.ts';
 
 export type Operation = CommandName | 'place' | 'read';
 
-/** One request and what a client knows of it. */
+/** One request and what the client knows about it. */
 export type Call = Readonly<{
   operation: Operation;
-  /** A word of this command alone, kept in the data of the event that it makes. Unset for a read. */
+  /** Identifies the command. The data of its event contains it. Unset for a read. */
   token?: string;
   key?: string;
-  /** Unset for a place that was not answered. */
+  /** Unset for a place without a response. */
   orderId?: string;
   invokedAt: number;
   completedAt: number;
-  /** `ok`: a 2xx. `fail`: nothing was written, says the answer. `info`: it may have been, or may yet be. */
+  /** `ok`: a 2xx. `fail`: nothing was written. `info`: something may have been written, or may be yet. */
   outcome: 'ok' | 'fail' | 'info';
   isReplayed: boolean;
   answer?: Answer;
   order?: Order;
-  /** The code of a problem, or the error of the connection. */
+  /** The code of the problem, or the error of the connection. */
   reason?: string;
 }>;
 
 export type RecordOptions = CommandOptions & Readonly<{ token?: string }>;
 
-/** Sends commands, each with a token of its own unless it repeats one, and keeps what became of them. */
+/** Sends commands, each with a token of its own unless one is given, and records their outcomes. */
 export type Recorder = Readonly<{
   calls: readonly Call[];
   place(api: OrderApi, options?: RecordOptions): Promise<Call>;
@@ -68,8 +68,8 @@ export function createRecorder(): Recorder {
 }
 
 /**
- * The order that a call was answered with.
- * @throws when it was not acknowledged, with the reason
+ * The order in the response to a call.
+ * @throws an Error with the reason if the call was not acknowledged
  */
 export function orderIn({ operation, order, reason }: Call): Order {
   if (order === undefined) throw new Error(`${operation} was not acknowledged: ${reason}`);
@@ -90,7 +90,7 @@ function seenOf(answer: Answer): Omit<Call, 'operation' | 'invokedAt' | 'complet
 
 function lost(error: unknown): Omit<Call, 'operation' | 'invokedAt' | 'completedAt'> {
   const reason = String(error);
-  // Nobody listened: the request never left.
+  // Nothing listened, so the request was not sent.
   const outcome = reason.includes('ECONNREFUSED') ? 'fail' : 'info';
   return { outcome, isReplayed: false, reason };
 }

@@ -5,18 +5,18 @@ import { createTestFolder } from './test-folder.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
-/** Another release of the service: its code as files of its own. `await using` deletes it. */
+/** The code of another release of the service. `await using` deletes it. */
 export type Release = AsyncDisposable & Readonly<{ main: string }>;
 
-/** What a release has that this one has not. */
+/** How a release differs from this one. */
 export type ReleaseChanges = Readonly<{
-  /** By path: text of this release, and what stands there instead. */
+  /** By path: texts of this release, and their replacements. */
   edits?: Readonly<Record<string, readonly (readonly [from: string, to: string])[]>>;
-  /** By path: files that this release does not have. */
+  /** By path: additional files. */
   files?: Readonly<Record<string, string>>;
 }>;
 
-/** Copies this release and changes it. @throws when a text to be replaced is not there */
+/** Copies this release and changes it. @throws an Error if a text to replace is missing */
 export async function makeRelease({ edits = {}, files = {} }: ReleaseChanges): Promise<Release> {
   const folder = await createTestFolder('release-');
   const at = (path: string) => join(folder.path, path);
@@ -27,7 +27,7 @@ export async function makeRelease({ edits = {}, files = {} }: ReleaseChanges): P
   for (const [path, replacements] of Object.entries(edits)) {
     let text = await readFile(at(path), 'utf8');
     for (const [from, to] of replacements) {
-      if (!text.includes(from)) throw new Error(`${path} does not hold ${from}`);
+      if (!text.includes(from)) throw new Error(`${path} does not contain ${from}`);
       text = text.replace(from, () => to);
     }
     await writeFile(at(path), text);

@@ -15,43 +15,43 @@ const SHOWN_LINES_MAX = 30;
 
 export type ServiceOptions = Readonly<{
   databaseUrl: string;
-  /** None if unset: events wait in the outbox. */
+  /** No broker if unset: events wait in the outbox. */
   brokers?: readonly string[];
-  /** More settings; LOG_LEVEL is `warn` if unset. */
+  /** More settings. LOG_LEVEL is `warn` if unset. */
   env?: Readonly<Record<string, string>>;
-  /** Of another release; this one if unset. */
+  /** The entry point of another release. This release if unset. */
   main?: string;
-  /** A descriptor to write its log to; else it can be had from `log`. */
+  /** The file descriptor to which it writes its log. If unset, `log` returns the lines. */
   stdout?: number;
-  /** Told of each line as it is written. */
+  /** Called with each line when it is written. */
   onLine?: (line: string) => void;
 }>;
 
 /** How a process ended. */
 export type Exit = Readonly<{ code: number | null; signal: string | null; tookMs: number }>;
 
-/** The service as a process of its own, met from outside only. */
+/** The service as a process of its own, used from outside only. */
 export type TestService = AsyncDisposable &
   Readonly<{
     url: string;
     api: OrderApi;
-    /** `kill -9`; answers when the process is gone. */
+    /** Sends SIGKILL and waits until the process has ended. */
     kill(): Promise<void>;
-    /** SIGTERM; answers when the process is gone. */
+    /** Sends SIGTERM and waits until the process has ended. */
     terminate(): Promise<Exit>;
-    /** SIGSTOP, SIGCONT and the like. */
+    /** Sends another signal, for example SIGSTOP. */
     signal(name: NodeJS.Signals): void;
-    /** Answers when the process is gone by itself. */
+    /** Waits until the process has ended. */
     ended(): Promise<Exit>;
-    /** After `kill` or `terminate`: on the same port. Answers when it is ready. */
+    /** Starts it again on the same port after `kill` or `terminate`, and waits until it is ready. */
     restart(): Promise<void>;
-    /** Every line that it wrote since its first start. */
+    /** Every line written since the first start. */
     log(): readonly string[];
   }>;
 
 const startedInThisTest = new Set<TestService>();
 
-// What a service wrote is shown with the failure that it may explain.
+// The log of a service may explain the failure of its test.
 afterEach(({ task }) => {
   if (task.result?.state === 'fail') {
     for (const { url, log } of startedInThisTest) {
@@ -62,8 +62,8 @@ afterEach(({ task }) => {
 });
 
 /**
- * Starts the service on a free port; `await using` kills it.
- * @throws when it ends before it is ready, with its exit code and what it wrote
+ * Starts the service on a free port and waits until it is ready. `await using` kills it.
+ * @throws an Error with its exit code and its log if it ends before it is ready
  */
 export async function startService(options: ServiceOptions): Promise<TestService> {
   const lines: string[] = [];

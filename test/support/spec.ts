@@ -7,8 +7,8 @@ type Decider<State, Command, Event> = Readonly<{
 }>;
 
 /**
- * Speaks of a decider as: given these events, when this command, it emits those events or rejects with
- * that code. Each sentence runs when its last word is said.
+ * Tests a decider in sentences: given these events, when this command, it emits those events or rejects with
+ * that code. The last method of a sentence runs it.
  */
 export function specFor<State, Command, Event>(decider: Decider<State, Command, Event>) {
   return (...history: Event[]) => ({

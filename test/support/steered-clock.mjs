@@ -1,5 +1,5 @@
 /*
- * Loaded before the service: SIGUSR2 puts the clock of its process an hour ahead, or back to what it is.
+ * Loaded before the service. SIGUSR2 sets the clock of the process an hour ahead, or back to the real time.
  */
 const Real = globalThis.Date;
 let aheadMs = 0;

@@ -2,32 +2,32 @@ import { connect, createServer } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
 
 /**
- * What happens to the connection on which the trap's words pass:
+ * What happens to the connection on which the words of a trap pass:
  * - `cutBefore`: the server never gets them;
- * - `cutAnswer`: the server gets them and does its work, and its answer is lost;
- * - `hold`: the server gets them when the test lets them go, even if the client has left meanwhile.
+ * - `cutAnswer`: the server gets them and does its work, but its response is lost;
+ * - `hold`: the server gets them when the test releases them, even if the client has left meanwhile.
  */
 export type Fault = 'cutBefore' | 'cutAnswer' | 'hold';
 
-/** Goes off once, at the first data from a client that contains `words`. */
+/** Goes off once, on the first data from a client that contains `words`. */
 export type Trap = Readonly<{
-  /** Resolves when it went off; of `cutAnswer`, when the answer is lost. */
+  /** Resolves when the trap has gone off. With `cutAnswer`, resolves when the response is lost. */
   sprung: Promise<void>;
-  /** Lets held data go. */
+  /** Sends the held data on. */
   release(): void;
-  /** Of `hold` once it let go: resolves when the server has closed the connection, its work done. */
+  /** With `hold`: resolves when the server has done its work and closed the connection. */
   closed: Promise<void>;
 }>;
 
-/** Stands between a client and a server, and passes everything on until a trap is set. */
+/** A proxy between a client and a server. It passes everything on until a trap is set. */
 export type TcpProxy = AsyncDisposable &
   Readonly<{
-    /** The server's URL with the proxy's port in it. */
+    /** The URL of the server with the address of the proxy. */
     url: string;
     trap(words: string, fault: Fault): Trap;
-    /** Where new connections lead from now on; those that are open stay where they are. */
+    /** Sends new connections to another server. Open connections stay as they are. */
     leadTo(serverUrl: string): void;
-    /** Breaks every connection. */
+    /** Closes every connection. */
     cut(): void;
   }>;
 
@@ -117,7 +117,7 @@ function join(
       return;
     }
     const cut = () => {
-      client.resetAndDestroy(); // so that nobody takes it for an orderly end
+      client.resetAndDestroy(); // a reset is not taken for an orderly end
       upstream.destroy();
       trap.spring();
     };

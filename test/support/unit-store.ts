@@ -11,14 +11,14 @@ import { createTestDatabase } from './database.ts';
 
 const metadata = { correlationId: 'test', actor: 'test' };
 
-/** One event in one stream, at a version. */
+/** Appends one event to one stream at a version. */
 export function append(streamId: string, expectedVersion = 0): StreamAppend {
   const recordedAt = '2026-01-01T00:00:00.000Z';
   const event = { type: 'Tested', schemaVersion: 1, data: {}, metadata, recordedAt };
   return { streamId, category: 'test', expectedVersion, events: [event] };
 }
 
-/** What one command writes: rows, and a new stream where none is given. */
+/** A unit with these rows, and a new stream unless appends are given. */
 export function unit(
   rows: Omit<Unit, 'appends'>,
   appends: readonly StreamAppend[] = [append(uuidv7())],
@@ -33,7 +33,7 @@ export const reserve = (sku: string, quantity: number, id = uuidv7()): Reservati
   quantity,
 });
 
-/** A saga that is due at once and that nobody holds. */
+/** Begins a saga that is due at once and has no owner. */
 export const begin = (sagaId: string, subjectId = uuidv7()): SagaWorkRow => ({
   op: 'begin',
   saga_id: sagaId,
@@ -45,7 +45,7 @@ export const begin = (sagaId: string, subjectId = uuidv7()): SagaWorkRow => ({
   due_in_ms: 0,
 });
 
-/** Its next step, at the epoch of the owner. */
+/** Advances a saga to its next step at the epoch of the owner. */
 export const moved = (sagaId: string, epoch: number): SagaWorkRow => ({
   op: 'advance',
   saga_id: sagaId,
@@ -60,7 +60,7 @@ export const moved = (sagaId: string, epoch: number): SagaWorkRow => ({
   deadline_at: '2026-01-01T00:00:00.000Z',
 });
 
-/** The write path of the service on a database of its own. */
+/** The service's write path on a database of its own. */
 export async function createStore() {
   const testDatabase = await createTestDatabase();
   const database = createDatabase(testDatabase.url, { writersMax: 3, poolMax: 4 }, () => {});
