@@ -5,7 +5,7 @@ import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 
 describe.skipIf(skipReason('postgres'))('the clock of the database', () => {
-  test('is told once it was read, and goes on', async () => {
+  test('continues after it was read once', async () => {
     await using database = await createTestDatabase();
     const pool = new Pool({ connectionString: database.url, max: 1 });
     const clock = createDatabaseClock(pool);

@@ -13,11 +13,11 @@ describe('an outage of Postgres', () => {
     'ETIMEDOUT',
     'EHOSTUNREACH',
     'EPIPE',
-  ])('is an error of the system: %s', (code) => {
+  ])('is a system error: %s', (code) => {
     expect(isOutage(Object.assign(new Error(`getaddrinfo ${code}`), { code }))).toBe(true);
   });
 
-  test('is what the system says itself of a name and of a port that nobody has', async () => {
+  test('is the error for an unknown name and for a closed port', async () => {
     const unknownName = await lookup('nobody.invalid').catch((error: unknown) => error);
     const closedPort = await new Promise((resolve) => {
       connect(1, '127.0.0.1').on('error', resolve);
@@ -33,7 +33,7 @@ describe('an outage of Postgres', () => {
     ['a fault of the statement', sqlState('42P01')],
     ['a wrong password', sqlState('28P01')],
     [
-      'a fault of ours in calling Node',
+      'a wrong call of a Node function',
       Object.assign(new Error('x'), { code: 'ERR_INVALID_ARG_TYPE' }),
     ],
     ['any other error', new TypeError('x is not a function')],
@@ -43,7 +43,7 @@ describe('an outage of Postgres', () => {
   });
 });
 
-describe('what an error says about its transaction', () => {
+describe('what is known of a write that failed', () => {
   test.each([
     ['57P01', 'unknown', 'the server is going down: the commit may have been first'],
     ['08006', 'unknown', 'the connection failed'],
@@ -56,11 +56,11 @@ describe('what an error says about its transaction', () => {
     ['55P03', 'contended', 'a lock took too long'],
     ['23514', 'refused', 'a check failed'],
     ['22P05', 'refused', 'text that cannot be stored'],
-  ])('%s: %s, since %s', (code, failure) => {
+  ])('%s is %s, because %s', (code, failure) => {
     expect(writeFailureOf(sqlState(code))).toBe(failure);
   });
 
-  test('an error without an SQLSTATE proves nothing', () => {
+  test('an error without an SQLSTATE is unknown', () => {
     expect(writeFailureOf(new Error('Query read timeout'))).toBe('unknown');
   });
 });

@@ -10,7 +10,7 @@ import { eventually } from '#test/support/poll.ts';
 const server = { system: '1', timeline: 1, startedAt: '2026-01-01' };
 
 describe.skipIf(skipReason('postgres'))('a session that was given up', () => {
-  test('keeps its place for as long as the server is at work on it, and no longer', async () => {
+  test('keeps its place while the server works for it, and no longer', async () => {
     await using database = await createTestDatabase();
     const holder = new Client({ connectionString: database.url });
     await holder.connect();
@@ -52,7 +52,7 @@ describe.skipIf(skipReason('postgres'))('a session that was given up', () => {
     await pool.end();
   });
 
-  test('gives its place back when its answer comes, however late', async () => {
+  test('gives its place back when its result comes, however late', async () => {
     await using database = await createTestDatabase();
     const pool = new Pool({ connectionString: database.url, max: 1, query_timeout: 50 });
     const givenUp = createGivenUpSessions({ connectionString: database.url });

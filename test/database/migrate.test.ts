@@ -10,9 +10,9 @@ import { startTestPostgres, urlOfDatabase } from '#test/support/test-servers.ts'
 import type { TestServer } from '#test/support/test-servers.ts';
 
 /*
- * A server of its own: roles belong to all databases of one, and here it matters who made them.
+ * On a server of its own: roles belong to all databases of a server, and these tests depend on who created them.
  */
-describe.skipIf(skipReason('postgres'))('migrating as an owner who is no superuser', () => {
+describe.skipIf(skipReason('postgres'))('migrating as an owner that is not a superuser', () => {
   let server: TestServer;
 
   beforeAll(async () => {
@@ -20,19 +20,19 @@ describe.skipIf(skipReason('postgres'))('migrating as an owner who is no superus
   });
   afterAll(() => server.remove());
 
-  test('lets an owner who may create roles make orders_app, and act as it', async () => {
+  test('creates orders_app if the owner may create roles, and lets the owner act as it', async () => {
     const url = await ownedDatabase('maker', 'createrole');
     await migrate(url);
     expect(await roleOfTheService(url)).toBe('orders_app');
   });
 
-  test('needs no right to create roles where orders_app is there and granted', async () => {
+  test('needs no right to create roles if orders_app exists and is granted', async () => {
     const url = await ownedDatabase('user', 'nocreaterole in role orders_app');
     await migrate(url);
     expect(await roleOfTheService(url)).toBe('orders_app');
   });
 
-  test('makes the role and its rights again where a restore into another cluster has lost them', async () => {
+  test('restores the role and its rights after a restore into another cluster', async () => {
     const url = await ownedDatabase('restored', 'createrole in role orders_app');
     await migrate(url);
     const before = await rightsIn(url);
@@ -68,7 +68,7 @@ describe.skipIf(skipReason('postgres'))('migrating as an owner who is no superus
     expect(warn).toHaveBeenCalledTimes(1);
   });
 
-  test('applies each file once where several processes start together', async () => {
+  test('applies each file once if several processes start together', async () => {
     await query(server.address, 'create database together');
     const url = urlOfDatabase(server.address, 'together');
     const applied = await Promise.all([migrate(url), migrate(url), migrate(url)]);
@@ -87,7 +87,7 @@ describe.skipIf(skipReason('postgres'))('migrating as an owner who is no superus
 });
 
 describe.skipIf(skipReason('postgres'))('migrating', () => {
-  test('gives the service the rights that the code lists, to every table, and no others', async () => {
+  test('grants the service exactly the rights that the code lists, for every table', async () => {
     await using database = await createTestDatabase();
     const rows = await database.query<{ name: string; privileges: string[] }>(
       `select c.relname as name, array_agg(lower(privilege_type)) filter (
@@ -101,7 +101,7 @@ describe.skipIf(skipReason('postgres'))('migrating', () => {
     expect(Object.fromEntries(rights)).toEqual(Object.fromEntries(listed));
   });
 
-  test('leaves a database alone that a newer release has brought further', async () => {
+  test('accepts a database that a newer release has migrated', async () => {
     await using database = await createTestDatabase();
     await database.query(`insert into migrations (name, batch) values ('0999_newer.sql', 2)`);
     const warn = vi.fn<() => void>();
@@ -114,13 +114,13 @@ describe.skipIf(skipReason('postgres'))('migrating', () => {
     await service.api.placeOrder();
   });
 
-  test('refuses a database that has another past', async () => {
+  test('refuses a database with migrations that this service never had', async () => {
     await using database = await createTestDatabase();
     await database.query(`insert into migrations (name, batch) values ('0001_other.sql', 1)`);
     await expect(migrate(database.url)).rejects.toThrow('0001_other.sql');
   });
 
-  test('says that it waits while another process migrates, and then goes on', async () => {
+  test('logs that it waits while another process migrates, then continues', async () => {
     await using database = await createTestDatabase();
     const other = new Client({ connectionString: database.url });
     await other.connect();

@@ -14,8 +14,8 @@ import { startTcpProxy } from '#test/support/tcp-proxy.ts';
 import { verifyDatabase } from '#test/support/verify-database.ts';
 
 /*
- * What a session is does not depend on what the role, the database or the environment say; where it does
- * all the same, it is refused with the reason.
+ * A session does not depend on the settings of the role, the database or the environment. If it does, it is refused
+ * with the reason.
  */
 const INHERITED = {
   search_path: 'app',
@@ -40,7 +40,7 @@ const INHERITED = {
 };
 
 describe.skipIf(skipReason('postgres'))('a session', () => {
-  test('inherits nothing, neither that of a migration nor that of the service', async () => {
+  test('inherits no setting, in a migration or in the service', async () => {
     await using database = await createEmptyDatabase();
     const owner = new Client({ connectionString: database.url }); // before it inherits that itself
     await owner.connect();
@@ -65,7 +65,7 @@ describe.skipIf(skipReason('postgres'))('a session', () => {
     expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
   });
 
-  test('whose startup parameters a pooler dropped is refused, and told why', async () => {
+  test('whose startup parameters a pooler dropped is refused with the reason', async () => {
     await using database = await createTestDatabase();
     await using pooler = await startTcpProxy(database.url, withoutOptions);
     const reason = /role is "none" and must be "orders_app".*"options"/;
@@ -79,7 +79,7 @@ describe.skipIf(skipReason('postgres'))('a session', () => {
     );
   });
 
-  test('that is read-only by default is refused, and had again as soon as it is not', async () => {
+  test('that is read-only by default is refused until it no longer is', async () => {
     await using database = await createTestDatabase();
     await using service = await startService({ databaseUrl: database.url });
     const { api } = service;
@@ -114,7 +114,7 @@ describe.skipIf(skipReason('postgres'))('a session', () => {
     );
   });
 
-  test('that is refused counts as an outage for callers', () => {
+  test('that is refused is an outage for callers', () => {
     expect(isOutage(new SessionRefused('x', { isTemporary: false }))).toBe(true);
   });
 });

@@ -6,17 +6,16 @@ import { startService } from '#test/support/service.ts';
 import { verifyDatabase } from '#test/support/verify-database.ts';
 
 /*
- * A release that runs beside a newer one keeps its connections, and with them what was prepared on them, while
- * the newer one migrates.
+ * A release keeps its connections, and the statements that were prepared on them, while a newer release migrates.
  */
 const CHANGES = [
   ['a column of stored responses gets another type', 'idempotency_keys', 'status', 'bigint'],
   ['a column of events gets another type', 'events', 'version', 'bigint'],
 ] as const;
 
-describe.skipIf(skipReason('postgres'))('statements that were prepared before', () => {
+describe.skipIf(skipReason('postgres'))('statements that were prepared before a migration', () => {
   test.each(CHANGES)(
-    '%s are prepared again, and nobody notices',
+    'are prepared again without an error for callers: %s',
     async (_, table, column, type) => {
       await using database = await createTestDatabase();
       await using service = await startService({ databaseUrl: database.url });

@@ -21,28 +21,28 @@ const BATCHES = 60;
 const BATCH = 64;
 const TUPLES_PER_ORDER_MAX = 20;
 
-describe.skipIf(skipReason('postgres'))('the write path that began on empty tables', () => {
-  test('reads no more for an order when there are many', async () => {
+describe.skipIf(skipReason('postgres'))('the write path, started on empty tables', () => {
+  test('reads as many rows for an order when there are many orders', async () => {
     await using database = await createTestDatabase();
     expect(await tuplesReadPerOrder(database)).toBeLessThan(TUPLES_PER_ORDER_MAX);
   });
 
-  test('loads no more for a command when there are many', async () => {
+  test('loads as many rows for a command when there are many orders', async () => {
     await using database = await createTestDatabase();
     expect(await tuplesReadPerOrder(database, 'writer')).toBeLessThan(TUPLES_PER_ORDER_MAX);
   });
 
-  test('reads no more for a caller when there are many', async () => {
+  test('reads as many rows for a caller when there are many orders', async () => {
     await using database = await createTestDatabase();
     expect(await tuplesReadPerOrder(database, 'reads')).toBeLessThan(TUPLES_PER_ORDER_MAX);
   });
 
-  test('would load more and more if the planner had its way', async () => {
+  test('would load more and more rows if the planner could choose freely', async () => {
     await using database = await createTestDatabase();
     expect(await tuplesReadPerOrder(database, 'pool')).toBeGreaterThan(TUPLES_PER_ORDER_MAX);
   });
 
-  test('would read more and more if the planner had its way', async () => {
+  test('would read more and more rows if the planner could choose freely', async () => {
     await using database = await createTestDatabase();
     await database.query(
       `alter function write_units reset enable_seqscan;

@@ -28,7 +28,7 @@ describe('decoding a stored event', () => {
     [1, { name: 'Ada Lovelace' }],
     [2, { full: 'Ada Lovelace' }],
     [3, { first: 'Ada', last: 'Lovelace' }],
-  ])('lifts version %i to the newest', (schemaVersion, data) => {
+  ])('casts version %i to the newest', (schemaVersion, data) => {
     expect(codec.decode({ type: 'Renamed', schemaVersion, data })).toEqual({
       type: 'Renamed',
       data: { first: 'Ada', last: 'Lovelace' },
@@ -43,7 +43,7 @@ describe('decoding a stored event', () => {
     expect(() => codec.decode({ type, schemaVersion, data: {} })).toThrow(EventUnreadable);
   });
 
-  test('refuses data that is not of its schema', () => {
+  test('refuses data that does not match its schema', () => {
     expect(() =>
       codec.decode({ type: 'Renamed', schemaVersion: 3, data: { first: 'Ada' } }),
     ).toThrow(EventUnreadable);
@@ -74,14 +74,14 @@ describe('decoding what the next release writes', () => {
     [2, { first: 'Ada', last: 'Lovelace' }, 'Lovelace'],
     [3, { given: 'Ada', family: 'Lovelace' }, 'Lovelace'],
     [4, { name: { given: 'Ada', family: 'Lovelace' } }, 'Lovelace'],
-  ])('takes version %i to the one that is written here', (schemaVersion, data, last) => {
+  ])('casts version %i to the version that is written here', (schemaVersion, data, last) => {
     expect(before.decode({ type: 'Renamed', schemaVersion, data }).data).toEqual({
       first: 'Ada',
       last,
     });
   });
 
-  test('reads it and goes on writing its own version', () => {
+  test('reads it and still writes its own version', () => {
     expect(before.schemaVersion('Renamed')).toBe(2);
     expect(before.readable.map(({ schemaVersion }) => schemaVersion)).toEqual([1, 2, 3, 4]);
     expect(() => before.decode({ type: 'Renamed', schemaVersion: 5, data: {} })).toThrow(

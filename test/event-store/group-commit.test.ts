@@ -13,11 +13,11 @@ import type { GroupCommitLimits, Work } from '#src/event-store/group-commit.ts';
 
 type Write = Readonly<{
   names: string[];
-  answer(verdicts?: Verdict[]): void;
+  succeed(verdicts?: Verdict[]): void;
   fail(error: WriteFailed): void;
 }>;
 
-/** Writes nothing but what tells it from others. */
+/** A unit that can be told from others. */
 function unitNamed(name: string): Unit {
   return { appends: [{ streamId: name, category: 'test', expectedVersion: 0, events: [] }] };
 }
@@ -26,7 +26,7 @@ function nameOf({ appends }: Unit): string {
   return appends[0]!.streamId;
 }
 
-/** A store whose writes wait until the test answers them. */
+/** A store whose writes wait until the test settles them. */
 function createHeldStore() {
   const writes: Write[] = [];
   const loads: string[][] = [];
@@ -40,7 +40,7 @@ function createHeldStore() {
       const { promise, resolve, reject } = Promise.withResolvers<Verdict[]>();
       writes.push({
         names: units.map(nameOf),
-        answer: (verdicts = units.map(() => 'ok')) => resolve(verdicts),
+        succeed: (verdicts = units.map(() => 'ok')) => resolve(verdicts),
         fail: reject,
       });
       heard.resolve();
@@ -96,7 +96,7 @@ function setUp(overrides: Partial<GroupCommitLimits> = {}) {
   return { ...held, commit, submit, committed, retries, failures };
 }
 
-/** What became of each: its result, or the name of its error. */
+/** The result of each, or the name of its error. */
 function settle(promises: Promise<string>[]) {
   return Promise.all(
     promises.map((promise) =>
@@ -108,37 +108,37 @@ function settle(promises: Promise<string>[]) {
   );
 }
 
-/** Answers as many writes as there are to come, one after the other. */
-async function answerAll(nth: (index: number) => Promise<Write>, count: number) {
-  for (let index = 0; index < count; index += 1) (await nth(index)).answer();
+/** Lets the first `count` writes succeed, one after the other. */
+async function succeedAll(nth: (index: number) => Promise<Write>, count: number) {
+  for (let index = 0; index < count; index += 1) (await nth(index)).succeed();
 }
 
-describe('commands that come together', () => {
-  test('share a batch up to its bound, and the rest takes the second slot', async () => {
+describe('commands that arrive together', () => {
+  test('share a batch up to its limit, and the rest take the second slot', async () => {
     const { submit, nth, writes } = setUp();
     const all = ['a', 'b', 'c', 'd', 'e'].map((name) => submit(name));
     expect((await nth(0)).names).toEqual(['a', 'b', 'c']);
     expect((await nth(1)).names).toEqual(['d', 'e']);
-    writes[0]!.answer();
-    writes[1]!.answer();
+    writes[0]!.succeed();
+    writes[1]!.succeed();
     expect(await Promise.all(all)).toEqual(['a', 'b', 'c', 'd', 'e'].map((n) => `${n} done`));
   });
 
-  test('wait while both slots are taken, and then go together', async () => {
+  test('wait while both slots are taken, then share a batch', async () => {
     const { submit, nth, commit, writes } = setUp({ batchMax: 1 });
     const all = ['a', 'b', 'c'].map((name) => submit(name));
     await nth(1);
     expect(commit.waiting()).toBe(1);
     expect(writes).toHaveLength(2);
-    writes[0]!.answer();
-    (await nth(2)).answer();
-    writes[1]!.answer();
+    writes[0]!.succeed();
+    (await nth(2)).succeed();
+    writes[1]!.succeed();
     await Promise.all(all);
   });
 });
 
 describe('one stream', () => {
-  test('is in one unfinished batch at a time; its next command decides on the settled state', async () => {
+  test('is in one unfinished batch at a time, and its next command decides on the settled state', async () => {
     const { submit, nth, writes, loads } = setUp();
     const first = submit('first', ['s']);
     const second = submit('second', ['s']);
@@ -146,64 +146,64 @@ describe('one stream', () => {
     expect((await nth(0)).names).toEqual(['first', 'other']);
     const third = submit('third', ['s']);
     expect(loads).toHaveLength(1);
-    writes[0]!.answer();
+    writes[0]!.succeed();
     await Promise.all([first, other]);
     expect((await nth(1)).names).toEqual(['second']);
-    writes[1]!.answer();
+    writes[1]!.succeed();
     await second;
-    (await nth(2)).answer();
+    (await nth(2)).succeed();
     await third;
     expect(loads).toEqual([['s', 't'], ['s'], ['s']]);
   });
 });
 
 describe('a lost race', () => {
-  test('is decided again, before those that came later', async () => {
+  test('is decided again before later commands', async () => {
     const { submit, nth, committed } = setUp({ slots: 1, batchMax: 1 });
     const loser = submit('loser', ['s']);
     const later = submit('later');
-    (await nth(0)).answer(['conflict']);
+    (await nth(0)).succeed(['conflict']);
     expect((await nth(1)).names).toEqual(['loser']);
-    (await nth(1)).answer();
-    (await nth(2)).answer();
+    (await nth(1)).succeed();
+    (await nth(2)).succeed();
     await Promise.all([loser, later]);
     expect(committed.map(nameOf)).toEqual(['loser', 'later']);
   });
 
-  test('is told when every attempt lost', async () => {
+  test('is a VersionConflict if every attempt lost', async () => {
     const { submit, nth, committed, retries } = setUp();
     const loser = submit('loser', ['s'], 2);
     const told = settle([loser]);
-    (await nth(0)).answer(['conflict']);
-    (await nth(1)).answer(['conflict']);
+    (await nth(0)).succeed(['conflict']);
+    (await nth(1)).succeed(['conflict']);
     expect(await told).toEqual(['VersionConflict']);
     expect(committed).toEqual([]);
     expect(retries).toEqual(['lost_race']);
   });
 });
 
-describe('a command that needs a row which somebody else has locked', () => {
-  test('is decided again until the row is free, however many attempts it has left', async () => {
+describe('a command that needs a row that another transaction has locked', () => {
+  test('is decided again until the row is free, whatever attemptsMax is', async () => {
     const { submit, nth, retries } = setUp();
     const held = submit('held', ['s'], 1);
-    for (const index of [0, 1, 2]) (await nth(index)).answer(['locked']);
-    (await nth(3)).answer();
+    for (const index of [0, 1, 2]) (await nth(index)).succeed(['locked']);
+    (await nth(3)).succeed();
     expect(await held).toBe('held done');
     expect(retries).toEqual(['row_locked', 'row_locked', 'row_locked']);
   });
 
-  test('holds up nobody else, not even another command on its stream', async () => {
+  test('delays no other command, not even on its stream', async () => {
     const { submit, commit, writes, nth } = setUp({ slots: 1 });
     const settled: string[] = [];
     const follow = async (command: Promise<string>) => void settled.push(await command);
     const held = follow(submit('held', ['s']));
-    (await nth(0)).answer(['locked']);
+    (await nth(0)).succeed(['locked']);
     const others = [submit('same stream', ['s']), submit('other')].map(follow);
     const verdicts = (names: readonly string[]) =>
       names.map((name) => (name === 'held' && settled.length < 2 ? 'locked' : 'ok'));
     for (let index = 1; settled.length < 3; index += 1) {
-      const { names, answer } = await nth(index);
-      answer(verdicts(names));
+      const { names, succeed } = await nth(index);
+      succeed(verdicts(names));
       await Promise.race([held, Promise.all(others), nth(index + 1)]);
     }
     await commit.idle();
@@ -211,17 +211,17 @@ describe('a command that needs a row which somebody else has locked', () => {
     expect(writes.length).toBeGreaterThan(2);
   });
 
-  test('is turned away once it was tried for long enough', async () => {
+  test('is rejected after lockedMsMax', async () => {
     const { submit, nth, failures } = setUp({ lockedMsMax: 0 });
     const all = settle([submit('held'), submit('free')]);
-    (await nth(0)).answer(['locked', 'ok']);
+    (await nth(0)).succeed(['locked', 'ok']);
     expect(await all).toEqual(['RowsLocked', 'free done']);
     expect(failures).toEqual(['contended 1']);
   });
 });
 
 describe('a batch that failed', () => {
-  test('is not taken apart for longer than its bound: the rest is turned away unwritten', async () => {
+  test('is not written one by one for longer than its limit: the rest is rejected unwritten', async () => {
     const { submit, nth, writes, commit } = setUp({ oneByOneMsMax: 0 });
     const all = settle(['a', 'b'].map((name) => submit(name)));
     (await nth(0)).fail(new WriteFailed('contended', 'lock time-out'));
@@ -230,19 +230,19 @@ describe('a batch that failed', () => {
     expect(writes).toHaveLength(1);
   });
 
-  test('is taken apart when a member was refused, so that only this one fails', async () => {
+  test('is written one by one if a unit was refused, so that only this one fails', async () => {
     const { submit, nth, writes, retries } = setUp();
     const all = settle(['a', 'bad', 'c'].map((name) => submit(name)));
     (await nth(0)).fail(new WriteFailed('refused', 'check'));
-    (await nth(1)).answer();
+    (await nth(1)).succeed();
     (await nth(2)).fail(new WriteFailed('refused', 'check'));
-    (await nth(3)).answer();
+    (await nth(3)).succeed();
     expect(await all).toEqual(['a done', 'WriteFailed', 'c done']);
     expect(writes.map(({ names }) => names)).toEqual([['a', 'bad', 'c'], ['a'], ['bad'], ['c']]);
     expect(retries).toEqual(['batch_refused', 'batch_refused', 'batch_refused']);
   });
 
-  test('is never sent again when its outcome is unknown', async () => {
+  test('is never sent again if its outcome is unknown', async () => {
     const { submit, nth, writes, commit, retries } = setUp();
     const all = settle(['a', 'b'].map((name) => submit(name)));
     (await nth(0)).fail(new WriteFailed('unknown', 'time-out'));
@@ -252,7 +252,7 @@ describe('a batch that failed', () => {
     expect(retries).toEqual([]);
   });
 
-  test('fails as a whole when the database was the cause', async () => {
+  test('fails as a whole if the database was the cause', async () => {
     const { submit, nth, writes, commit } = setUp();
     const all = settle(['a', 'b'].map((name) => submit(name)));
     (await nth(0)).fail(new WriteFailed('not_applied', 'disk full'));
@@ -267,13 +267,13 @@ describe('a batch that failed', () => {
     (await nth(0)).fail(new WriteFailed('unknown', 'time-out'));
     await failed;
     const next = submit('b', ['s']);
-    (await nth(1)).answer();
+    (await nth(1)).succeed();
     expect(await next).toBe('b done');
   });
 });
 
 describe('a queue that is full', () => {
-  test('turns the next command away and keeps those it has', async () => {
+  test('rejects the next command and keeps those it has', async () => {
     const { submit, nth, writes } = setUp({ slots: 1, batchMax: 1, queueMax: 2 });
     const first = submit('first');
     await nth(0);
@@ -281,13 +281,13 @@ describe('a queue that is full', () => {
     await expect(submit('one too many')).rejects.toThrow(
       expect.objectContaining({ name: 'CommandOverloaded' }),
     );
-    writes[0]!.answer();
-    (await nth(1)).answer();
-    (await nth(2)).answer();
+    writes[0]!.succeed();
+    (await nth(1)).succeed();
+    (await nth(2)).succeed();
     expect(await Promise.all([first, ...waiting])).toEqual(['first done', 'a done', 'b done']);
   });
 
-  test('turns away who waited too long, before it is sent', async () => {
+  test('rejects a command that waited too long, before it is sent', async () => {
     const { submit, writes, commit } = setUp({ slots: 1, batchMax: 1, waitMaxMs: 0 });
     const first = submit('first').catch((error: Error) => error.name);
     const late = submit('late').catch((error: Error) => error.name);
@@ -300,7 +300,7 @@ describe('a queue that is full', () => {
 });
 
 describe('the queue', () => {
-  test('gives one stream a share of its room, and the rest to others', async () => {
+  test('limits the commands of one stream and keeps the rest of its room for others', async () => {
     const { submit, nth, commit } = setUp({
       slots: 1,
       batchMax: 1,
@@ -312,23 +312,23 @@ describe('the queue', () => {
     const hot = settle(['a', 'b', 'c', 'd'].map((name) => submit(name, ['hot'])));
     const others = settle([submit('x', ['x']), submit('y'), submit('z', ['z', 'x'])]);
     expect(commit.waiting()).toBe(5);
-    await answerAll(nth, 6);
+    await succeedAll(nth, 6);
     expect(await hot).toEqual(['a done', 'b done', 'CommandOverloaded', 'CommandOverloaded']);
     expect(await others).toEqual(['x done', 'y done', 'z done']);
     expect(await first).toBe('first done');
   });
 
-  test('frees the share of a stream as its commands go, are decided again or are turned away', async () => {
+  test('frees the share of a stream when its commands leave', async () => {
     const { submit, nth } = setUp({ slots: 1, batchMax: 1, streamMax: 1 });
     for (let round = 0; round < 3; round += 1) {
       const loser = submit('loser', ['hot']);
-      (await nth(2 * round)).answer(['conflict']);
-      (await nth(2 * round + 1)).answer();
+      (await nth(2 * round)).succeed(['conflict']);
+      (await nth(2 * round + 1)).succeed();
       expect(await loser).toBe('loser done');
     }
   });
 
-  test('keeps room for what has happened already, and a bound on that too', async () => {
+  test('has reserved room, which is limited too', async () => {
     const { submit, nth } = setUp({
       slots: 1,
       batchMax: 1,
@@ -340,19 +340,19 @@ describe('the queue', () => {
     await nth(0);
     const fact = (name: string) => submit(name, ['hot'], 3, { hasReservedRoom: true });
     const waiting = settle([submit('a', ['hot']), submit('b'), fact('f1'), fact('f2'), fact('f3')]);
-    await answerAll(nth, 4);
+    await succeedAll(nth, 4);
     await first;
-    const turnedAway = 'CommandOverloaded';
-    expect(await waiting).toEqual(['a done', turnedAway, 'f1 done', 'f2 done', turnedAway]);
+    const rejected = 'CommandOverloaded';
+    expect(await waiting).toEqual(['a done', rejected, 'f1 done', 'f2 done', rejected]);
   });
 });
 
-test('who waits too long is turned away while every slot is held up', async () => {
+test('a command that waits too long is rejected while every slot is taken', async () => {
   const { submit, nth, writes } = setUp({ slots: 1, batchMax: 1, waitMaxMs: 500 });
   const first = submit('first');
   await nth(0);
   expect(await settle([submit('late')])).toEqual(['CommandOverloaded']);
-  writes[0]!.answer();
+  writes[0]!.succeed();
   expect(await first).toBe('first done');
 });
 
@@ -377,19 +377,19 @@ describe('a key that is assumed to be new', () => {
       commit.submit({ loads: [], key, assumeNewKey: true, attemptsMax: 1, decide, ...work });
     return { looks, submit };
   };
-  test('is looked up before a refusal is believed', async () => {
+  test('is looked up before the command is rejected', async () => {
     const { looks, submit } = setUpResponse(stored);
     expect(await submit({})).toBe('replayed');
     expect(looks).toEqual([['k']]);
   });
 
-  test('is looked up once, and the refusal stands where it is new indeed', async () => {
+  test('is looked up once, and the command is rejected if the key is new', async () => {
     const { looks, submit } = setUpResponse(null);
     await expect(submit({})).rejects.toThrow(RangeError);
     expect(looks).toEqual([['k']]);
   });
 
-  test('costs no look where there is something to write', async () => {
+  test('is not looked up if there is a unit to write', async () => {
     const { looks, submit } = setUpResponse(null);
     const unit = unitNamed('new');
     expect(await submit({ decide: () => ({ unit, result: 'written' }) })).toBe('written');
@@ -397,7 +397,7 @@ describe('a key that is assumed to be new', () => {
   });
 });
 
-test('a command that its own rules refuse does not touch the others of its batch', async () => {
+test('a command whose decision throws does not affect the others of its batch', async () => {
   const { submit, commit, nth } = setUp();
   const refused = commit.submit({
     loads: [],
@@ -408,6 +408,6 @@ test('a command that its own rules refuse does not touch the others of its batch
   });
   const fine = submit('fine');
   await expect(refused).rejects.toThrow(RangeError);
-  (await nth(0)).answer();
+  (await nth(0)).succeed();
   expect(await fine).toBe('fine done');
 });

@@ -20,71 +20,73 @@ function answered(key: string): Unit {
   return { ...unit({}), response };
 }
 
-describe.skipIf(skipReason('postgres'))('a unit whose row somebody else has locked', () => {
-  const [stream, order, sagaId, subjectId] = [uuidv7(), uuidv7(), uuidv7(), uuidv7()];
-  const newOrder = appendToOrder(order, null, [placed], context);
-  const shipping = appendToOrder(order, newOrder.order, [shipped], context);
-  test.each<[string, string, Unit]>([
-    [
-      'stream',
-      `update streams set version = 2 where stream_id = '${stream}'`,
-      unit({}, [append(stream, 1)]),
-    ],
-    ['row of the read model', 'select from orders_summary for update', shipping.unit],
-    ['saga', 'select from saga_work for update', unit({ sagas: [moved(sagaId, 1)] })],
-    [
-      'saga, which it wakes',
-      'select from saga_work for update',
-      unit({ sagas: [{ op: 'wake', subject_id: subjectId }] }),
-    ],
-    [
-      'goods',
-      `select from stock where sku = 'a' for update`,
-      unit({ reservations: [reserve('a', 1)] }),
-    ],
-    [
-      'goods, which it gives back',
-      `select from stock where sku = 'a' for update`,
-      unit({ reservations: [{ op: 'release', reservation_id: sagaId }] }),
-    ],
-    [
-      'key',
-      `insert into idempotency_keys (principal, key, command_id, request_hash, status, body)
+describe.skipIf(skipReason('postgres'))(
+  'a unit that needs a row that another transaction has locked',
+  () => {
+    const [stream, order, sagaId, subjectId] = [uuidv7(), uuidv7(), uuidv7(), uuidv7()];
+    const newOrder = appendToOrder(order, null, [placed], context);
+    const shipping = appendToOrder(order, newOrder.order, [shipped], context);
+    test.each<[string, string, Unit]>([
+      [
+        'stream',
+        `update streams set version = 2 where stream_id = '${stream}'`,
+        unit({}, [append(stream, 1)]),
+      ],
+      ['row of the read model', 'select from orders_summary for update', shipping.unit],
+      ['saga', 'select from saga_work for update', unit({ sagas: [moved(sagaId, 1)] })],
+      [
+        'saga, which it wakes',
+        'select from saga_work for update',
+        unit({ sagas: [{ op: 'wake', subject_id: subjectId }] }),
+      ],
+      [
+        'goods',
+        `select from stock where sku = 'a' for update`,
+        unit({ reservations: [reserve('a', 1)] }),
+      ],
+      [
+        'goods, which it gives back',
+        `select from stock where sku = 'a' for update`,
+        unit({ reservations: [{ op: 'release', reservation_id: sagaId }] }),
+      ],
+      [
+        'key',
+        `insert into idempotency_keys (principal, key, command_id, request_hash, status, body)
        values ('p', 'k', gen_random_uuid(), '', 200, '')`,
-      answered('k'),
-    ],
-  ])('is told so at once, and the others of its batch are written: %s', async (_, lock, held) => {
-    await using store = await createStore();
-    await store.stock('a', 5);
-    await store.stock('b', 5);
-    await store.write([
-      unit({}, [append(stream)]),
-      { ...newOrder.unit, sagas: [begin(sagaId, subjectId)] },
-      unit({ reservations: [reserve('a', 1, sagaId)] }),
-    ]);
-    const others = () => [
-      unit({ reservations: [reserve('b', 1)], sagas: [begin(uuidv7())] }),
-      answered(uuidv7()),
-    ];
-    const somebody = new Client({ connectionString: store.url });
-    await somebody.connect();
-    await somebody.query('begin');
-    await somebody.query(lock);
-    const [before] = others();
-    const [, after] = others();
-    expect(await store.write([before!, held, after!])).toEqual(['ok', 'locked', 'ok']);
-    await somebody.query('rollback');
-    expect(await store.write([held])).toEqual(['ok']);
-    await somebody.end();
-  });
-});
+        answered('k'),
+      ],
+    ])('is locked at once, and the others of its batch are written: %s', async (_, lock, held) => {
+      await using store = await createStore();
+      await store.stock('a', 5);
+      await store.stock('b', 5);
+      await store.write([
+        unit({}, [append(stream)]),
+        { ...newOrder.unit, sagas: [begin(sagaId, subjectId)] },
+        unit({ reservations: [reserve('a', 1, sagaId)] }),
+      ]);
+      const others = () => [
+        unit({ reservations: [reserve('b', 1)], sagas: [begin(uuidv7())] }),
+        answered(uuidv7()),
+      ];
+      const somebody = new Client({ connectionString: store.url });
+      await somebody.connect();
+      await somebody.query('begin');
+      await somebody.query(lock);
+      const [before] = others();
+      const [, after] = others();
+      expect(await store.write([before!, held, after!])).toEqual(['ok', 'locked', 'ok']);
+      await somebody.query('rollback');
+      expect(await store.write([held])).toEqual(['ok']);
+      await somebody.end();
+    });
+  },
+);
 
 /*
- * Two batches name what both need in opposite orders, and between the two each needs one thing that nobody
- * gives it until both have come as far as they can. Without an order of locks, each would then hold what the
- * other needs.
+ * Two batches name the same things in opposite orders. Each also needs one thing that the test holds until both
+ * batches have come as far as they can. Without an order of locks, each would then hold what the other needs.
  */
-describe.skipIf(skipReason('postgres'))('two batches that need the same', () => {
+describe.skipIf(skipReason('postgres'))('two batches that need the same rows', () => {
   const ids = Array.from({ length: 4 }, () => uuidv7()).toSorted();
   test.each<[string, (name: number) => Unit, (name: number) => [string, unknown[]]]>([
     [
@@ -100,7 +102,7 @@ describe.skipIf(skipReason('postgres'))('two batches that need the same', () => 
       (name) => unit({ reservations: [reserve(`sku-${name}`, 1)] }),
       (name) => ['select pg_advisory_xact_lock(5, hashtext($1))', [`sku-${name}`]],
     ],
-  ])('do not wait for each other in a circle: %s', async (_, unitOf, gate) => {
+  ])('do not deadlock: %s', async (_, unitOf, gate) => {
     await using store = await createStore();
     for (const name of [0, 1, 2, 3]) await store.stock(`sku-${name}`, 10);
     const gates = await Promise.all(
@@ -138,7 +140,7 @@ describe.skipIf(skipReason('postgres'))(
   () => {
     type NextRow = OrdersSummaryRow & Readonly<{ gift: string }>;
 
-    test('is written by that release alone, and kept by this one', async () => {
+    test('is written by that release only, and this one keeps its value', async () => {
       await using store = await createStore();
       await store.query(`alter table orders_summary add column gift text not null default 'none'`);
       await store.query('select make_write_summaries()');
