@@ -54,13 +54,9 @@ export function requireMatch(ifMatch: EntityTags | undefined, version: number): 
 }
 
 /** The Problem for a condition that does not hold. */
-export function unmatched(
-  ifMatch: EntityTags | undefined,
-  details: Omit<ProblemDetails, 'detail'> = {},
-): Problem {
+export function unmatched(ifMatch: EntityTags | undefined, details?: ProblemDetails): Problem {
   const isWeak = ifMatch !== undefined && isWeakOnly(ifMatch);
-  const kind = isWeak ? problemKinds.ifMatchWeak : problemKinds.preconditionFailed;
-  return new Problem(kind, { detail: kind.advice, ...details });
+  return new Problem(isWeak ? problemKinds.ifMatchWeak : problemKinds.preconditionFailed, details);
 }
 
 /** Whether If-None-Match names this tag. The comparison is weak. */

@@ -181,8 +181,7 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
  */
 export function requireSameRequest(storedHash: Uint8Array, keyed: KeyedRequest): void {
   if (keyed.isSame(storedHash)) return;
-  const { idempotencyKeyReused } = problemKinds;
-  throw new Problem(idempotencyKeyReused, { detail: idempotencyKeyReused.advice });
+  throw new Problem(problemKinds.idempotencyKeyReused);
 }
 
 /** Lets one request per (principal, key) through at a time, in this process. */

@@ -53,9 +53,7 @@ function requireUtf8(headers: FastifyRequest['headers']): void {
   const charset = CHARSET.exec(headers['content-type'] ?? '')?.[1] ?? 'utf-8';
   const encoding = headers['content-encoding'] ?? 'identity';
   if (!UTF_8.has(charset.toLowerCase()) || encoding !== 'identity') {
-    throw new Problem(problemKinds.unsupportedMediaType, {
-      detail: 'Send the body as application/json in UTF-8, without a content encoding.',
-    });
+    throw new Problem(problemKinds.unsupportedMediaType);
   }
 }
 

@@ -176,51 +176,53 @@ export function needsMatch(headers: z.ZodType | undefined): boolean {
   return schema !== undefined && !(schema instanceof z.ZodOptional);
 }
 
-/** @throws Problem `precondition_required` */
-export function requireIfMatch({ 'if-match': ifMatch }: IncomingHttpHeaders): void {
-  if (ifMatch !== undefined) return;
-  const { preconditionRequired } = problemKinds;
-  throw new Problem(preconditionRequired, { detail: preconditionRequired.advice });
-}
-
 /** The names of the guarding headers that a route with these header schemas does not honour. */
 export function unhonouredHeaders(headers: z.ZodType | undefined): string[] {
   const declared = headers instanceof z.ZodObject ? headers.shape : {};
   return Object.keys(commandHeaders).filter((name) => !(name in declared));
 }
 
-/** @throws Problem `header_not_honoured` */
-export function refuseUnhonoured(
-  headers: IncomingHttpHeaders,
-  unhonoured: readonly string[],
-): void {
-  const sent = unhonoured.filter((name) => headers[name] !== undefined).map(canonicalHeader);
-  if (sent.length === 0) return;
-  throw new Problem(problemKinds.headerNotHonoured, {
-    detail: `This request does not honour ${sent.join(' and ')}. Nothing was done. Leave it out.`,
-    errors: sent.map((name) => ({ pointer: `header/${name}`, message: 'is not honoured here' })),
+/**
+ * Makes the function that checks the headers of a command, for a route with these header schemas. It
+ * throws the Problem `cross_origin`, `header_not_honoured` or `precondition_required`.
+ */
+export function createGuardCheck(schema: z.ZodType | undefined) {
+  const matchRequired = needsMatch(schema);
+  const unhonoured = unhonouredHeaders(schema);
+  return (headers: IncomingHttpHeaders): void => {
+    if (isCrossOrigin(headers)) throw new Problem(problemKinds.crossOrigin);
+    const sent = unhonoured.filter((name) => headers[name] !== undefined);
+    if (sent.length > 0) throw notHonoured(sent.map(canonicalHeader));
+    if (matchRequired && headers['if-match'] === undefined) {
+      throw new Problem(problemKinds.preconditionRequired);
+    }
+  };
+}
+
+function notHonoured(names: readonly string[]): Problem {
+  return new Problem(problemKinds.headerNotHonoured, {
+    detail: `This request does not honour ${names.join(' and ')}. Nothing was done. Leave it out.`,
+    errors: names.map((name) => ({ pointer: `header/${name}`, message: 'is not honoured here' })),
   });
 }
 
 /**
- * Refuses a command without a JSON body that a browser sends for a page of another origin. With a JSON
- * body the browser asks first (CORS preflight), and this service permits nothing. A caller that is not a
- * browser sends neither Sec-Fetch-Site nor Origin.
- * @throws Problem `cross_origin`
+ * Whether a browser sent a command without a JSON body for a page of another origin. With a JSON body the
+ * browser asks first (CORS preflight), and this service permits nothing. A caller that is not a browser
+ * sends neither Sec-Fetch-Site nor Origin.
  */
-export function refuseCrossOrigin(headers: IncomingHttpHeaders): void {
-  if (isJson(headers)) return;
+function isCrossOrigin(headers: IncomingHttpHeaders): boolean {
+  if (isJson(headers)) return false;
   const { 'sec-fetch-site': site, origin, host } = headers;
-  if (site === 'same-origin' || site === 'none') return;
-  if (site === undefined && (origin === undefined || hostOf(origin) === host)) return;
-  throw new Problem(problemKinds.crossOrigin, { detail: problemKinds.crossOrigin.advice });
+  if (site !== undefined) return site !== 'same-origin' && site !== 'none';
+  return origin !== undefined && hostOf(origin) !== host;
+}
+
+function hostOf(origin: string): string | undefined {
+  return URL.canParse(origin) ? new URL(origin).host : undefined;
 }
 
 /** Whether Content-Type says that the body is JSON. */
 export function isJson({ 'content-type': contentType = '' }: IncomingHttpHeaders): boolean {
   return /^application\/json\s*(;|$)/i.test(contentType);
-}
-
-function hostOf(origin: string): string | undefined {
-  return URL.canParse(origin) ? new URL(origin).host : undefined;
 }

@@ -7,23 +7,22 @@ import { pathOf } from './routes.ts';
 
 const PATH_LENGTH_MAX = 200;
 
-/** Of a request whose answer nobody waited for, as nginx counts it; it is never sent. */
+/** The status, as in nginx, of a request whose caller left before the response. It is never sent. */
 const LEFT_STATUS = 499;
-
-/** The method of a request that has none that could be read, as OpenTelemetry calls it. */
+/** The method, as in OpenTelemetry, of a request whose method could not be read. */
 const OTHER_METHOD = '_OTHER';
-/** Anybody can send rubbish as fast as the network goes: so many lines of it in each second. */
+/** Anybody can send rubbish as fast as the network allows, so its log lines are limited. */
 const FAULT_LINES_MAX = 10;
 const FAULT_LINES_WINDOW_MS = 1_000;
 
 export type RequestMetrics = Pick<Metrics, 'requestSeconds'>;
 
-/** Follows a request to its end, whoever ends it. */
+/** To be called when a request begins; reports it when it has ended, whoever ended it. */
 export type RequestReport = (request: FastifyRequest, reply: FastifyReply) => void;
 
 /**
- * Makes one log line and one observation of each request. Neither holds a body, a header or the
- * value of a query parameter.
+ * Logs and measures each request. Neither the log line nor the labels hold a body, a header or the value
+ * of a query parameter.
  */
 export function createRequestReport(
   log: Logger,
@@ -34,8 +33,8 @@ export function createRequestReport(
     reply.raw.once('close', () => {
       const durationMs = performance.now() - startedAt;
       const { quiet, template: route } = request.routeOptions.config;
-      const isAnswered = reply.raw.writableEnded;
-      const status = isAnswered ? reply.raw.statusCode : LEFT_STATUS;
+      const isComplete = reply.raw.writableEnded;
+      const status = isComplete ? reply.raw.statusCode : LEFT_STATUS;
       const fields = {
         requestId: request.id,
         method: request.method,
@@ -43,7 +42,7 @@ export function createRequestReport(
         path: pathOf(request.url).slice(0, PATH_LENGTH_MAX),
         status,
         durationMs: Math.round(durationMs * 100) / 100,
-        ...(isAnswered ? undefined : { aborted: true }),
+        ...(isComplete ? undefined : { aborted: true }),
       };
       if (quiet === true) log.debug(fields, 'request');
       else log.info(fields, 'request');
@@ -53,8 +52,8 @@ export function createRequestReport(
 }
 
 /**
- * Counts each request that reached no route, and logs ten a second at most; the next line says how many
- * had none (`unlogged`). `reason` is what the parser or the server found.
+ * Counts each request that reached no route, and logs at most ten of them a second. The next line says
+ * how many were not logged (`unlogged`).
  */
 export function createFaultReport(
   log: Logger,
@@ -83,7 +82,7 @@ export function createFaultReport(
   };
 }
 
-/** The route is empty where nothing matched. */
+/** The label of a request without a route is empty. */
 function observe(
   metrics: RequestMetrics | undefined,
   method: string,

@@ -1,15 +1,6 @@
 import type { FastifyInstance, FastifyRequest, FastifySchema, RouteOptions } from 'fastify';
 import { z } from 'zod';
 
-import {
-  guardsOf,
-  needsMatch,
-  queryFaults,
-  refuseCrossOrigin,
-  refuseUnhonoured,
-  requireIfMatch,
-  unhonouredHeaders,
-} from './request-head.ts';
 import { entityTags } from './entity-tags.ts';
 import type { EntityTags } from './entity-tags.ts';
 import { fieldErrors, summarise } from './field-errors.ts';
@@ -20,6 +11,7 @@ import { isStrict, toJsonSchema } from './json-schema.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { Problem } from './problem.ts';
 import type { FieldError, ProblemKind } from './problem.ts';
+import { createGuardCheck, guardsOf, queryFaults } from './request-head.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -147,7 +139,7 @@ function createRequestCheck(
   const checkGuards = isCommand ? createGuardCheck(headers) : () => {};
 
   return (request) => {
-    checkGuards(request);
+    checkGuards(request.headers);
     if (request.body === undefined && bodyRequired) {
       throw new Problem(problemKinds.malformedJson, {
         detail: 'The body is empty. Send one JSON object as application/json.',
@@ -166,17 +158,6 @@ function createRequestCheck(
     if (!isCommand || key === undefined) return;
     const understood = { params: request.params, body: request.body, ifMatch, ifNoneMatch };
     request.keyed = identify(key, understood, spelt);
-  };
-}
-
-/** A command is refused when it comes with a guarding header that its route does not honour. */
-function createGuardCheck(headers: z.ZodType | undefined): (request: FastifyRequest) => void {
-  const matchRequired = needsMatch(headers);
-  const unhonoured = unhonouredHeaders(headers);
-  return (request) => {
-    refuseCrossOrigin(request.headers);
-    refuseUnhonoured(request.headers, unhonoured);
-    if (matchRequired) requireIfMatch(request.headers);
   };
 }
 
