@@ -1,9 +1,10 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { v7 as uuidv7 } from 'uuid';
-import type { z } from 'zod';
+import { z } from 'zod';
 import { guardedHeaders, keyedHeaders, requestMetadata } from '#src/http/request-head.ts';
 import { ifMatchHolds } from '#src/http/entity-tags.ts';
+import { currencyCode, safeText, skuText } from '#src/http/fields.ts';
 import { PRINCIPAL } from '#src/http/idempotency.ts';
 import type { InFlight } from '#src/http/idempotency.ts';
 import { response } from '#src/http/openapi.ts';
@@ -12,15 +13,14 @@ import { sendText } from '#src/http/responses.ts';
 import type { OrderCommand, RejectionCode } from './domain/order-commands.ts';
 import type { HandleOrderCommand } from './handle-order-command.ts';
 import { orderProblemKinds, refusalKind } from './order-problems.ts';
-import {
-  cancelOrderBody,
-  orderResponse,
-  orderParams,
-  payOrderBody,
-  placeOrderBody,
-  refundOrderBody,
-  shipOrderBody,
-} from './order-schemas.ts';
+import { orderParams, orderResponse } from './order-schemas.ts';
+
+const ITEMS_MAX = 200;
+const QUANTITY_MAX = 100_000;
+const PRICE_CENTS_MAX = 1_000_000_000_000;
+
+const reference = safeText(1, 100);
+const cents = (min: number) => z.int().min(min).max(Number.MAX_SAFE_INTEGER);
 
 export type CommandOutcome = 'ok' | 'replayed' | 'conflict' | 'rejected' | 'shed' | 'unknown';
 
@@ -69,7 +69,7 @@ const commands: Readonly<Record<string, CommandRow>> = {
       'automatic fulfilment. owedCents of the response is what the order must pay back. The order is paid ' +
       'once its payments cover the total. Repeating the same payment changes nothing. The service does not ' +
       'check that a paymentId is used for one order only.',
-    body: payOrderBody,
+    body: z.strictObject({ paymentId: reference, amountCents: cents(0) }),
     example: { paymentId: 'pay-1', amountCents: 2500 },
     toCommand: (body) => ({ type: 'PayOrder', ...body }),
     responses: { 200: 'The order, with the payment.' },
@@ -81,7 +81,7 @@ const commands: Readonly<Record<string, CommandRow>> = {
     description:
       'Send this for a paid order before the parcel leaves. If the order is cancelled at the same time, ' +
       'the first request wins and the other is refused. Repeating the same trackingNumber changes nothing.',
-    body: shipOrderBody,
+    body: z.strictObject({ trackingNumber: reference, carrier: reference }),
     example: { trackingNumber: 'T-1', carrier: 'post' },
     toCommand: (body) => ({ type: 'ShipOrder', ...body }),
     responses: { 200: 'The shipped order.' },
@@ -93,7 +93,7 @@ const commands: Readonly<Record<string, CommandRow>> = {
     description:
       'owedCents of the response is what must be paid back to the customer. During an automatic fulfilment ' +
       'the response is 202, and the order is cancelled once the fulfilment has been undone.',
-    body: cancelOrderBody,
+    body: z.strictObject({ reason: safeText(1, 500) }),
     example: { reason: 'changed my mind' },
     toCommand: (body) => ({ type: 'CancelOrder', ...body }),
     responses: {
@@ -110,7 +110,13 @@ const commands: Readonly<Record<string, CommandRow>> = {
       'captured; any other order owes what exceeds its total. An order can have up to 100 refunds. ' +
       'paymentId names the refunded payment; by default it is the newest one with enough left. Repeating ' +
       'the same refund changes nothing.',
-    body: refundOrderBody,
+    body: z.strictObject({
+      refundId: reference,
+      amountCents: cents(1),
+      paymentId: reference
+        .optional()
+        .describe('The payment that is refunded. By default the newest one with enough left.'),
+    }),
     example: { refundId: 'ref-1', amountCents: 2500 },
     toCommand: (body) => ({ type: 'RefundOrder', ...body }),
     responses: { 200: 'The order, with the refund.' },
@@ -149,6 +155,34 @@ const {
 /** What anything that is written with an order can fail with. */
 const writeProblems = [overloaded, outboxFull, clockOff, databaseUnavailable, outcomeUnknown];
 
+const orderItem = z.strictObject({
+  sku: skuText,
+  quantity: z.int().min(1).max(QUANTITY_MAX),
+  priceCents: z.int().min(0).max(PRICE_CENTS_MAX).describe('Price of one.'),
+});
+
+const placeOrderBody = z
+  .strictObject({
+    customerId: safeText(1, 64),
+    currency: currencyCode,
+    items: z.array(orderItem).min(1).max(ITEMS_MAX),
+    fulfilment: z
+      .enum(['manual', 'automatic'])
+      .default('manual')
+      .describe(
+        'automatic: the service reserves the stock, captures the payment and ships by itself.',
+      ),
+  })
+  .meta({
+    examples: [
+      {
+        customerId: 'c-1',
+        currency: 'EUR',
+        items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+      },
+    ],
+  });
+
 const placeOrder = {
   operationId: 'placeOrder',
   tags: ['Orders'],
@@ -157,15 +191,7 @@ const placeOrder = {
     'The server computes the total. With automatic fulfilment the service reserves the stock, captures ' +
     'the payment and ships the order by itself, or cancels the order if that fails.',
   headers: keyedHeaders,
-  body: placeOrderBody.meta({
-    examples: [
-      {
-        customerId: 'c-1',
-        currency: 'EUR',
-        items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
-      },
-    ],
-  }),
+  body: placeOrderBody,
   response: {
     201: response(orderResponse, 'The new order.', ['ETag', 'Idempotency-Replayed', 'Location']),
   },

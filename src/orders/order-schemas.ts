@@ -1,51 +1,9 @@
 import { z } from 'zod';
-import {
-  currencyCode,
-  cursorText,
-  instant,
-  queryInteger,
-  safeText,
-  skuText,
-  uuid,
-} from '#src/http/fields.ts';
+import { cursorText, instant, queryInteger, safeText, uuid } from '#src/http/fields.ts';
 import { orderView } from './domain/order.ts';
 
-const ITEMS_MAX = 200;
-const QUANTITY_MAX = 100_000;
-const PRICE_CENTS_MAX = 1_000_000_000_000;
 const PAGE_MAX = 100;
 const PAGE_DEFAULT = 25;
-
-const reference = safeText(1, 100);
-const cents = (min: number) => z.int().min(min).max(Number.MAX_SAFE_INTEGER);
-
-const orderItem = z.strictObject({
-  sku: skuText,
-  quantity: z.int().min(1).max(QUANTITY_MAX),
-  priceCents: z.int().min(0).max(PRICE_CENTS_MAX).describe('Price of one.'),
-});
-
-export const placeOrderBody = z.strictObject({
-  customerId: safeText(1, 64),
-  currency: currencyCode,
-  items: z.array(orderItem).min(1).max(ITEMS_MAX),
-  fulfilment: z
-    .enum(['manual', 'automatic'])
-    .default('manual')
-    .describe(
-      'automatic: the service reserves the stock, captures the payment and ships by itself.',
-    ),
-});
-export const payOrderBody = z.strictObject({ paymentId: reference, amountCents: cents(0) });
-export const shipOrderBody = z.strictObject({ trackingNumber: reference, carrier: reference });
-export const cancelOrderBody = z.strictObject({ reason: safeText(1, 500) });
-export const refundOrderBody = z.strictObject({
-  refundId: reference,
-  amountCents: cents(1),
-  paymentId: reference
-    .optional()
-    .describe('The payment that is refunded. By default the newest one with enough left.'),
-});
 
 export const orderParams = z.strictObject({ orderId: uuid });
 
