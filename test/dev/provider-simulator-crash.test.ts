@@ -7,7 +7,8 @@ import { describe, expect, test } from 'vitest';
 import { ledgerEntry } from '#dev/provider-simulator/provider-books.ts';
 import { createProviderSimulator } from '#dev/provider-simulator/provider-simulator.ts';
 import { createSimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
-import { get, post, temporaryDirectory } from './provider-simulator-support.ts';
+import { createTestFolder } from '#test/support/test-folder.ts';
+import { get, post } from './provider-simulator-support.ts';
 
 const MAIN = fileURLToPath(new URL('../../dev/provider-simulator/main.ts', import.meta.url));
 const CAPTURES = '/payments/captures';
@@ -36,7 +37,7 @@ async function readEntries(ledgerFile: string) {
 
 describe('a simulator that is killed', () => {
   test('has done what it answered, and does nothing twice when it is back', async () => {
-    await using directory = await temporaryDirectory();
+    await using directory = await createTestFolder('simulator-');
     const ledgerFile = join(directory.path, 'ledger.jsonl');
     const answered = new Map<string, string>();
     let sent = 0;
@@ -71,7 +72,7 @@ describe('a simulator that is killed', () => {
   });
 
   test('keeps a cancelled key closed and a refund counted', async () => {
-    await using directory = await temporaryDirectory();
+    await using directory = await createTestFolder('simulator-');
     const ledgerFile = join(directory.path, 'ledger.jsonl');
     const refund = (url: string, key: string, paymentId: string) =>
       post(url, '/payments/refunds', key, { ...capture, paymentId, amountCents: 1500 });
@@ -92,7 +93,7 @@ describe('a simulator that is killed', () => {
 
 describe('a simulator that starts', () => {
   test('drops a line that a crash left half written, and goes on after the whole ones', async () => {
-    await using directory = await temporaryDirectory();
+    await using directory = await createTestFolder('simulator-');
     const ledgerFile = join(directory.path, 'ledger.jsonl');
     const first = createProviderSimulator({ ledgerFile });
     const before = await post(await first.listen(), CAPTURES, 'a', { ...capture, orderId: 'é' });
@@ -108,7 +109,7 @@ describe('a simulator that starts', () => {
   });
 
   test('refuses a ledger that it cannot read in the middle', async () => {
-    await using directory = await temporaryDirectory();
+    await using directory = await createTestFolder('simulator-');
     const ledgerFile = join(directory.path, 'ledger.jsonl');
     await appendFile(ledgerFile, '{"number":1}\n');
     expect(() => createProviderSimulator({ ledgerFile })).toThrow(/effect/);
@@ -117,7 +118,7 @@ describe('a simulator that starts', () => {
 
 describe('a simulator process', () => {
   test('ends at once on SIGTERM, with calls held and connections kept', async () => {
-    await using directory = await temporaryDirectory();
+    await using directory = await createTestFolder('simulator-');
     await using simulator = await startProcess(join(directory.path, 'ledger.jsonl'));
     const control = createSimulatorClient(simulator.url);
     await control.addFault({ fault: 'hold', lateMs: 600_000 });
@@ -129,7 +130,7 @@ describe('a simulator process', () => {
   });
 
   test('ends when the process that started it is gone', async () => {
-    await using directory = await temporaryDirectory();
+    await using directory = await createTestFolder('simulator-');
     await using simulator = await startProcess(join(directory.path, 'ledger.jsonl'));
     simulator.child.disconnect();
     expect(await simulator.exited).toEqual([0, null]);

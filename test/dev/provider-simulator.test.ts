@@ -2,7 +2,8 @@ import { readFile } from 'node:fs/promises';
 import { describe, expect, test } from 'vitest';
 import { faults } from '#dev/provider-simulator/faults.ts';
 import { operations } from '#dev/provider-simulator/contract.ts';
-import { get, post, startSimulator } from './provider-simulator-support.ts';
+import { startSimulator } from '#test/support/simulator.ts';
+import { get, post } from './provider-simulator-support.ts';
 
 const CAPTURES = '/payments/captures';
 const REFUNDS = '/payments/refunds';

@@ -1,10 +1,5 @@
-import { randomUUID } from 'node:crypto';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import pino from 'pino';
 import { v7 as uuidv7 } from 'uuid';
-import { createProviderSimulator } from '#dev/provider-simulator/provider-simulator.ts';
-import { createSimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
 import { createDatabaseClock, steeredClock } from '#src/database/clock.ts';
 import { createDatabase } from '#src/database/database.ts';
 import type { Unit } from '#src/event-store/event-store.ts';
@@ -33,6 +28,7 @@ import { createTestDatabase } from '#test/support/database.ts';
 import { eventually } from '#test/support/poll.ts';
 import { watchPoints } from '#test/support/saga/points.ts';
 import type { ObserveSaga } from '#test/support/saga/points.ts';
+import { startSimulator } from '#test/support/simulator.ts';
 
 /** No answer takes so long, however busy the machine; for calls that get none, tests have their own. */
 const CALL_TIMEOUT_MS = 30_000;
@@ -52,16 +48,13 @@ const LIMITS = {
 /** A database and the two providers, for as many services as a test starts on them. */
 export async function createWorld() {
   const database = await createTestDatabase();
-  const simulator = createProviderSimulator({
-    ledgerFile: join(tmpdir(), `simulator-${randomUUID()}`, 'ledger.jsonl'),
-  });
-  const url = await simulator.listen();
+  const simulator = await startSimulator();
   return {
     database,
-    url,
-    simulator: createSimulatorClient(url),
+    url: simulator.url,
+    simulator: simulator.control,
     async [Symbol.asyncDispose]() {
-      await simulator.close();
+      await simulator[Symbol.asyncDispose]();
       await database[Symbol.asyncDispose]();
     },
   };

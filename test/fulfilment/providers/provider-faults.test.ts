@@ -9,7 +9,7 @@ import {
   createHttpShippingProvider,
 } from '#src/fulfilment/providers/http-providers.ts';
 import type { PaymentProvider, ShippingProvider } from '#src/fulfilment/providers/providers.ts';
-import { startSimulator } from '#test/dev/provider-simulator-support.ts';
+import { startSimulator } from '#test/support/simulator.ts';
 
 const connectionTo = (url: string) => ({ url, timeoutMs: 30_000, callsMax: 4 });
 

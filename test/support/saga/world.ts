@@ -1,7 +1,5 @@
 import { pino } from 'pino';
-import { createSimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
 import type { SimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
-import { createProviderSimulator } from '#dev/provider-simulator/provider-simulator.ts';
 import { createApp } from '#src/app.ts';
 import type { AppSeams } from '#src/app.ts';
 import { readConfig } from '#src/config.ts';
@@ -10,7 +8,7 @@ import type { TestDatabase } from '../database.ts';
 import { eventually } from '../poll.ts';
 import { createSagaApi } from './api.ts';
 import type { SagaApi } from './api.ts';
-import { createTestFolder } from '../test-folder.ts';
+import { startSimulator } from '../simulator.ts';
 
 /** A database and the two providers, for as many replicas as a test starts on them. */
 export type SagaWorld = AsyncDisposable &
@@ -26,13 +24,12 @@ export type SagaWorld = AsyncDisposable &
 
 export async function createSagaWorld(): Promise<SagaWorld> {
   const database = await createTestDatabase();
-  const folder = await createTestFolder('providers-');
-  const simulator = createProviderSimulator({ ledgerFile: `${folder.path}/ledger.jsonl` });
-  const url = await simulator.listen();
+  const simulator = await startSimulator();
+  const { url } = simulator;
   return {
     database,
     url,
-    simulator: createSimulatorClient(url),
+    simulator: simulator.control,
     env: {
       PAYMENT_URL: url,
       SHIPPING_URL: url,
@@ -48,8 +45,7 @@ export async function createSagaWorld(): Promise<SagaWorld> {
       await database.query('insert into stock (sku, on_hand) values ($1, $2)', [sku, onHand]);
     },
     [Symbol.asyncDispose]: async () => {
-      await simulator.close();
-      await folder[Symbol.asyncDispose]();
+      await simulator[Symbol.asyncDispose]();
       await database[Symbol.asyncDispose]();
     },
   };
