@@ -13,13 +13,13 @@ import { migrate } from '#src/database/migrate.ts';
 import type { Unit } from '#src/event-store/event-store.ts';
 import { createGroupCommit } from '#src/event-store/group-commit.ts';
 import { createPostgresUnitStore } from '#src/event-store/postgres-store.ts';
-import type { Providers } from '#src/fulfilment/fulfilment-definition.ts';
 import { createFulfilment } from '#src/fulfilment/fulfilment.ts';
 import { changeStock } from '#src/fulfilment/inventory.ts';
 import {
   createHttpPaymentProvider,
   createHttpShippingProvider,
 } from '#src/fulfilment/providers/http-providers.ts';
+import type { Providers } from '#src/fulfilment/providers/providers.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
 
 /*

@@ -10,7 +10,7 @@ import type { Metrics, Readings } from './http/metrics.ts';
 import { NO_BACKLOG } from './outbox/outbox-monitor.ts';
 import type { OutboxBacklog, OutboxMonitor } from './outbox/outbox-monitor.ts';
 import type { Relay } from './outbox/relay.ts';
-import type { SagaRunnerEvents } from './sagas/saga-run.ts';
+import type { OnAttempt } from './sagas/saga-runner.ts';
 import { countLiveSagas, oldestLiveAgeSeconds } from './sagas/saga-store.ts';
 
 /** Counts the events of each stream that a command is decided on. */
@@ -38,12 +38,10 @@ export function countAppends(metrics: Metrics, units: readonly Unit[], durationM
   }
 }
 
-/** What the sagas count. */
-export function sagaMetrics(metrics: Metrics): SagaRunnerEvents {
-  return {
-    called: (saga, step, outcome, durationMs) =>
-      metrics.sagaStepSeconds.observe({ saga, step, outcome }, durationMs / 1000),
-  };
+/** Counts the attempts of sagas at their steps. */
+export function countAttempts(metrics: Metrics): OnAttempt {
+  return (saga, step, outcome, durationMs) =>
+    metrics.sagaStepSeconds.observe({ saga, step, outcome }, durationMs / 1000);
 }
 
 /** Shows at each scrape how many log lines were lost since the process started. */

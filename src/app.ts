@@ -3,9 +3,9 @@ import type { Logger } from 'pino';
 import { createHealthCheck } from './app-health.ts';
 import {
   countAppends,
+  countAttempts,
   countLoads,
   countLostLogLines,
-  sagaMetrics,
   watchGauges,
 } from './app-metrics.ts';
 import type { Config } from './config.ts';
@@ -19,7 +19,6 @@ import type { Unit } from './event-store/event-store.ts';
 import { createGroupCommit } from './event-store/group-commit.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import { createPostgresEventStore, createPostgresUnitStore } from './event-store/postgres-store.ts';
-import type { Providers } from './fulfilment/fulfilment-definition.ts';
 import { readFulfilmentStates } from './fulfilment/fulfilment-view.ts';
 import { fulfilmentRoutes } from './fulfilment/fulfilment-routes.ts';
 import { createFulfilment } from './fulfilment/fulfilment.ts';
@@ -29,6 +28,7 @@ import {
   createHttpPaymentProvider,
   createHttpShippingProvider,
 } from './fulfilment/providers/http-providers.ts';
+import type { Providers } from './fulfilment/providers/providers.ts';
 import { documentationRoutes } from './http/documentation-routes.ts';
 import { healthRoutes } from './http/health-routes.ts';
 import { createIdempotencyKeyPruner, createInFlight } from './http/idempotency.ts';
@@ -276,7 +276,7 @@ function createSagas(
     ...parts,
     pool: database.pool,
     log,
-    events: sagaMetrics(metrics),
+    onAttempt: countAttempts(metrics),
     isPaused: parts.clockWatch.isOff,
     providers: providers && wrapProviders ? wrapProviders(providers) : providers,
     topic: config.KAFKA_TOPIC,

@@ -1,17 +1,21 @@
-import type { ReservationRow } from '#src/event-store/event-store.ts';
 import { z } from 'zod';
+import type { ReservationRow } from '#src/event-store/event-store.ts';
 import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
 import type { OrderView } from '#src/orders/domain/order.ts';
-import type {
-  CallAction,
-  SagaDefinition,
-  SagaOrder,
-  StepCall,
-} from '#src/sagas/saga-definition.ts';
+import type { StepCall } from '#src/sagas/saga-call.ts';
+import type { CallAction, SagaDefinition, SagaOrder } from '#src/sagas/saga-definition.ts';
 import { actionOf } from '#src/sagas/saga.ts';
 import type { Saga, SagaEvent } from '#src/sagas/saga.ts';
-import type { PaymentProvider, ShippingProvider } from './providers/providers.ts';
+import {
+  capture as captured,
+  captureRequest,
+  refund as refunded,
+  refundRequest,
+  shipment as shipped,
+  shipmentRequest,
+} from './providers/providers.ts';
+import type { Providers } from './providers/providers.ts';
 
 /** A carrier's name is needed, but an operator who found a parcel is not asked for it. */
 const CARRIER_UNKNOWN = 'unknown';
@@ -21,64 +25,113 @@ const REASON_LENGTH_MAX = 500;
 /** How long to try before a step is given up. */
 export type FulfilmentDeadlines = Readonly<{ captureMs: number; shipMs: number; undoMs: number }>;
 
-/** The providers that the saga calls. */
-export type Providers = Readonly<{ payments: PaymentProvider; shipping: ShippingProvider }>;
-
-const cents = z.int().min(0);
-/** The requests of the calls, as the intents store them. The key is stored beside them. */
-const captureRequest = z.object({ orderId: z.string(), amountCents: cents, currency: z.string() });
-const refundRequest = captureRequest.extend({ paymentId: z.string() });
-const shipmentRequest = z.object({
-  orderId: z.string(),
-  items: z.array(z.object({ sku: z.string(), quantity: z.int() })),
-});
-/** `openKey` is the key that is to be cancelled. */
+/** The request of a cancel. `openKey` is the key that is to be cancelled. */
 export const cancelRequest = z.object({ orderId: z.string(), openKey: z.string() });
 
-/** The results of the calls, as the provider stated them. */
-const captured = z.object({ paymentId: z.string(), amountCents: cents, currency: z.string() });
-const refunded = captured.extend({ refundId: z.string() });
-const shipped = z.object({ trackingNumber: z.string(), carrier: z.string() });
-
-/** Reserve, capture, ship. Compensations run in reverse order. */
-export function fulfilmentDefinition({
-  captureMs,
-  shipMs,
-  undoMs,
-}: FulfilmentDeadlines): SagaDefinition {
+/** Reserve, capture, ship. Compensations run in reverse order. Without providers it can only be shown. */
+export function fulfilmentDefinition(
+  { captureMs, shipMs, undoMs }: FulfilmentDeadlines,
+  providers?: Providers,
+): SagaDefinition {
   return {
     name: 'fulfilment',
     version: 1,
     steps: [
       {
-        action: { kind: 'local', name: 'reserve' },
+        action: {
+          kind: 'local',
+          name: 'reserve',
+          refusal: { verdict: 'short', reason: 'out of stock' },
+        },
         compensation: { kind: 'local', name: 'release' },
       },
       {
-        action: call('capture', captureMs),
-        cancel: call('cancel_capture', undoMs),
-        compensation: call('refund', undoMs),
+        action: capture(captureMs),
+        cancel: cancel('cancel_capture', 'capture', undoMs),
+        compensation: refund(undoMs),
       },
-      { action: call('ship', shipMs), cancel: call('cancel_shipment', undoMs), pivot: true },
+      { action: ship(shipMs), cancel: cancel('cancel_shipment', 'ship', undoMs), pivot: true },
     ],
-    request,
-    withoutCall,
-    resultOf,
+    calls: providers ? callsTo(providers) : {},
     orderCommand,
     reservations,
-    refusals: { short: { step: 'reserve', reason: 'out of stock' } },
   };
 }
 
-function call(name: string, deadlineMs: number): CallAction {
-  return { kind: 'call', name, deadlineMs };
+function capture(deadlineMs: number): CallAction {
+  return {
+    kind: 'call',
+    name: 'capture',
+    deadlineMs,
+    request: (_, { view }) => {
+      const { orderId, currency } = view;
+      return captureRequest.parse({ orderId, amountCents: dueCents(view), currency });
+    },
+    withoutCall: (saga, { view }) => {
+      const { request } = actionOf(saga, 'capture');
+      const amountCents =
+        request === null ? dueCents(view) : captureRequest.parse(request).amountCents;
+      if (amountCents > 0) return undefined;
+      return { paymentId: noneOf(view), amountCents: 0, currency: view.currency };
+    },
+    resultOf: (paymentId, saga) =>
+      captured.parse({ ...captureRequest.parse(actionOf(saga, 'capture').request), paymentId }),
+  };
+}
+
+/** What is left to be paid: payments may have been reported by hand. */
+function dueCents({ totalCents, capturedCents, refundedCents }: OrderView): number {
+  return Math.max(0, totalCents - (capturedCents - refundedCents));
+}
+
+/** The reference of an amount of 0, which is not sent to a provider, because it may refuse it. */
+function noneOf({ orderId }: OrderView): string {
+  return `none-${orderId}`;
+}
+
+/** The money that is given back: exactly what the provider stated that it took. */
+function taken(saga: Saga) {
+  return captured.parse(actionOf(saga, 'capture').result);
+}
+
+function refund(deadlineMs: number): CallAction {
+  return {
+    kind: 'call',
+    name: 'refund',
+    deadlineMs,
+    request: (saga, { view }) => refundRequest.parse({ orderId: view.orderId, ...taken(saga) }),
+    withoutCall: (saga, { view }) =>
+      taken(saga).amountCents === 0 ? { ...taken(saga), refundId: noneOf(view) } : undefined,
+    resultOf: (refundId, saga) =>
+      refunded.parse({ ...refundRequest.parse(actionOf(saga, 'refund').request), refundId }),
+  };
+}
+
+function ship(deadlineMs: number): CallAction {
+  return {
+    kind: 'call',
+    name: 'ship',
+    deadlineMs,
+    request: (_, { view: { orderId, items } }) => ({
+      orderId,
+      items: items.map(({ sku, quantity }) => ({ sku, quantity })),
+    }),
+    resultOf: (trackingNumber) => ({ trackingNumber, carrier: CARRIER_UNKNOWN }),
+  };
+}
+
+function cancel(name: string, cancelled: string, deadlineMs: number): CallAction {
+  return {
+    kind: 'call',
+    name,
+    deadlineMs,
+    request: (saga, { view }) =>
+      cancelRequest.parse({ orderId: view.orderId, openKey: actionOf(saga, cancelled).key }),
+  };
 }
 
 /** The calls of the saga, by action. */
-export function fulfilmentCalls({
-  payments,
-  shipping,
-}: Providers): Readonly<Record<string, StepCall>> {
+function callsTo({ payments, shipping }: Providers): Readonly<Record<string, StepCall>> {
   return {
     capture: {
       send: ({ key, request }, signal) =>
@@ -113,63 +166,6 @@ export function fulfilmentCalls({
       },
     },
   };
-}
-
-function request(action: string, saga: Saga, { view }: SagaOrder): unknown {
-  const { orderId, currency, items } = view;
-  switch (action) {
-    case 'capture':
-      return captureRequest.parse({ orderId, amountCents: dueCents(view), currency });
-    case 'ship':
-      return { orderId, items: items.map(({ sku, quantity }) => ({ sku, quantity })) };
-    case 'cancel_capture':
-      return cancelRequest.parse({ orderId, openKey: actionOf(saga, 'capture').key });
-    case 'cancel_shipment':
-      return cancelRequest.parse({ orderId, openKey: actionOf(saga, 'ship').key });
-    case 'refund': // as the provider stated it: exactly what was taken is given back
-      return refundRequest.parse({ orderId, ...captured.parse(actionOf(saga, 'capture').result) });
-    default:
-      throw new Error(`${action} is no call of a fulfilment`);
-  }
-}
-
-/** What is left to be paid: payments may have been reported by hand. */
-function dueCents({ totalCents, capturedCents, refundedCents }: OrderView): number {
-  return Math.max(0, totalCents - (capturedCents - refundedCents));
-}
-
-/** An amount of 0 is neither captured nor refunded by a call, because a provider may refuse it. */
-function withoutCall(action: string, saga: Saga, { view }: SagaOrder): unknown {
-  const { orderId, currency } = view;
-  const nothing = `none-${orderId}`;
-  const { request, result } = actionOf(saga, 'capture');
-  switch (action) {
-    case 'capture': {
-      const amountCents =
-        request === null ? dueCents(view) : captureRequest.parse(request).amountCents;
-      return amountCents === 0 ? { paymentId: nothing, amountCents: 0, currency } : undefined;
-    }
-    case 'refund': {
-      const taken = captured.parse(result);
-      return taken.amountCents === 0 ? { ...taken, refundId: nothing } : undefined;
-    }
-    default:
-      return undefined;
-  }
-}
-
-function resultOf(action: string, reference: string, saga: Saga): unknown {
-  const { request } = actionOf(saga, action);
-  switch (action) {
-    case 'capture':
-      return captured.parse({ ...captureRequest.parse(request), paymentId: reference });
-    case 'refund':
-      return refunded.parse({ ...refundRequest.parse(request), refundId: reference });
-    case 'ship':
-      return { trackingNumber: reference, carrier: CARRIER_UNKNOWN };
-    default:
-      throw new Error(`${action} has no reference`);
-  }
 }
 
 function orderCommand(event: SagaEvent, { view }: SagaOrder): FulfilmentCommand | null {
@@ -226,7 +222,7 @@ function reservations(sagaId: string, event: SagaEvent, { view }: SagaOrder): Re
   if (event.type !== 'StepDone') return [];
   switch (event.data.step) {
     case 'reserve':
-      return quantities(view.items).map(([sku, quantity]) => ({
+      return [...quantities(view.items)].map(([sku, quantity]) => ({
         op: 'reserve',
         reservation_id: sagaId,
         sku,
@@ -241,9 +237,9 @@ function reservations(sagaId: string, event: SagaEvent, { view }: SagaOrder): Re
   }
 }
 
-/** Several lines of an order may have the same sku. */
-function quantities(items: readonly OrderItem[]): [string, number][] {
+/** Quantities by sku: several lines of an order may have the same one. */
+function quantities(items: readonly OrderItem[]): ReadonlyMap<string, number> {
   const bySku = new Map<string, number>();
   for (const { sku, quantity } of items) bySku.set(sku, (bySku.get(sku) ?? 0) + quantity);
-  return [...bySku];
+  return bySku;
 }

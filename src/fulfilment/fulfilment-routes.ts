@@ -206,7 +206,7 @@ async function operate(
       commit,
       () => runnableFor(fulfilment, row),
       fulfilment.commitContext,
-      { sagaId, subjectId: orderId, epoch, metadata },
+      { sagaId, orderId, epoch, metadata },
       {
         key: keyed?.ref,
         decide(saga, definition, version) {

@@ -59,7 +59,7 @@ export function toFulfilmentView(
   const reason = isSetAside ? row.reason : reasonOf(saga);
   return {
     sagaId: row.sagaId,
-    orderId: saga.subjectId,
+    orderId: saga.orderId,
     definitionVersion: saga.definitionVersion,
     state: isSetAside ? 'stuck' : saga.state,
     ...(reason !== null && { reason }),

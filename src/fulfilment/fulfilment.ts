@@ -6,10 +6,11 @@ import type { SagaCommitContext } from '#src/sagas/saga-commit.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import { createSagaRunner } from '#src/sagas/saga-runner.ts';
 import type { SagaRunner, SagaRunnerDependencies } from '#src/sagas/saga-runner.ts';
-import { fulfilmentCalls, fulfilmentDefinition } from './fulfilment-definition.ts';
-import type { FulfilmentDeadlines, Providers } from './fulfilment-definition.ts';
+import { fulfilmentDefinition } from './fulfilment-definition.ts';
+import type { FulfilmentDeadlines } from './fulfilment-definition.ts';
+import type { Providers } from './providers/providers.ts';
 
-export type FulfilmentDependencies = Omit<SagaRunnerDependencies, 'definitions' | 'calls'> &
+export type FulfilmentDependencies = Omit<SagaRunnerDependencies, 'definitions'> &
   Readonly<{
     /** Without providers orders are handled by hand, and no live fulfilment may exist. */
     providers: Providers | undefined;
@@ -33,19 +34,14 @@ export type Fulfilment = Readonly<{
   Pick<SagaRunner, 'start' | 'stop'>;
 
 export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilment {
-  const { providers, deadlines, topic, now, clock } = dependencies;
-  const definitions = [fulfilmentDefinition(deadlines)];
+  const { providers, deadlines } = dependencies;
+  const definitions = [fulfilmentDefinition(deadlines, providers)];
   const runnable = providers ? definitions : [];
-  const calls = providers ? fulfilmentCalls(providers) : {};
-  const { begin, committed, start, stop } = createSagaRunner({
-    ...dependencies,
-    definitions: runnable,
-    calls,
-  });
+  const runner = createSagaRunner({ ...dependencies, definitions: runnable });
   return {
     definitions,
     runnable,
-    commitContext: { now, clock, topic },
+    commitContext: dependencies,
     startOrWakeSaga: (orderId, events, { recordedAt, metadata }) => {
       for (const { type, data } of events) {
         if (type === 'CancellationRequested') {
@@ -54,16 +50,16 @@ export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilme
         if (type === 'FulfilmentStarted') {
           if (!providers) throw new Problem(orderProblemKinds.fulfilmentOff);
           const { sagaId } = data;
-          const { append, work } = begin({ sagaId, subjectId: orderId, metadata, at: recordedAt });
+          const { append, work } = runner.begin({ sagaId, orderId, metadata, at: recordedAt });
           return { appends: [append], sagas: [work] };
         }
       }
       return { appends: [], sagas: [] };
     },
     committed: (units) => {
-      for (const { sagas } of units) if (sagas) committed(sagas);
+      for (const { sagas } of units) if (sagas) runner.committed(sagas);
     },
-    start,
-    stop,
+    start: runner.start,
+    stop: runner.stop,
   };
 }

@@ -1,3 +1,5 @@
+import type { Verdict } from '#src/event-store/event-store.ts';
+import type { StepOutcome } from './saga-call.ts';
 import { cancelledStep } from './saga-definition.ts';
 import type {
   CallAction,
@@ -5,7 +7,6 @@ import type {
   SagaDefinition,
   SagaOrder,
   SagaStep,
-  StepOutcome,
 } from './saga-definition.ts';
 import { actionOf, evolveSaga, isLive } from './saga.ts';
 import type { RecordedSagaEvent, Saga, SagaEvent } from './saga.ts';
@@ -19,8 +20,8 @@ export type Situation = Readonly<{
   at: string;
   /** The database's time (ISO 8601, UTC). Deadlines depend on it alone. */
   now: string;
-  /** A local action that the database has refused in the attempt before. */
-  refused?: Readonly<{ step: string; reason: string }>;
+  /** Why the database did not write the commit before, if it did not. */
+  refusedBy?: Verdict | undefined;
 }>;
 
 /** What to do once the events of a saga are committed: `rest` is nothing, for it has ended or is stuck. */
@@ -38,25 +39,21 @@ export type Advance = Readonly<{
 
 /** Records new events, and then everything that follows from them without a call. */
 export function advance(
-  saga: Saga | null,
+  saga: Saga,
   newEvents: readonly SagaEvent[],
   situation: Situation,
 ): Advance {
   const events: RecordedSagaEvent[] = [];
-  let state = saga;
+  let current = saga;
   const append = (event: SagaEvent) => {
     const recorded = { ...withDatabaseTime(event, situation.now), recordedAt: situation.at };
     events.push(recorded);
-    state = evolveSaga(state, recorded);
-    return state;
+    current = evolveSaga(current, recorded);
   };
   for (const event of newEvents) append(event);
-  if (state === null) throw new Error('a saga without events cannot be advanced');
-
-  let current: Saga = state;
   let next = nextOf(current, situation);
   while ('event' in next) {
-    current = append(next.event);
+    append(next.event);
     next = nextOf(current, situation);
   }
   return { events, saga: current, todo: todoOf(current, next, events) };
@@ -82,17 +79,17 @@ export function eventsOfOutcome(
   const cancels = cancelledStep(definition, step)?.action.name;
   switch (outcome.outcome) {
     case 'ok':
-      return [{ type: 'StepDone', data: { step, result: outcome.result } }];
+      return [done(step, outcome.result)];
     case 'refused':
-      return [{ type: 'StepRefused', data: { step, reason: outcome.reason } }];
+      return [refused(step, outcome.reason)];
     case 'cancelled':
       return [
-        { type: 'StepDone', data: { step, result: { outcome: 'cancelled' } } },
+        done(step, { outcome: 'cancelled' }),
         ...(cancels === undefined ? [] : [cancelled(cancels)]),
       ];
     case 'already_done':
       return [
-        { type: 'StepDone', data: { step, result: { outcome: 'already_done' } } },
+        done(step, { outcome: 'already_done' }),
         ...(cancels === undefined ? [] : [done(cancels, outcome.result)]),
       ];
     case 'not_applied':
@@ -181,16 +178,16 @@ function undoNext(saga: Saga, steps: readonly SagaStep[], situation: Situation):
 function perform(saga: Saga, action: SagaAction, situation: Situation): Next {
   const { name: step } = action;
   const { state, round } = actionOf(saga, step);
-  const { definition, sagaId, order, refused } = situation;
+  const { sagaId, order, refusedBy } = situation;
   if (action.kind === 'local') {
-    return {
-      event: refused?.step === step ? { type: 'StepRefused', data: refused } : done(step, {}),
-    };
+    const { refusal } = action;
+    const isRefused = refusal !== undefined && refusal.verdict === refusedBy;
+    return { event: isRefused ? refused(step, refusal.reason) : done(step, {}) };
   }
-  const result = definition.withoutCall(step, saga, order);
+  const result = action.withoutCall?.(saga, order);
   if (result !== undefined) return { event: done(step, result) };
   if (state !== 'pending') return { call: action };
-  const request = definition.request(step, saga, order);
+  const request = action.request(saga, order);
   const key = `${sagaId}-${step}-${round}`;
   return { event: { type: 'StepRequested', data: { step, key, request } } };
 }
@@ -230,6 +227,10 @@ function startCompensation(reason: string): Next {
 
 function done(step: string, result: unknown): SagaEvent {
   return { type: 'StepDone', data: { step, result } };
+}
+
+function refused(step: string, reason: string): SagaEvent {
+  return { type: 'StepRefused', data: { step, reason } };
 }
 
 function cancelled(step: string): SagaEvent {

@@ -1,16 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import type {
-  EventMetadata,
-  FullResponse,
-  KeyRef,
-  StoredResponse,
-} from '#src/event-store/event-store.ts';
+import type { FullResponse, KeyRef, StoredResponse } from '#src/event-store/event-store.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
 import { decideCommit } from './saga-commit.ts';
 import type { SagaCommit, SagaCommitContext } from './saga-commit.ts';
 import { openSteps } from './saga-decisions.ts';
+import { actionsOf } from './saga-definition.ts';
 import type { SagaDefinition } from './saga-definition.ts';
-import { progressColumns } from './saga-store.ts';
 import { actionOf } from './saga.ts';
 import type { Saga, SagaEvent, SagaState } from './saga.ts';
 
@@ -45,14 +40,10 @@ export class StepNotOpen extends Error {
   }
 }
 
-/** The saga that an operator changes, and who the operator is. */
-export type OperatedSaga = Readonly<{
-  sagaId: string;
-  subjectId: string;
-  /** The epoch at which the operator read it. */
-  epoch: number;
-  metadata: EventMetadata;
-}>;
+/** The saga that an operator changes, and who the operator is. `epoch` is that at which the operator read it. */
+export type OperatedSaga = Readonly<
+  Required<Pick<SagaCommit, 'sagaId' | 'orderId' | 'epoch' | 'metadata'>>
+>;
 
 /** What an operator does to a saga, and the response. */
 export type Operation = Readonly<{
@@ -73,37 +64,28 @@ export type Operated = Readonly<{ answer: StoredResponse; replayed: boolean }>;
  * @returns null if the saga has moved on since the operator read it: nothing was written
  * @throws what `definitionOf`, `decide` or `submit` of the group commit throws
  */
-export async function operateSaga(
+export function operateSaga(
   commit: Pick<GroupCommit, 'submit'>,
   definitionOf: () => SagaDefinition,
   context: SagaCommitContext,
-  { sagaId, subjectId, epoch, metadata }: OperatedSaga,
+  saga: OperatedSaga,
   { decide, answer, key }: Operation,
 ): Promise<Operated | null> {
+  const { sagaId, orderId } = saga;
   const commandId = randomUUID();
-  const task: SagaCommit = {
-    sagaId,
-    subjectId,
-    metadata,
-    newEvents: (saga, { definition }, version) => decide(saga, definition, version),
-    work: ({ saga, todo }) => ({
-      op: 'advance',
-      saga_id: sagaId,
-      epoch,
-      ...progressColumns(saga, todo),
-      owner: null,
-      lease_ms: null,
-      due_in_ms: todo.kind === 'rest' ? null : 0,
-    }),
+  const sagaCommit: SagaCommit = {
+    ...saga,
+    holder: null,
+    newEvents: (current, { definition }, version) => decide(current, definition, version),
   };
   return commit.submit({
-    loads: [sagaId, subjectId],
+    loads: [sagaId, orderId],
     ...(key && { key }),
     attemptsMax: Infinity,
     decide: (loaded, refusedBy): Decision<Operated | null> => {
       const earlier = key && loaded.response(key);
       if (earlier) return { result: { answer: earlier, replayed: true } };
-      const { unit, result } = decideCommit(definitionOf(), context, task, loaded, refusedBy);
+      const { unit, result } = decideCommit(definitionOf(), context, sagaCommit, loaded, refusedBy);
       if (!unit || !result) return { result: null };
       const version = loaded.stream(sagaId).length + result.events.length;
       const stored = answer(result.saga, version);
@@ -154,7 +136,9 @@ export function decideResolve(
   if (!open.includes(step)) throw new StepNotOpen(step, open);
   const resolved: SagaEvent = { type: 'StepResolved', data: resolution };
   if (outcome === 'done') {
-    const result = definition.resultOf(step, reference ?? '', saga);
+    const action = actionsOf(definition).find(({ name }) => name === step);
+    if (action?.kind !== 'call' || !action.resultOf) throw new Error(`${step} has no reference`);
+    const result = action.resultOf(reference ?? '', saga);
     return [resolved, { type: 'StepDone', data: { step, result } }];
   }
   const isForward = definition.steps.some(({ action }) => action.name === step);

@@ -1,28 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool } from 'pg';
-import type { Todo } from './saga-decisions.ts';
-import { actionOf, reasonOf } from './saga.ts';
-import type { Saga, SagaState } from './saga.ts';
-
-/** The columns of the queue that show how far a saga is. */
-export function progressColumns(saga: Saga, todo: Todo) {
-  const action = todo.kind === 'rest' ? undefined : todo.action;
-  const { attempts = 0, triedFrom } = action ? actionOf(saga, action.name) : {};
-  const deadline =
-    action && triedFrom ? new Date(Date.parse(triedFrom) + action.deadlineMs).toISOString() : null;
-  return {
-    state: saga.state,
-    step: action?.name ?? null,
-    attempt: attempts,
-    reason: reasonOf(saga),
-    deadline_at: deadline,
-  };
-}
+import type { SagaState } from './saga.ts';
 
 /** A saga that this process may work on until its lease ends or another epoch begins. */
 export type SagaClaim = Readonly<{
   sagaId: string;
-  subjectId: string;
+  orderId: string;
   definition: string;
   definitionVersion: number;
   epoch: number;
@@ -32,16 +15,6 @@ export type SagaClaim = Readonly<{
 
 /** A version of a definition that sagas may have been started with. */
 export type DefinitionRef = Readonly<{ name: string; version: number }>;
-
-type ClaimRow = Readonly<{
-  saga_id: string;
-  subject_id: string;
-  definition: string;
-  definition_version: number;
-  epoch: number;
-  failures: number;
-  was_due_at: Date;
-}>;
 
 /** This build lacks the definition of a live saga. It must not start, because the saga would stand still. */
 export class SagaDefinitionMissing extends Error {
@@ -95,9 +68,11 @@ export function createClaimSagas(pool: Pool, claimant: Claimant): ClaimSagas {
   return async (limit) => {
     const startedAt = performance.now();
     const isFullLook = startedAt >= nextFullLook;
-    const { rows } = await pool.query<ClaimRow>({
+    const { rows } = await pool.query<SagaClaim & Readonly<{ wasDueAt: Date }>>({
       name: 'claim_sagas',
-      text: 'select * from claim_sagas($1, $2, $3, $4, $5, $6, $7)',
+      text: `select saga_id as "sagaId", subject_id as "orderId", definition,
+               definition_version as "definitionVersion", epoch, failures, was_due_at as "wasDueAt"
+             from claim_sagas($1, $2, $3, $4, $5, $6, $7)`,
       values: [
         owner,
         leaseMs,
@@ -113,20 +88,9 @@ export function createClaimSagas(pool: Pool, claimant: Claimant): ClaimSagas {
       const restMs = Math.max(FULL_LOOK.everyMs, FULL_LOOK.restPerMs * tookMs);
       nextFullLook = startedAt + tookMs + restMs;
     }
-    const oldest = rows.toSorted((a, b) => a.was_due_at.getTime() - b.was_due_at.getTime())[0];
-    from = rows.length === limit && oldest ? oldest.was_due_at : null;
-    return rows.map(toClaim);
-  };
-}
-
-function toClaim(row: ClaimRow): SagaClaim {
-  return {
-    sagaId: row.saga_id,
-    subjectId: row.subject_id,
-    definition: row.definition,
-    definitionVersion: row.definition_version,
-    epoch: row.epoch,
-    failures: row.failures,
+    const oldest = Math.min(...rows.map(({ wasDueAt }) => wasDueAt.getTime()));
+    from = rows.length === limit && limit > 0 ? new Date(oldest) : null;
+    return rows;
   };
 }
 

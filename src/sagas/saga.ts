@@ -119,7 +119,7 @@ export type ActionRecord = Readonly<{
 export type Saga = Readonly<{
   definition: string;
   definitionVersion: number;
-  subjectId: string;
+  orderId: string;
   state: SagaState;
   /** What was done is to be undone. This stays true when the saga is stuck. */
   compensating: boolean;
@@ -238,8 +238,11 @@ export function evolveSaga(saga: Saga | null, event: RecordedSagaEvent): Saga {
 type Recorded<Type> = Extract<RecordedSagaEvent, { type: Type }>;
 
 function started({ data, recordedAt }: Recorded<'SagaStarted'>): Saga {
+  const { definition, definitionVersion, subjectId: orderId } = data;
   return {
-    ...data,
+    definition,
+    definitionVersion,
+    orderId,
     state: 'running',
     compensating: false,
     reason: null,

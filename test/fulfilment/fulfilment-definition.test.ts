@@ -1,10 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
-import type { OrderView } from '#src/orders/domain/order.ts';
+import type { Order } from '#src/orders/domain/order.ts';
 import { advance, eventsOfOutcome } from '#src/sagas/saga-decisions.ts';
 import type { Situation } from '#src/sagas/saga-decisions.ts';
+import type { StepOutcome } from '#src/sagas/saga-call.ts';
 import { actionsOf } from '#src/sagas/saga-definition.ts';
-import type { StepOutcome } from '#src/sagas/saga-definition.ts';
 import { SagaNotStuck, StepNotOpen, decideResolve, decideRetry } from '#src/sagas/saga-operator.ts';
 import type { Resolution } from '#src/sagas/saga-operator.ts';
 import { actionOf, evolveSaga } from '#src/sagas/saga.ts';
@@ -15,7 +15,7 @@ const sagaId = 'saga-1';
 const orderId = 'order-1';
 const HOUR_MS = 3_600_000;
 const definition = fulfilmentDefinition({ captureMs: 900_000, shipMs: HOUR_MS, undoMs: HOUR_MS });
-const view: OrderView = {
+const view: Order = {
   orderId,
   customerId: 'c-1',
   status: 'pending',
@@ -28,6 +28,9 @@ const view: OrderView = {
   capturedCents: 0,
   refundedCents: 0,
   owedCents: 0,
+  payments: [],
+  refunds: [],
+  shipmentRequested: false,
 };
 
 type Command = Readonly<{
@@ -38,7 +41,7 @@ type Command = Readonly<{
   cancellation?: string;
   /** What the order costs, where it is not 2500. */
   totalCents?: number;
-  short?: true;
+  short?: true | undefined;
   hoursLater?: number;
 }>;
 
@@ -56,9 +59,9 @@ function decide(command: Command, saga: Saga | null): SagaEvent[] {
     },
     at,
     now: at,
-    ...(command.short && { refused: { step: 'reserve', reason: 'out of stock' } }),
+    refusedBy: command.short && 'short',
   };
-  const { events } = advance(saga, newsOf(command, saga!, situation), situation);
+  const { events } = advance(saga!, newsOf(command, saga!, situation), situation);
   return events.map(({ recordedAt, ...event }) => {
     expect(recordedAt).toBe(at);
     return untimed(event, at);

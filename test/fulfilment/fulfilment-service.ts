@@ -62,9 +62,7 @@ export async function createWorld() {
 
 export type World = Pick<Awaited<ReturnType<typeof createWorld>>, 'database' | 'url' | 'simulator'>;
 
-export type Changes = Partial<
-  Pick<FulfilmentDependencies, 'now' | 'providers' | 'events' | 'isPaused'>
-> &
+export type Changes = Partial<Pick<FulfilmentDependencies, 'now' | 'providers' | 'isPaused'>> &
   Readonly<{
     /** Called at every point that its sagas pass. */
     observe?: ObserveSaga;
@@ -177,7 +175,7 @@ export function createService(
     /** As an operator does. */
     retry: async (orderId: string) => {
       const { sagaId, epoch } = (await readFulfilmentRow(database.reads, orderId))!;
-      const saga = { sagaId, subjectId: orderId, epoch, metadata };
+      const saga = { sagaId, orderId, epoch, metadata };
       await operateSaga(commit, () => fulfilment.runnable[0]!, fulfilment.commitContext, saga, {
         decide: (current, definition) => decideRetry(current, definition, false),
         answer: () => NO_ANSWER,

@@ -1,7 +1,7 @@
 import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
 import type { FaultRuleInput } from '#dev/provider-simulator/simulator-client.ts';
-import { CallNotMade } from '#src/sagas/saga-definition.ts';
+import { CallNotMade } from '#src/sagas/saga-call.ts';
 import { actionOf } from '#src/sagas/saga.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';

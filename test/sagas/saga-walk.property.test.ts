@@ -3,8 +3,9 @@ import { describe, expect, test } from 'vitest';
 import { cancelRequest, fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
 import { advance, eventsOfOutcome } from '#src/sagas/saga-decisions.ts';
 import type { Situation, Todo } from '#src/sagas/saga-decisions.ts';
-import type { SagaOrder, StepCall } from '#src/sagas/saga-definition.ts';
-import { callStep } from '#src/sagas/saga-run.ts';
+import { attemptCall } from '#src/sagas/saga-call.ts';
+import type { StepCall } from '#src/sagas/saga-call.ts';
+import type { SagaOrder } from '#src/sagas/saga-definition.ts';
 import { actionOf, foldSaga } from '#src/sagas/saga.ts';
 import type { RecordedSagaEvent } from '#src/sagas/saga.ts';
 
@@ -28,6 +29,9 @@ const view: SagaOrder['view'] = {
   capturedCents: 0,
   refundedCents: 0,
   owedCents: 0,
+  payments: [],
+  refunds: [],
+  shipmentRequested: false,
 };
 
 /** How one call goes; `late` takes effect some calls later. */
@@ -145,9 +149,9 @@ async function walk(turns: readonly Turn[], mayRefuseRefunds: boolean) {
       order: { view, cancellation },
       at: new Date(now).toISOString(),
       now: new Date(now).toISOString(),
-      ...(short && { refused: { step: 'reserve', reason: 'out of stock' } }),
+      ...(short && { refusedBy: 'short' as const }),
     };
-    const { events, todo } = advance(foldSaga(log), news(situation), situation);
+    const { events, todo } = advance(foldSaga(log)!, news(situation), situation);
     log.push(...events);
     return todo;
   };
@@ -175,13 +179,14 @@ async function walk(turns: readonly Turn[], mayRefuseRefunds: boolean) {
       const { action, fresh } = todo;
       const { key, request, requestedAt } = actionOf(foldSaga(log)!, action.name);
       isRefund = action.name === 'refund';
-      const outcome = await callStep(
+      const outcome = await attemptCall(
         world.calls[action.name]!,
         { key: key!, request },
         {
           fresh,
           mayResend: now - Date.parse(requestedAt!) < RESEND_MS_MAX,
-          signal: new AbortController().signal,
+          timeoutMs: 60_000,
+          cutting: new AbortController().signal,
         },
       );
       if (chosen.crash === 'after call') break;

@@ -1,110 +1,97 @@
 import { z } from 'zod';
+import type {
+  CancelOutcome,
+  LookUpOutcome,
+  SendOutcome,
+  UnknownOutcome,
+} from '#src/sagas/saga-call.ts';
 import { createProviderClient } from './provider-client.ts';
-import type { ProviderConnection } from './provider-client.ts';
-import {
-  callOutcome,
-  cancelOutcome,
-  centsInResponse,
-  currencyInResponse,
-  lookUpOutcome,
-  textInResponse,
-} from './provider-responses.ts';
+import type { ProviderConnection, ProviderResponse } from './provider-client.ts';
+import { capture, refund, shipment } from './providers.ts';
 import type {
   Capture,
   CaptureRequest,
   PaymentProvider,
+  Refund,
   RefundRequest,
+  Shipment,
   ShippingProvider,
 } from './providers.ts';
 
-const capture = z.object({
-  paymentId: textInResponse,
-  amountCents: centsInResponse,
-  currency: currencyInResponse,
-});
-const refund = capture.extend({ refundId: textInResponse });
-const shipment = z.object({ trackingNumber: textInResponse, carrier: textInResponse });
+/** `refused` and `not_applied` in a body count only with one of these statuses. */
+const REFUSED_STATUSES = new Set([402, 409, 422]);
+const NOT_APPLIED_STATUSES = new Set([400, 401, 403, 413, 429, 503]);
+
+const keyed = z.object({ key: z.string() });
+const coded = z.object({ code: z.string().regex(/^[a-z0-9_]{1,64}$/) });
+const statement = coded.extend({ outcome: z.enum(['refused', 'not_applied', 'absent']) });
+const cancelled = z.object({ outcome: z.literal('cancelled') });
 
 /** Payments over the HTTP contract in docs/providers.md. */
 export function createHttpPaymentProvider(connection: ProviderConnection): PaymentProvider {
-  const send = createProviderClient(connection);
+  const resource = createResources(connection);
+  const captures = resource('/payments/captures');
+  const refunds = resource('/payments/refunds');
   return {
-    capture: async (request, signal) => {
-      const { key, ...body } = request;
-      const response = await send({
-        method: 'POST',
-        path: '/payments/captures',
-        key,
-        body,
-        signal,
-      });
-      return callOutcome(response, expectedCapture(request));
-    },
-    lookUpCapture: async (request, signal) => {
-      const { key } = request;
-      const path = `/payments/captures/${encodeURIComponent(key)}`;
-      const response = await send({ method: 'GET', path, key, signal });
-      return lookUpOutcome(response, expectedCapture(request));
-    },
-    cancelCapture: async ({ key, orderId }, signal) => {
-      const path = `/payments/captures/${encodeURIComponent(key)}/cancel`;
-      const response = await send({ method: 'POST', path, key, body: { orderId }, signal });
-      return cancelOutcome(response, { key, result: capture });
-    },
-    refund: async (request, signal) => {
-      const { key, ...body } = request;
-      const response = await send({ method: 'POST', path: '/payments/refunds', key, body, signal });
-      return callOutcome(response, expectedRefund(request));
-    },
-    lookUpRefund: async (request, signal) => {
-      const { key } = request;
-      const path = `/payments/refunds/${encodeURIComponent(key)}`;
-      const response = await send({ method: 'GET', path, key, signal });
-      return lookUpOutcome(response, expectedRefund(request));
-    },
+    capture: (request, signal) => captures.create(request, expectedCapture(request), signal),
+    lookUpCapture: (request, signal) => captures.lookUp(expectedCapture(request), signal),
+    cancelCapture: ({ key, orderId }, signal) =>
+      captures.cancel(orderId, { key, result: capture }, signal),
+    refund: (request, signal) => refunds.create(request, expectedRefund(request), signal),
+    lookUpRefund: (request, signal) => refunds.lookUp(expectedRefund(request), signal),
   };
 }
 
 /** Shipping over the HTTP contract in docs/providers.md. */
 export function createHttpShippingProvider(connection: ProviderConnection): ShippingProvider {
+  const shipments = createResources(connection)('/shipping/shipments');
+  return {
+    ship: (request, signal) => shipments.create(request, expectedShipment(request.key), signal),
+    lookUpShipment: ({ key }, signal) => shipments.lookUp(expectedShipment(key), signal),
+    cancelShipment: ({ key, orderId }, signal) =>
+      shipments.cancel(orderId, expectedShipment(key), signal),
+  };
+}
+
+/** The contract's resources: each is created, looked up and closed by its key. */
+function createResources(connection: ProviderConnection) {
   const send = createProviderClient(connection);
-  return {
-    ship: async ({ key, ...body }, signal) => {
-      const response = await send({
-        method: 'POST',
-        path: '/shipping/shipments',
-        key,
-        body,
-        signal,
-      });
-      return callOutcome(response, { key, result: shipment });
-    },
-    lookUpShipment: async ({ key }, signal) => {
-      const path = `/shipping/shipments/${encodeURIComponent(key)}`;
-      const response = await send({ method: 'GET', path, key, signal });
-      return lookUpOutcome(response, { key, result: shipment });
-    },
-    cancelShipment: async ({ key, orderId }, signal) => {
-      const path = `/shipping/shipments/${encodeURIComponent(key)}/cancel`;
-      const response = await send({ method: 'POST', path, key, body: { orderId }, signal });
-      return cancelOutcome(response, { key, result: shipment });
-    },
+  return (path: string) => {
+    const at = (key: string) => `${path}/${encodeURIComponent(key)}`;
+    return {
+      create: async <Result>(
+        { key, ...body }: Readonly<{ key: string }>,
+        expected: Expected<Result>,
+        signal?: AbortSignal,
+      ) => callOutcome(await send({ method: 'POST', path, key, body, signal }), expected),
+      lookUp: async <Result>(expected: Expected<Result>, signal?: AbortSignal) => {
+        const { key } = expected;
+        return lookUpOutcome(await send({ method: 'GET', path: at(key), key, signal }), expected);
+      },
+      cancel: async <Result>(orderId: string, expected: Expected<Result>, signal?: AbortSignal) => {
+        const { key } = expected;
+        const path = `${at(key)}/cancel`;
+        const response = await send({ method: 'POST', path, key, body: { orderId }, signal });
+        return cancelOutcome(response, expected);
+      },
+    };
   };
 }
 
-function expectedCapture(request: CaptureRequest) {
-  return {
-    key: request.key,
-    result: capture,
-    difference: (stated: Capture) => moneyDifference(stated, request),
-  };
+function expectedShipment(key: string): Expected<Shipment> {
+  return { key, result: shipment };
 }
 
-function expectedRefund(request: RefundRequest) {
+function expectedCapture(request: CaptureRequest): Expected<Capture> {
+  const difference = (stated: Capture) => moneyDifference(stated, request);
+  return { key: request.key, result: capture, difference };
+}
+
+function expectedRefund(request: RefundRequest): Expected<Refund> {
   return {
     key: request.key,
     result: refund,
-    difference: (stated: z.infer<typeof refund>) =>
+    difference: (stated) =>
       stated.paymentId === request.paymentId
         ? moneyDifference(stated, request)
         : 'the provider states another payment than was asked for',
@@ -114,8 +101,95 @@ function expectedRefund(request: RefundRequest) {
 type Money = Readonly<{ amountCents: number; currency: string }>;
 
 function moneyDifference(stated: Money, asked: Money): string | undefined {
-  if (stated.amountCents === asked.amountCents && stated.currency === asked.currency)
-    return undefined;
   const text = ({ amountCents, currency }: Money) => `${amountCents} ${currency}`;
+  if (text(stated) === text(asked)) return undefined;
   return `the provider states ${text(stated)} where ${text(asked)} was asked for`;
+}
+
+/** What the response to one request must look like. */
+export type Expected<Result> = Readonly<{
+  key: string;
+  result: z.ZodType<Result>;
+  /** How a well-formed result differs from the request, if it does. */
+  difference?: (result: Result) => string | undefined;
+}>;
+
+type ReadResponse = Extract<ProviderResponse, { kind: 'response' }>;
+
+/** Reads the response to a call that has an effect. */
+export function callOutcome<Result>(
+  response: ProviderResponse,
+  expected: Expected<Result>,
+): SendOutcome<Result> {
+  if (response.kind === 'not_sent') return { outcome: 'not_applied', reason: response.reason };
+  if (response.kind === 'lost') return unknown(response, response.reason);
+  if (!isForKey(response, expected)) return unknown(response, otherKey(response));
+  if (isDone(response)) return readResult(response, expected, 'ok');
+  const stated = statement.safeParse(response.body).data;
+  if (stated?.outcome === 'refused' && REFUSED_STATUSES.has(response.status))
+    return { outcome: 'refused', reason: stated.code };
+  if (stated?.outcome === 'not_applied' && NOT_APPLIED_STATUSES.has(response.status))
+    return { outcome: 'not_applied', reason: stated.code, ...retryAfter(response) };
+  return unknown(response, statesNoOutcome(response));
+}
+
+/** Reads the response to a look-up. A key is absent only if the provider says so explicitly. */
+export function lookUpOutcome<Result>(
+  response: ProviderResponse,
+  expected: Expected<Result>,
+): LookUpOutcome<Result> {
+  if (response.kind !== 'response') return unknown(response, response.reason);
+  if (!isForKey(response, expected)) return unknown(response, otherKey(response));
+  if (response.status === 200) return readResult(response, expected, 'found');
+  if (response.status === 404 && statement.safeParse(response.body).data?.outcome === 'absent')
+    return { outcome: 'absent' };
+  return unknown(response, statesNoOutcome(response));
+}
+
+/** Reads the response to a cancel by key. A result is taken as stated, so that exactly that is undone. */
+export function cancelOutcome<Result>(
+  response: ProviderResponse,
+  expected: Expected<Result>,
+): CancelOutcome<Result> {
+  if (response.kind !== 'response') return unknown(response, response.reason);
+  if (!isForKey(response, expected)) return unknown(response, otherKey(response));
+  if (response.status !== 200) return unknown(response, statesNoOutcome(response));
+  if (cancelled.safeParse(response.body).success) return { outcome: 'cancelled' };
+  const done = z.object({ outcome: z.literal('already_done'), result: expected.result });
+  const { data } = done.safeParse(response.body);
+  return data
+    ? { outcome: 'already_done', result: data.result }
+    : unknown(response, 'answer 200 is not as the contract has it');
+}
+
+function readResult<Result, Outcome extends 'ok' | 'found'>(
+  response: ReadResponse,
+  { result, difference }: Expected<Result>,
+  outcome: Outcome,
+): { outcome: Outcome; result: Result } | UnknownOutcome<Result> {
+  const { success, data } = result.safeParse(response.body);
+  if (!success) return unknown(response, `answer ${response.status} is not as the contract has it`);
+  const differs = difference?.(data);
+  if (differs !== undefined) return { ...unknown(response, differs), stated: data };
+  return { outcome, result: data };
+}
+
+const isDone = ({ status }: ReadResponse) => status === 200 || status === 201;
+
+/** A connection can carry a stray response: one that does not name our key belongs to another request. */
+const isForKey = (response: ReadResponse, { key }: { key: string }) =>
+  keyed.safeParse(response.body).data?.key === key;
+
+const otherKey = ({ status }: ReadResponse) => `answer ${status} does not name the key`;
+
+function statesNoOutcome({ status, body }: ReadResponse): string {
+  const { data } = coded.safeParse(body);
+  return `answer ${status}${data ? ` ${data.code}` : ''} settles nothing`;
+}
+
+const retryAfter = (response: ProviderResponse) =>
+  'retryAfterMs' in response ? { retryAfterMs: response.retryAfterMs } : {};
+
+function unknown(response: ProviderResponse, reason: string): UnknownOutcome<never> {
+  return { outcome: 'unknown', reason, ...retryAfter(response) };
 }

@@ -1,7 +1,7 @@
 import { Agent as HttpAgent, request as requestHttp } from 'node:http';
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
-import { CallNotMade } from '#src/sagas/saga-definition.ts';
+import { CallNotMade } from '#src/sagas/saga-call.ts';
 
 const RESPONSE_BYTES_MAX = 64 * 1024;
 const RETRY_AFTER_SECONDS_MAX = 3_600;

@@ -5,7 +5,7 @@ import { inspect } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, test } from 'vitest';
 import { createHttpPaymentProvider } from '#src/fulfilment/providers/http-providers.ts';
-import { CallNotMade } from '#src/sagas/saga-definition.ts';
+import { CallNotMade } from '#src/sagas/saga-call.ts';
 import { createProviderClient } from '#src/fulfilment/providers/provider-client.ts';
 
 const SECRET = 'sk_live_51H8xQ2eZvKYlo2C';

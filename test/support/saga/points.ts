@@ -1,5 +1,6 @@
 import type { GroupCommit, Work } from '#src/event-store/group-commit.ts';
-import type { Providers, fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
+import type { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
+import type { Providers } from '#src/fulfilment/providers/providers.ts';
 import { actionsOf, cancelledStep } from '#src/sagas/saga-definition.ts';
 
 type PointedCall = 'commit' | 'look_up' | 'send' | 'cancel';
