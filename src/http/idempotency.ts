@@ -191,7 +191,6 @@ export type InFlight = Readonly<{
    * @throws Problem `idempotency_key_in_use` while another request with the key is in progress
    */
   run<T>(keyed: KeyedRequest | undefined, work: () => Promise<T>): Promise<T>;
-  count(): number;
 }>;
 
 /**
@@ -219,7 +218,6 @@ export function createInFlight(): InFlight {
         inProgress.delete(entry);
       }
     },
-    count: () => inProgress.size,
   };
 }
 

@@ -14,8 +14,8 @@ import { rawClient, requestText } from './raw-client.ts';
 import { THING_ID, goodThing, sampleRoutes, sampleServer } from './sample-server.ts';
 
 /*
- * Peers that break the rules of HTTP, or keep them and give nothing back. Each test holds for peers that
- * never close: what ends is ended by the server.
+ * Peers that break the rules of HTTP, or that keep them only to hold the connection. The peers never close
+ * their connections: the server does.
  */
 const JSON_TYPE = 'content-type: application/json';
 const body = JSON.stringify(goodThing);
@@ -25,7 +25,7 @@ const post = (...headers: string[]) =>
 const get = (...headers: string[]) => requestText('GET', `/v1/things/${THING_ID}`, headers);
 const statuses = (text: string) =>
   [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status));
-/** Short where a test waits for the end of it, and longer than any test where it must not end one. */
+/** Short where a test waits for a timeout, and longer than any test where none may occur. */
 const SHORT = { headersTimeoutMs: 200, requestTimeoutMs: 400, lingerTimeoutMs: 200 };
 const LONG_MS = 600_000;
 const LONG = {
@@ -42,7 +42,7 @@ afterEach(() => {
   for (const peer of peers.splice(0)) peer.destroy();
 });
 
-/** A peer that sends `first`, then a byte again and again; the server's end does not make it close. */
+/** A peer that sends `first`, then `drip` every 20 ms. It does not close when the server does. */
 async function peerThatNeverCloses(port: number, first: string, drip: string): Promise<Socket> {
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
   peers.push(socket);
@@ -77,21 +77,21 @@ describe('a peer that never closes', () => {
     ['rubbish after a last response', get('connection: close'), 'x'],
     ['rubbish', 'hello\r\n\r\n', 'x'],
     ['CONNECT', 'CONNECT localhost:1 HTTP/1.1\r\nhost: localhost\r\n\r\n', 'x'],
-  ])('and sends %s is cut', async (_, first, drip) => {
+  ])('and sends %s is disconnected', async (_, first, drip) => {
     await using server = sampleServer({ limits: SHORT });
     await peerThatNeverCloses(await server.listen(), first, drip);
     await eventually(async () => (await connections(server)) === 1);
     await eventually(async () => (await connections(server)) === 0);
   });
 
-  test('and sends empty lines between two requests is cut', async () => {
+  test('and sends empty lines between two requests is disconnected', async () => {
     await using server = sampleServer({ limits: { ...SHORT, keepAliveTimeoutMs: 200 } });
     const peer = await peerThatNeverCloses(await server.listen(), get(), '\r\n');
     await once(peer, 'data');
     await eventually(async () => (await connections(server)) === 0);
   });
 
-  test('and reads nothing is cut', async () => {
+  test('and reads nothing is disconnected', async () => {
     const large = 'x'.repeat(64 * 1024 * 1024);
     const routes: FastifyPluginAsyncZod = async (app) => {
       app.get('/large', async (_, reply) => reply.type('text/plain').send(large));
@@ -105,7 +105,7 @@ describe('a peer that never closes', () => {
     await eventually(async () => (await connections(server)) === 0);
   });
 
-  test('has its last response first, though it goes on sending', async () => {
+  test('gets its last response first, even if it goes on sending', async () => {
     await using server = sampleServer({ limits: SHORT });
     const client = await rawClient(await server.listen());
     peers.push(client.socket);
@@ -114,7 +114,7 @@ describe('a peer that never closes', () => {
     expect(statuses(client.received())).toStrictEqual([200]);
   });
 
-  test('cannot have done what it was refused for: a request ends after its 408', async () => {
+  test('gets nothing done after its 408', async () => {
     let handled = 0;
     const routes = sampleRoutes(async () => void (handled += 1));
     await using server = sampleServer({ routes, limits: { ...LONG, headersTimeoutMs: 200 } });
@@ -124,7 +124,7 @@ describe('a peer that never closes', () => {
     client.socket.write(request.slice(0, 20));
     await client.until(/HTTP\/1\.1 408/);
     client.socket.write(request.slice(20));
-    // What is sent on another connection is read after it.
+    // The server reads what another connection sends after it.
     const other = await rawClient(await portOf(server));
     other.socket.write(get('connection: close'));
     await other.ended;
@@ -137,7 +137,7 @@ describe('a peer that never closes', () => {
 describe('connections above the limit', () => {
   const limits = { ...LONG, connectionsMax: 2 };
 
-  test('hear 503 while all others are at work', async () => {
+  test('get 503 while all others have a request in progress', async () => {
     const gate = Promise.withResolvers<void>();
     const metrics = createMetrics();
     let handled = 0;
@@ -168,7 +168,7 @@ describe('connections above the limit', () => {
     for (const { socket } of working) socket.destroy();
   });
 
-  test('take the place of the one that has been idle for longest', async () => {
+  test('replace the one that has been idle longest', async () => {
     await using server = sampleServer({ limits });
     const port = await server.listen();
     const idle = await rawClient(port);
@@ -209,7 +209,7 @@ describe('requests in one packet', () => {
     expect({ most, handled }).toStrictEqual({ most: 1, handled: 5 });
   });
 
-  test('are not even parsed past the limit', async () => {
+  test('are not parsed above the limit', async () => {
     let parsed = 0;
     await using server = sampleServer({ limits: { ...SHORT, pipelinedMax: 5 } });
     server.app.server.on('request', () => (parsed += 1));
@@ -220,13 +220,13 @@ describe('requests in one packet', () => {
     expect(parsed).toBe(5);
   });
 
-  test('as many as the limit leave the connection open', async () => {
+  test('at the limit leave the connection open', async () => {
     await using server = sampleServer({ limits: { ...LONG, pipelinedMax: 5 } });
     const client = await rawClient(await server.listen());
     for (let round = 1; round <= 3; round += 1) {
       client.socket.write(get().repeat(5));
       await eventually(() => statuses(client.received()).length === round * 5);
-      // The last of them has been taken off when another connection is answered.
+      // Once another connection has its response, the server has removed the last of them.
       const other = await rawClient(await portOf(server));
       other.socket.write(get('connection: close'));
       await other.ended;
@@ -234,7 +234,7 @@ describe('requests in one packet', () => {
     client.socket.destroy();
   });
 
-  test('or with an upgrade, which is ignored, leave the connection as it was', async () => {
+  test('leave the connection open if one asks for an upgrade, which is ignored', async () => {
     await using server = sampleServer({ limits: LONG });
     const client = await rawClient(await server.listen());
     client.socket.write(get() + get('connection: upgrade', 'upgrade: h2c'));
@@ -244,7 +244,7 @@ describe('requests in one packet', () => {
     expect(statuses(client.received())).toStrictEqual([200, 200, 200]);
   });
 
-  test('below the limit are all answered, in their order, and the connection stays', async () => {
+  test('below the limit get their responses in order, and the connection stays open', async () => {
     await using server = sampleServer({ limits: LONG });
     const client = await rawClient(await server.listen());
     const bad = requestText('POST', '/v1/things', [JSON_TYPE, 'content-length: 1'], '{');
@@ -255,7 +255,7 @@ describe('requests in one packet', () => {
     expect(statuses(client.received())).toStrictEqual([201, 400, 200, 404, 200]);
   });
 
-  test('behind one that closes the connection are not done', async () => {
+  test('behind one that closes the connection are not handled', async () => {
     let handled = 0;
     const routes = sampleRoutes(async () => void (handled += 1));
     await using server = sampleServer({ routes, limits: SHORT });
@@ -273,7 +273,7 @@ describe('a request with something wrong behind it', () => {
     ['rubbish', 'rubbish\r\n\r\n'],
     ['a request that is not valid', 'GET / HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n'],
     ['a header that is too large', `GET / HTTP/1.1\r\nhost: x\r\na: ${'x'.repeat(20_000)}\r\n\r\n`],
-  ])('(%s) is answered by its own response, the last one', async (_, behind) => {
+  ])('(%s) gets its own response, which is the last', async (_, behind) => {
     let handled = 0;
     const routes = sampleRoutes(async () => {
       handled += 1;
@@ -291,7 +291,7 @@ describe('a request with something wrong behind it', () => {
     );
   });
 
-  test('(CONNECT) is answered by its own response, the last one', async () => {
+  test('(CONNECT) gets its own response, which is the last', async () => {
     await using server = sampleServer({ limits: SHORT });
     const client = await rawClient(await server.listen());
     client.socket.write(`${post()}CONNECT localhost:80 HTTP/1.1\r\nhost: localhost\r\n\r\n`);
@@ -299,7 +299,7 @@ describe('a request with something wrong behind it', () => {
     expect(statuses(client.received())).toStrictEqual([201]);
   });
 
-  test('and others before it: all have their responses', async () => {
+  test('gets its response after those before it', async () => {
     await using server = sampleServer({ limits: SHORT });
     const client = await rawClient(await server.listen());
     client.socket.write(`${get()}${post()}${get()}}`);
@@ -307,7 +307,7 @@ describe('a request with something wrong behind it', () => {
     expect(statuses(client.received())).toStrictEqual([200, 201, 200]);
   });
 
-  test('that is a body cut off by a bad chunk: it has its 400 after the responses before it', async () => {
+  test('in its own body (a bad chunk) gets 400 after the responses before it', async () => {
     let handled = 0;
     const routes = sampleRoutes(async () => {
       handled += 1;
@@ -322,7 +322,7 @@ describe('a request with something wrong behind it', () => {
     expect(handled).toBe(1);
   });
 
-  test('that never ends has its response too, when the time for the rest is over', async () => {
+  test('that never ends gets its response after the timeout of the rest', async () => {
     const gate = Promise.withResolvers<void>();
     const routes = sampleRoutes(() => gate.promise);
     await using server = sampleServer({ routes, limits: { ...LONG, headersTimeoutMs: 200 } });
@@ -335,7 +335,7 @@ describe('a request with something wrong behind it', () => {
   });
 });
 
-describe('a body without end, with a request that is answered early', () => {
+describe('an endless body of a request that needs none', () => {
   const endless = 'content-length: 90000000000';
   test.each([
     ['POST', '/nope', [JSON_TYPE, endless], 404],
@@ -348,7 +348,7 @@ describe('a body without end, with a request that is answered early', () => {
     ['POST', '/v1/things', [JSON_TYPE, 'transfer-encoding: gzip, chunked'], 501],
     ['GET', `/v1/things/${THING_ID}`, [JSON_TYPE, endless], 200],
     ['GET', `/v1/things/${THING_ID}`, ['transfer-encoding: chunked'], 200],
-  ])('(%s %s %j) is read for a while only', async (method, path, headers, status) => {
+  ])('(%s %s %j) is read up to a limit', async (method, path, headers, status) => {
     await using server = sampleServer();
     const client = await rawClient(await server.listen());
     peers.push(client.socket);
@@ -366,7 +366,7 @@ describe('a body without end, with a request that is answered early', () => {
     expect(client.socket.bytesWritten).toBeLessThan(96 * 1024 * 1024);
   });
 
-  test('of a size that can be read leaves the connection as it was', async () => {
+  test('below the limit leaves the connection open', async () => {
     await using server = sampleServer();
     const client = await rawClient(await server.listen());
     const large = 1_000_000;
@@ -384,8 +384,8 @@ describe('a body without end, with a request that is answered early', () => {
   });
 });
 
-describe('bodies that are held at one time', () => {
-  test('have a limit together; above it a request hears 503, and is free to come again', async () => {
+describe('bodies that are held in memory', () => {
+  test('have a limit in total; above it a request gets 503 and can be retried', async () => {
     const gate = Promise.withResolvers<void>();
     let handled = 0;
     const routes = sampleRoutes(async () => {
@@ -409,7 +409,7 @@ describe('bodies that are held at one time', () => {
     for (const { socket } of held) socket.destroy();
   });
 
-  test('are given back by callers that leave, are refused or close', async () => {
+  test('are released by callers that leave, are refused or close', async () => {
     const limits = { ...LONG, lingerTimeoutMs: 200, heldBytesMax: body.length };
     await using server = sampleServer({ limits });
     const port = await server.listen();
@@ -440,7 +440,7 @@ describe('bodies that are held at one time', () => {
 
 describe('every method that the parser knows', () => {
   const known = METHODS.filter((method) => method !== 'CONNECT');
-  test.each(known)('%s gets 404 or 405 where nothing takes it', async (method) => {
+  test.each(known)('%s gets 404 or 405 where no route has it', async (method) => {
     await using server = sampleServer();
     const client = await rawClient(await server.listen());
     client.socket.write(requestText(method, '/nope', []));
@@ -465,7 +465,7 @@ describe('every method that the parser knows', () => {
   });
 });
 
-test('every refusal of the framework has a problem with its status, and no fault of ours is the caller’s', () => {
+test('every refusal by Fastify becomes a problem of the same status, and every fault of the server a 500', () => {
   const given = Object.entries(errorCodes).map(([code, FrameworkError]) => {
     const error = new FrameworkError();
     return { code, status: error.statusCode ?? 500, problem: frameworkProblem(error)?.status };
@@ -482,8 +482,8 @@ test('every refusal of the framework has a problem with its status, and no fault
   }
 });
 
-describe('what never became a request', () => {
-  test('may be HTTP/2, and hears that it is not understood', async () => {
+describe('what is not a request', () => {
+  test('(HTTP/2) gets 400', async () => {
     await using server = sampleServer({ limits: SHORT });
     const client = await rawClient(await server.listen());
     client.socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
@@ -491,7 +491,7 @@ describe('what never became a request', () => {
     expect(statuses(client.received())).toStrictEqual([400]);
   });
 
-  test('is counted and logged under the id in its problem, with the headers of every response', async () => {
+  test('is counted, logged under the id of its problem, and gets the headers of every response', async () => {
     const metrics = createMetrics();
     await using server = sampleServer({ metrics, limits: SHORT });
     const port = await server.listen();
@@ -522,7 +522,7 @@ describe('what never became a request', () => {
     }
   });
 
-  test('fills no log, however much of it comes', async () => {
+  test('does not fill the log', async () => {
     const metrics = createMetrics();
     await using server = sampleServer({ metrics, limits: SHORT });
     const port = await server.listen();
@@ -551,7 +551,7 @@ describe('the Host', () => {
     'a_b',
     'a:',
     '',
-  ])('%j is taken', async (host) => {
+  ])('%j is accepted', async (host) => {
     expect(await statusFor([`host: ${host}`])).toBe(200);
   });
   test.each(['a b', 'a/b', 'a@b', 'a:b', 'a:1:2', '[::1', '::1', 'a?b', 'a#b', 'a%2', '<a>', 'ä'])(
@@ -572,7 +572,7 @@ describe('the Transfer-Encoding', () => {
     ['gzip', 400],
     ['chunked, gzip', 400],
     ['chunked, chunked', 400],
-  ])('%j is answered with %i', async (coding, status) => {
+  ])('%j gets %i', async (coding, status) => {
     const chunks = `${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`;
     expect(await statusFor(post(coding), 'POST /v1/things', chunks)).toBe(status);
   });
