@@ -48,7 +48,7 @@ describe('the URL of the database', () => {
 });
 
 describe('a number', () => {
-  test('is as it is written, or the default where it is not', () => {
+  test('is the given value, or the default if none is given', () => {
     expect(readConfig({ DATABASE_URL, PORT: '8080', OUTBOX_MAX_ROWS: '16' })).toMatchObject({
       PORT: 8080,
       OUTBOX_MAX_ROWS: 16,

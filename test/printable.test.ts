@@ -13,21 +13,21 @@ describe('text for a terminal', () => {
     expect(printable(text)).toBe(expected);
   });
 
-  test('has letters of any script, and emoji, as they are', () => {
+  test('keeps letters of any script, and emoji', () => {
     const text = '{"sku":"Bücher 本 كتاب 🎉"}';
     expect(printable(text)).toBe(text);
   });
 
-  test('is JSON with the same meaning afterwards', () => {
+  test('is still JSON with the same meaning', () => {
     const value = { a: '\u009b2J \u202e \u{e0041} \u007f \u001b' };
     expect(JSON.parse(printable(JSON.stringify(value)))).toEqual(value);
   });
 
-  test('keeps its own lines where it has several', () => {
+  test('keeps its own line breaks', () => {
     expect(printableLines('a\u001b\nb\r\n')).toBe('a\\u001b\nb\\u000d\n');
   });
 
-  test('keeps colours where it is coloured, and no other sequence', () => {
+  test('keeps colours and no other escape sequence', () => {
     const styled = '\u001b[32mINFO\u001b[39m: \u001b[2Ja\u001b]8;;x\u0007\n';
     expect(printableStyledLines(styled)).toBe(
       '\u001b[32mINFO\u001b[39m: \\u001b[2Ja\\u001b]8;;x\\u0007\n',

@@ -57,7 +57,7 @@ describe.skipIf(skipReason('postgres'))('npm run service', () => {
 });
 
 describe.skipIf(skipReason('postgres'))('the service', () => {
-  test('takes signals that come in a moment for one, and a later one for an order to stop at once', async () => {
+  test('treats signals at the same moment as one, and stops at once on a later one', async () => {
     await using database = await createTestDatabase();
     await using service = await startService({
       databaseUrl: database.url,

@@ -16,7 +16,7 @@ const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
 const STACK = /\bat .*\.ts:\d+/;
 
 describe.skipIf(skipReason('postgres'))('a start', () => {
-  test('says that it waits for a Postgres that accepts and is silent, and goes on once it speaks', async () => {
+  test('logs that it waits for a Postgres that accepts connections but sends nothing, and continues when it responds', async () => {
     await using database = await createTestDatabase();
     await using silent = await createSilentServer(database.url);
     const log: string[] = [];
@@ -28,7 +28,7 @@ describe.skipIf(skipReason('postgres'))('a start', () => {
     await service.api.placeOrder();
   });
 
-  test('that Postgres refuses says why, in one line', async () => {
+  test('that Postgres refuses prints the reason in one line', async () => {
     await using database = await createTestDatabase();
     const nowhere = startService({ databaseUrl: urlOfDatabase(database.url, 'nowhere') });
     await expect(nowhere).rejects.toThrow('Postgres refuses DATABASE_URL: database \\"nowhere\\"');
@@ -39,7 +39,7 @@ describe.skipIf(skipReason('postgres'))('a start', () => {
     expect(failure).not.toMatch(STACK);
   });
 
-  test('on an address in use says so, in one line', async () => {
+  test('on an address in use prints that in one line', async () => {
     await using database = await createTestDatabase();
     await using first = await startService({ databaseUrl: database.url });
     const second = startService({
@@ -51,7 +51,7 @@ describe.skipIf(skipReason('postgres'))('a start', () => {
     expect(failure).not.toMatch(STACK);
   });
 
-  test.each(['::1', '::'])('on HOST=%s tells an address that can be called', async (HOST) => {
+  test.each(['::1', '::'])('on HOST=%s logs an address that can be called', async (HOST) => {
     await using database = await createTestDatabase();
     const child = spawn(process.execPath, [MAIN], {
       env: { PATH: process.env['PATH'], DATABASE_URL: database.url, HOST, PORT: '0' },
@@ -72,7 +72,7 @@ describe.skipIf(skipReason('postgres'))('an operator’s command', () => {
   test.each([
     ['projections', 'verify'],
     ['outbox', 'status'],
-  ])('that Postgres refuses says why, without a stack: %s %s', async (...args) => {
+  ])('that Postgres refuses prints the reason without a stack: %s %s', async (...args) => {
     await using database = await createTestDatabase();
     for (const url of [
       urlOfDatabase(database.url, 'nowhere'),

@@ -7,11 +7,11 @@ const MISMATCHES_SHOWN_MAX = 20;
 const PROGRESS_MS = 1_000;
 const USAGE = `usage: npm run projections -- verify | rebuild
   verify    folds every stream again and compares it with its row
-  rebuild   does the same and writes the rows that differ; the service may go on meanwhile`;
+  rebuild   does the same and corrects the rows that differ; the service may run meanwhile`;
 
 /**
  * Runs one operator's command on a read model.
- * @returns the exit code: 0 done, 1 mismatches were found, 2 no such command
+ * @returns the exit code: 0 done, 1 rows differ, 2 wrong usage
  */
 export async function runProjectionCommand(
   args: readonly string[],
@@ -47,9 +47,9 @@ async function verify(
   for (const key of await keysWithoutStream(pool, projection)) {
     report({ key, expected: null, stored: {} });
   }
-  print(`${projection.table}: ${checked} checked, ${mismatches} not as their streams say`);
+  print(`${projection.table}: ${checked} checked, ${mismatches} differ from their events`);
   if (mismatches > 0) {
-    print('npm run projections -- rebuild makes rows right; a row without a stream stays');
+    print('npm run projections -- rebuild corrects the rows, except rows without a stream');
   }
   return mismatches === 0 ? 0 : 1;
 }
@@ -97,9 +97,10 @@ async function rebuild(
 }
 
 /**
- * Writes the rows that differ, while the locks on their streams hold off commands for some milliseconds.
- * A row whose stream has grown since it was compared is compared again: its command has written it, and
- * may be of a release that does not know all columns. Rows change where they stand, so no reader misses one.
+ * Writes the rows that differ. Meanwhile it locks their streams, and commands on them wait for some
+ * milliseconds. If a stream has grown since the comparison, its row is compared again: the command
+ * has written the row, but its release may not know all columns. Rows are updated in place, so no
+ * reader misses one.
  * @returns how many rows were written
  */
 async function correct(
@@ -149,7 +150,7 @@ async function insertRows(
   );
 }
 
-/** Leaves out the columns that are right in all rows: most of the time it is one column that differs. */
+/** Writes only the columns that differ in some row. Most of the time that is one column. */
 async function updateRows(
   client: PoolClient,
   { table, keyColumn }: Projection,

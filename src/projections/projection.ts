@@ -10,15 +10,15 @@ const SAMPLE_MAX = 20;
 const VERIFIER_BACKOFF = { baseMs: 1_000, maxMs: 60_000 };
 const FIRST_ID = '00000000-0000-0000-0000-000000000000';
 
-/** A row of a read model, by column; instants are ISO 8601 in UTC. */
+/** The columns of a row by name. Instants are ISO 8601 in UTC. */
 export type ReadModelRow = Readonly<Record<string, string | number | boolean | null>>;
 
-/** What a row is made from. Who caused an event is not part of it. */
+/** An event as projections see it. A row must not depend on the metadata. */
 export type ProjectedEvent = Omit<StoredEvent, 'streamId' | 'position' | 'metadata'>;
 
 /**
- * A read model with one row for each stream of a category, written in the transaction of the events.
- * The row is a pure function of the stream, so it can be checked and rebuilt at any time.
+ * A read model with one row for each stream of a category. The row is written in the transaction of
+ * the events and is a pure function of the stream, so it can be checked and rebuilt at any time.
  */
 export type Projection = Readonly<{
   table: string;
@@ -28,13 +28,13 @@ export type Projection = Readonly<{
   project(stream: readonly ProjectedEvent[]): ReadModelRow;
 }>;
 
-/** A row that is not what its stream says. */
+/** A row that differs from the fold of its stream. */
 export type Mismatch = Readonly<{
   key: string;
   /** The version of the stream that `expected` was folded from. */
   version: number;
   expected: ReadModelRow;
-  /** May have columns that a newer release has added; null where there is no row. */
+  /** May contain columns that a newer release has added. Null if there is no row. */
   stored: Readonly<Record<string, unknown>> | null;
 }>;
 
@@ -55,7 +55,7 @@ export async function* compareAll(
       const last = batch.at(-1);
       if (!last) return;
       next = loadAfter(pool, projection, last.stream_id);
-      next.catch(() => {}); // is thrown by the `await` above
+      next.catch(() => {}); // the `await` above throws it
       yield compare(projection, batch);
     }
   } finally {
@@ -63,7 +63,7 @@ export async function* compareAll(
   }
 }
 
-/** Compares a few rows with their streams, again and again, and logs and reports those that differ. */
+/** Compares a few rows with their streams every `everyMs`, and logs and reports those that differ. */
 export function createProjectionVerifier(
   options: Readonly<{
     pool: Pool;
@@ -80,9 +80,9 @@ export function createProjectionVerifier(
     tick: async () => {
       const { checked, mismatches } = await compareSample(pool, projection, SAMPLE_MAX);
       for (const { key, expected, stored } of mismatches) {
-        // The names alone: the values may be personal, and a log is no place for them.
+        // Only the names are logged: the values may be personal data.
         const columns = Object.keys(expected).filter((name) => expected[name] !== stored?.[name]);
-        log.error({ table, [keyColumn]: key, columns }, 'a row is not as its stream says');
+        log.error({ table, [keyColumn]: key, columns }, 'a row differs from its events');
       }
       onVerified({ checked, mismatches: mismatches.length });
       return 0;
@@ -93,7 +93,7 @@ export function createProjectionVerifier(
   });
 }
 
-/** Compares the rows of up to `size` streams: those of events drawn at random, old ones and new ones. */
+/** Compares the rows of up to `size` streams, which it finds by random positions in the log. */
 export async function compareSample(
   pool: Pool,
   projection: Projection,
@@ -135,7 +135,7 @@ type LoadedEvent = readonly [
   data: unknown,
 ];
 
-/** The events of a stream, and beside them the columns of its row: all null where there is no row. */
+/** The events of a stream and the columns of its row, which are all null if there is no row. */
 type LoadedStream = Readonly<{ stream_id: string; stream_events: readonly LoadedEvent[] }> &
   Readonly<Record<string, unknown>>;
 
@@ -145,7 +145,7 @@ function loadAfter(pool: Pool, projection: Projection, id: string): Promise<Load
   return load(pool, projection, streams, [projection.category, id, STREAMS_MAX]);
 }
 
-/** One statement, so that events and rows are of one moment. */
+/** Reads by one statement, so that events and rows are from the same moment. */
 async function load(
   database: Queryable,
   { table, keyColumn }: Projection,
@@ -166,7 +166,7 @@ async function load(
   return rows;
 }
 
-/** Looks at the columns that this release knows: a newer release fills those that it has added. */
+/** Compares the columns that this release knows. A newer release may have added others. */
 function compare({ keyColumn, project }: Projection, streams: readonly LoadedStream[]): Comparison {
   const mismatches = streams.flatMap((loaded): Mismatch[] => {
     const events = loaded.stream_events.map(toProjectedEvent);
@@ -187,7 +187,7 @@ function toProjectedEvent(event: LoadedEvent): ProjectedEvent {
 
 const TIMESTAMPTZ: number = types.builtins.TIMESTAMPTZ;
 
-/** A `Date` for each instant takes longer than the fold. */
+/** Creating a `Date` for each instant takes longer than the fold. */
 const INSTANTS_AS_TEXT = {
   getTypeParser: (oid: number, format?: 'text' | 'binary') =>
     oid === TIMESTAMPTZ ? isoInstant : types.getTypeParser(oid, format),
@@ -195,7 +195,7 @@ const INSTANTS_AS_TEXT = {
 
 const SHOWN_INSTANT = /^(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,3}))?\+00(?::00)?$/;
 
-/** From what Postgres shows in UTC, `2026-11-25 20:06:26.12+00` or the same in JSON, to `2026-11-25T20:06:26.120Z`. */
+/** From the text of Postgres, `2026-11-25 20:06:26.12+00` or the same in JSON, to `2026-11-25T20:06:26.120Z`. */
 function isoInstant(shown: string): string {
   const [, date, time, fraction = ''] = SHOWN_INSTANT.exec(shown) ?? [];
   if (date === undefined) throw new Error(`not an instant in UTC: ${shown}`);

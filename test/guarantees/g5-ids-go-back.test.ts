@@ -4,7 +4,7 @@ import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic, readTopic } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';
-import { faultsOf, isComplete, repeatsIn } from '../outbox/delivery.ts';
+import { faultsOf, isComplete, duplicatesIn } from '../outbox/delivery.ts';
 import {
   createTestRelay,
   eventsOf,
@@ -48,7 +48,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('G5 when ids go b
     const expected = new Map(keys.map((key) => [key, 30]));
     const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
     expect(faultsOf(messages, expected)).toEqual([]);
-    expect(repeatsIn(messages)).toBe(0);
+    expect(duplicatesIn(messages)).toBe(0);
   });
 
   test('later versions with lower ids wait for the earlier ones', async () => {

@@ -25,7 +25,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('G5 when leaders 
     const random = createRandom();
     for (let kill = 0; kill < 6; kill += 1) {
       const leader = await service.nextSending();
-      await delay(random.below(15)); // before, during and after the answer
+      await delay(random.below(15)); // before, during and after the response
       await service.kill(leader);
       service.startRelay();
     }

@@ -7,7 +7,7 @@ import { startFaultyKafka } from '#test/support/faulty-servers.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic, readTopic, testBrokers } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';
-import { faultsOf, isComplete, repeatsIn } from '../outbox/delivery.ts';
+import { faultsOf, isComplete, duplicatesIn } from '../outbox/delivery.ts';
 import {
   createChangingTopic,
   createTestRelay,
@@ -50,7 +50,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the textbook rel
       await first.publish(firstWindow);
       await second.publish(secondWindow);
       const messages = await readTopic(topic.name, { until: (all) => all.length >= 100 });
-      expect(repeatsIn(messages)).toBe(50);
+      expect(duplicatesIn(messages)).toBe(50);
     });
 
     test('ours does not', async () => {
@@ -71,7 +71,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the textbook rel
       await insertEvents(db, topic.name, eventsOf(keys, 5));
       const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
       await eventually(() => isEmpty(db));
-      expect(repeatsIn(messages)).toBe(0);
+      expect(duplicatesIn(messages)).toBe(0);
       expect(relays.map(({ counts }) => counts.published).toSorted((a, b) => a - b)).toEqual([
         0, 50,
       ]);

@@ -30,7 +30,7 @@ export function faultsOf(messages: readonly ReadMessage[], expected: Expected): 
 }
 
 /** The number of duplicates. */
-export function repeatsIn(messages: readonly ReadMessage[]): number {
+export function duplicatesIn(messages: readonly ReadMessage[]): number {
   return messages.length - new Set(messages.map((m) => `${m.key} ${versionOf(m)}`)).size;
 }
 

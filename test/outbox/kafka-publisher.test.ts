@@ -164,7 +164,7 @@ describe.skipIf(skipReason('kafka'))('with a broker that fails', () => {
     });
     await publisher.publish(request(topic, ['warm']));
     await kafka.pause();
-    const outcome = await publisher.publish(request(topic, ['unanswered']));
+    const outcome = await publisher.publish(request(topic, ['no response']));
     expect(outcome.kind).toBe('unknown');
     await kafka.resume(); // now the broker takes what was sent to it, under a number that is known here
     await untilLed(topic, kafka.brokers);

@@ -8,7 +8,7 @@ import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic, readTopic, testBrokers } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';
-import { faultsOf, isComplete, repeatsIn, versionOf } from './delivery.ts';
+import { faultsOf, isComplete, duplicatesIn, versionOf } from './delivery.ts';
 import type { NewEvent } from './outbox-fixture.ts';
 import {
   createChangingTopic,
@@ -41,7 +41,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
     relay.start();
     const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
     expect(faultsOf(messages, expected)).toEqual([]);
-    expect(repeatsIn(messages)).toBe(0);
+    expect(duplicatesIn(messages)).toBe(0);
     await eventually(() => isEmpty(db));
     expect(relay.counts).toEqual({ published: 1_000, refused: 0, unknown: 0, leaseChanges: 1 });
     await eventually(async () => (await relay.countedNow()).pendingRows === 0);
@@ -144,7 +144,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () =
     await eventually(() => second.relay.status().epoch === 2);
     const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
     expect(faultsOf(messages, expected)).toEqual([]);
-    expect(repeatsIn(messages)).toBe(0);
+    expect(duplicatesIn(messages)).toBe(0);
   });
 
   test('stops in bounded time although Kafka never responds', async () => {

@@ -52,13 +52,13 @@ function connect(database: TestDatabase) {
 }
 
 describe.skipIf(skipReason('postgres'))('a sample of the read model', () => {
-  test('is nothing where there is nothing', async () => {
+  test('is empty if there are no orders', async () => {
     await using database = await createTestDatabase();
     await using service = connect(database);
     expect(await service.sample()).toEqual({ checked: 0, keys: [] });
   });
 
-  test('finds what was changed or removed behind the back of the service, wherever it is', async () => {
+  test('finds rows that were changed or deleted by hand, whatever their age', async () => {
     await using database = await createTestDatabase();
     await using service = connect(database);
     const ids: string[] = [];
@@ -80,7 +80,7 @@ describe.skipIf(skipReason('postgres'))('a sample of the read model', () => {
     expect(found).toEqual(new Set(damaged));
   });
 
-  test('raises no alarm while its orders change', async () => {
+  test('reports no difference while orders change', async () => {
     await using database = await createTestDatabase();
     await using service = connect(database);
     const ids = Array.from({ length: 8 }, () => uuidv7());
@@ -103,8 +103,8 @@ describe.skipIf(skipReason('postgres'))('a sample of the read model', () => {
   });
 });
 
-describe.skipIf(skipReason('postgres'))('the service, of itself', () => {
-  test('says which order is not as its events say, in its log and in its metrics', async () => {
+describe.skipIf(skipReason('postgres'))('a running service', () => {
+  test('logs and counts an order whose row differs from its events', async () => {
     await using database = await createTestDatabase();
     const env = { VERIFY_INTERVAL_S: '1' };
     await using service = await startService({ databaseUrl: database.url, env });
@@ -118,7 +118,7 @@ describe.skipIf(skipReason('postgres'))('the service, of itself', () => {
     expect(await count('orders_verify_mismatch_total')).toBe(0);
     await database.query(`update orders_summary set status = 'paid', customer_id = 'secret'`);
     await eventually(async () => (await count('orders_verify_mismatch_total')) > 0);
-    const told = service.log().find((line) => line.includes('not as its stream says'));
+    const told = service.log().find((line) => line.includes('differs from its events'));
     expect(JSON.parse(told ?? '{}')).toMatchObject({
       table: 'orders_summary',
       order_id: orderId,
@@ -127,7 +127,7 @@ describe.skipIf(skipReason('postgres'))('the service, of itself', () => {
     expect(told).not.toContain('secret');
   });
 
-  test('keeps quiet where that is switched off', async () => {
+  test('compares nothing if the verifier is turned off', async () => {
     await using database = await createTestDatabase();
     const env = { VERIFY_INTERVAL_S: '0' };
     await using service = await startService({ databaseUrl: database.url, env });

@@ -80,17 +80,17 @@ async function waiting(database: TestDatabase): Promise<number> {
 }
 
 describe.skipIf(skipReason('postgres'))('the read model of orders', () => {
-  test('is what the streams say, whatever happened to the orders', async () => {
+  test('equals the fold of the streams, whatever happened to the orders', async () => {
     await using database = await createTestDatabase();
     await using service = connect(database);
     await Promise.all(lives.map((life) => service.run(...life)));
     expect(await command(service, 'verify')).toEqual({
       code: 0,
-      text: 'orders_summary: 5 checked, 0 not as their streams say',
+      text: 'orders_summary: 5 checked, 0 differ from their events',
     });
   });
 
-  test('is right although a newer release has added a column, which a rebuild leaves alone', async () => {
+  test('is correct if a newer release has added a column, and a rebuild leaves that column alone', async () => {
     await using database = await createTestDatabase();
     await using service = connect(database);
     await Promise.all(lives.map((life) => service.run(...life)));
@@ -100,7 +100,7 @@ describe.skipIf(skipReason('postgres'))('the read model of orders', () => {
     await database.query(`update orders_summary set note = 'kept', rank = 1`);
     const right = {
       code: 0,
-      text: 'orders_summary: 5 checked, 0 not as their streams say',
+      text: 'orders_summary: 5 checked, 0 differ from their events',
     };
     expect(await command(service, 'verify')).toEqual(right);
     expect(await command(service, 'rebuild')).toMatchObject({ code: 0 });
@@ -110,7 +110,7 @@ describe.skipIf(skipReason('postgres'))('the read model of orders', () => {
     ]);
     await database.query(`update orders_summary set tracking_number = 'T-0'`);
     expect(await command(service, 'verify')).toMatchObject({
-      text: expect.stringContaining('5 checked, 5 not'),
+      text: expect.stringContaining('5 checked, 5 differ'),
     });
   });
 
@@ -130,11 +130,11 @@ describe.skipIf(skipReason('postgres'))('the read model of orders', () => {
     await database.query(damage);
     expect(await command(service, 'verify')).toMatchObject({
       code: 1,
-      text: expect.stringContaining('5 checked, 1 not as their streams say'),
+      text: expect.stringContaining('5 checked, 1 differ from their events'),
     });
   });
 
-  test('is made again from any damage to its rows', async () => {
+  test('is corrected by a rebuild after any damage to its rows', async () => {
     await using database = await createTestDatabase();
     await using service = connect(database);
     await Promise.all(lives.map((life) => service.run(...life)));
@@ -160,7 +160,7 @@ describe.skipIf(skipReason('postgres'))('the read model of orders', () => {
     expect(await rows()).toEqual(before);
   });
 
-  test('is rebuilt without a lock or a write where it is right', async () => {
+  test('is neither locked nor written by a rebuild where it is correct', async () => {
     await using database = await createTestDatabase();
     await using service = connect(database);
     await Promise.all(lives.map((life) => service.run(...life)));
@@ -176,7 +176,7 @@ describe.skipIf(skipReason('postgres'))('the read model of orders', () => {
     expect(await places()).toEqual(before);
   });
 
-  test('is right where a command changes an order between the look of a rebuild and its write', async () => {
+  test('is correct if a command changes an order after a rebuild has read it and before it writes', async () => {
     await using database = await createTestDatabase();
     await using service = connect(database);
     const changed = await service.run(a.place);
@@ -211,7 +211,7 @@ describe.skipIf(skipReason('postgres'))('the read model of orders', () => {
     ]);
   });
 
-  test('is left to the command that changes an order meanwhile and makes its row right', async () => {
+  test('is not written by a rebuild if a command has corrected the row meanwhile', async () => {
     await using database = await createTestDatabase();
     await using service = connect(database);
     const orderId = await service.run(a.place);
@@ -237,7 +237,7 @@ describe.skipIf(skipReason('postgres'))('the read model of orders', () => {
     expect(await command(service, 'verify')).toMatchObject({ code: 0 });
   });
 
-  test('is rebuilt while orders come and change, and no reader misses a row', async () => {
+  test('is rebuilt while orders are placed and change, and no reader misses a row', async () => {
     await using database = await createTestDatabase();
     await using service = connect(database);
     await Promise.all(Array.from({ length: 1200 }, () => service.run(a.place)));
@@ -267,7 +267,7 @@ describe.skipIf(skipReason('postgres'))('the read model of orders', () => {
     expect(await command(service, 'verify')).toMatchObject({ code: 0 });
   });
 
-  test('has commands that say how they are used', async () => {
+  test('has commands that print their usage', async () => {
     await using database = await createTestDatabase();
     await using service = connect(database);
     expect(await command(service, 'refresh')).toMatchObject({

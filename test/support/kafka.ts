@@ -27,9 +27,10 @@ export async function createTestTopic(
   await withAdmin(brokers, async (admin) => {
     await admin.createTopics({
       topics: [{ topic: name, numPartitions: partitions, replicationFactor: 1 }],
-      waitForLeaders: true,
+      waitForLeaders: false, // on a busy machine this fails where the broker is late
     });
   });
+  await untilLed(name, brokers);
   return {
     name,
     brokers,

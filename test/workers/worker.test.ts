@@ -52,7 +52,7 @@ function scripted(script: (number | Error)[], options: Partial<WorkerOptions> = 
 }
 
 describe('a worker', () => {
-  test('ticks again at once while there is something to do, then waits', async () => {
+  test('ticks again at once while there is something to do, and then waits', async () => {
     const { worker, results, ticks } = scripted([3, 1]);
     worker.start();
     await ticks(3);
@@ -60,7 +60,7 @@ describe('a worker', () => {
     expect(results).toEqual([{ done: 3 }, { done: 1 }, { done: 0 }]);
   });
 
-  test('is woken from an idle wait', async () => {
+  test('ends its idle wait when it is woken', async () => {
     const { worker, results, ticks } = scripted([]);
     worker.start();
     await ticks(1);
@@ -70,7 +70,7 @@ describe('a worker', () => {
     expect(results).toHaveLength(2);
   });
 
-  test('keeps a wake that comes during a tick', async () => {
+  test('remembers a wake that comes during a tick', async () => {
     const inTick = Promise.withResolvers<void>();
     const mayEnd = Promise.withResolvers<void>();
     const { worker, results, ticks } = scripted([], {
@@ -89,7 +89,7 @@ describe('a worker', () => {
     expect(results).toHaveLength(2);
   });
 
-  test('goes on after failures, and tells of a row of them once', async () => {
+  test('continues after failures, and logs the first of several in a row', async () => {
     const { worker, logged, ticks } = scripted([new Error('a'), new Error('b'), 0, new Error('c')]);
     worker.start();
     await ticks(3);
@@ -104,7 +104,7 @@ describe('a worker', () => {
     ]);
   });
 
-  test('has the error of its last tick, until one succeeds', async () => {
+  test('returns the error of its last tick until a tick succeeds', async () => {
     const script = [new Error('a'), new Error('b'), 1];
     const errors: unknown[] = [];
     const { worker, ticks } = scripted([], {
@@ -121,7 +121,7 @@ describe('a worker', () => {
     expect(errors).toEqual([undefined, 'Error: a', 'Error: b', undefined]);
   });
 
-  test('is not woken from the wait after a failure', async () => {
+  test('does not shorten the wait after a failure when it is woken', async () => {
     const { worker, results, ticks } = scripted([new Error('a')], {
       errorBackoff: { baseMs: FOREVER_MS, maxMs: FOREVER_MS },
     });
@@ -133,7 +133,7 @@ describe('a worker', () => {
     expect(results).toHaveLength(1);
   });
 
-  test('is told to stop, and the stop waits for the tick under way', async () => {
+  test('aborts the signal of the running tick on stop, and waits for it', async () => {
     const inTick = Promise.withResolvers<AbortSignal>();
     const mayEnd = Promise.withResolvers<void>();
     const order: string[] = [];
@@ -154,7 +154,7 @@ describe('a worker', () => {
     expect(order).toEqual(['tick ended', 'stopped']);
   });
 
-  test('stops from an idle wait, from the wait after a failure, and if never started', async () => {
+  test('stops during an idle wait, during the wait after a failure, and if it was never started', async () => {
     const idle = scripted([]);
     const failed = scripted([new Error('a')], {
       errorBackoff: { baseMs: FOREVER_MS, maxMs: FOREVER_MS },
@@ -169,7 +169,7 @@ describe('a worker', () => {
     expect(failed.results).toHaveLength(1);
   });
 
-  test('never has two ticks at once, however often it is started and woken', async () => {
+  test('never runs two ticks at once, however often it is started and woken', async () => {
     let atOnce = 0;
     let most = 0;
     const { worker, ticks } = scripted([], {

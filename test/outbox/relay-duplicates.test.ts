@@ -10,7 +10,7 @@ import { startFaultyKafka } from '#test/support/faulty-servers.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic, readTopic, testBrokers } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';
-import { faultsOf, isComplete, repeatsIn } from './delivery.ts';
+import { faultsOf, isComplete, duplicatesIn } from './delivery.ts';
 import {
   createChangingTopic,
   createTestRelay,
@@ -74,7 +74,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event is sent
     await eventually(() => isEmpty(db));
     const expected = new Map([['key', 3]]);
     const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
-    expect(repeatsIn(messages)).toBe(0);
+    expect(duplicatesIn(messages)).toBe(0);
   });
 
   test('when the lease is about to end while a refused batch is halved', async () => {
@@ -115,7 +115,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event is sent
     const good = new Map(keys.filter((key) => key !== keys[5]).map((key) => [key, 1]));
     const messages = await readTopic(topic.name, { until: (all) => isComplete(all, good) });
     expect(faultsOf(messages, good)).toEqual([]);
-    expect(repeatsIn(messages)).toBe(0);
+    expect(duplicatesIn(messages)).toBe(0);
     await publisher.close();
   });
 
@@ -154,7 +154,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event is sent
     const expected = new Map([['key', 4]]);
     const messages = await readTopic(topic.name, { until: (all) => isComplete(all, expected) });
     expect(faultsOf(messages, expected)).toEqual([]);
-    expect(repeatsIn(messages)).toBe(0);
+    expect(duplicatesIn(messages)).toBe(0);
   });
 
   test('when a leader loses its lease while the broker does not respond', async () => {
@@ -192,7 +192,7 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('an event is sent
     await next.close();
     const events = messages.filter(({ key }) => key !== lastMessage.key);
     expect(faultsOf(events, expected)).toEqual([]);
-    expect(repeatsIn(events)).toBe(0);
+    expect(duplicatesIn(events)).toBe(0);
   });
 });
 
