@@ -14,7 +14,7 @@ import type { InFlight } from '#src/http/idempotency.ts';
 import { response } from '#src/http/openapi.ts';
 import { problemKinds } from '#src/http/problem-kinds.ts';
 import { Problem } from '#src/http/problem.ts';
-import type { ProblemKind } from '#src/http/problem.ts';
+import type { ProblemKind } from '#src/http/problem-kinds.ts';
 import { sendText } from '#src/http/responses.ts';
 import { orderProblemKinds } from '#src/orders/order-problems.ts';
 import { orderParams } from '#src/orders/order-schemas.ts';

@@ -10,7 +10,7 @@ import { response } from '#src/http/openapi.ts';
 import { unmatched } from '#src/http/entity-tags.ts';
 import { problemKinds } from '#src/http/problem-kinds.ts';
 import { Problem } from '#src/http/problem.ts';
-import type { ProblemKind } from '#src/http/problem.ts';
+import type { ProblemKind } from '#src/http/problem-kinds.ts';
 import { sendText } from '#src/http/responses.ts';
 import { orderProblemKinds } from '#src/orders/order-problems.ts';
 import { ON_HAND_MAX, changeStock, createSkuTurns, listStock, readStock } from './inventory.ts';

@@ -99,5 +99,5 @@ function describeMessage(
 
 /** The JSON Schema of a part of a message. It allows members that it does not name: later releases add some. */
 export function messageJsonSchema(schema: z.ZodType) {
-  return toJsonSchema(schema, 'input', 'draft-07');
+  return toJsonSchema(schema, 'draft-07');
 }

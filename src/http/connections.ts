@@ -4,9 +4,9 @@ import type { Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 
-import type { Problem } from './problem.ts';
+import { problemKinds } from './problem-kinds.ts';
+import { Problem, clientProblem, codeOf, overloaded, rawProblem } from './problem.ts';
 import { DISCARD_BYTES_MAX, isUnasked } from './request-body.ts';
-import { clientProblem, codeOf, connectRefused, overloaded, rawProblem } from './server-errors.ts';
 
 /** What peers may use of one process, in total and on each connection. */
 export type ConnectionLimits = Readonly<{
@@ -276,7 +276,8 @@ function endUnparsed(connection: Connection): void {
 }
 
 function refuseConnect(connection: Connection): void {
-  if (connection.exchanges.length === 0) refuse(connection, connectRefused(), 'CONNECT');
+  if (connection.exchanges.length === 0)
+    refuse(connection, new Problem(problemKinds.notImplemented), 'CONNECT');
   endUnparsed(connection);
 }
 

@@ -4,9 +4,9 @@ import { z } from 'zod';
 
 import { messageJsonSchema } from './asyncapi.ts';
 import type { ChannelSpec, MessageSpec } from './asyncapi.ts';
-import { readProperties } from './json-schema.ts';
-import { problemExample } from './openapi-components.ts';
-import type { ProblemKind } from './problem.ts';
+import type { JsonSchema } from './json-schema.ts';
+import { problemExample } from './openapi.ts';
+import type { ProblemKind } from './problem-kinds.ts';
 
 /** The way in: what this service is, and where to go from here. */
 export function homePage(): string {
@@ -191,7 +191,7 @@ const fieldSchema = z.looseObject({
 
 /** The fields of an object; those of the objects in a list follow it, as `items[].sku`. */
 function fieldsOf(
-  schema: Parameters<typeof readProperties>[0],
+  schema: JsonSchema,
   prefix = '',
 ): Readonly<{ name: string; type: string; meaning: string }>[] {
   return readProperties(schema).flatMap(({ name, required, property }) => {
@@ -202,6 +202,21 @@ function fieldsOf(
     return field.items === undefined ? own : [own].concat(fieldsOf(field.items, `${path}[].`));
   });
 }
+
+/** The members that the JSON Schema of an object declares. */
+function readProperties(schema: JsonSchema) {
+  const { properties, required } = objectSchema.parse(schema);
+  return Object.entries(properties).map(([name, property]) => ({
+    name,
+    property,
+    required: required.includes(name),
+  }));
+}
+
+const objectSchema = z.object({
+  properties: z.record(z.string(), z.unknown()),
+  required: z.array(z.string()).default([]),
+});
 
 function typeText({ type, format, minimum, ...field }: z.infer<typeof fieldSchema>): string {
   if (field.const !== undefined) return JSON.stringify(field.const);

@@ -2,7 +2,7 @@ import type { z } from 'zod';
 
 import type { FieldError } from './problem.ts';
 
-/** An answer that lists more helps nobody, and 200 items can break several rules each. */
+/** 200 items can break several rules each: a response lists so many errors at most. */
 const ERRORS_MAX = 50;
 const KEY_LENGTH_MAX = 64;
 

@@ -18,14 +18,13 @@ export const overrideSchema: Override = ({ zodSchema, jsonSchema }) => {
   refuseSecondOfName(zodSchema);
 };
 
-/** The JSON Schema of what goes in or comes out. */
+/** The JSON Schema of what a schema accepts. */
 export function toJsonSchema(
   schema: z.ZodType,
-  io: 'input' | 'output',
   target: 'draft-2020-12' | 'draft-07' = 'draft-2020-12',
 ): JsonSchema {
   const { $schema: _, ...json } = z.toJSONSchema(schema, {
-    io,
+    io: 'input',
     target,
     override: overrideSchema,
   });
@@ -51,18 +50,3 @@ export function refuseSecondOfName(schema: z.core.$ZodType): void {
     throw new Error(`two different schemas are named ${id}`);
   }
 }
-
-/** The members that the JSON Schema of an object declares. */
-export function readProperties(schema: JsonSchema) {
-  const { properties, required } = objectSchema.parse(schema);
-  return Object.entries(properties).map(([name, property]) => ({
-    name,
-    property,
-    required: required.includes(name),
-  }));
-}
-
-const objectSchema = z.object({
-  properties: z.record(z.string(), z.unknown()),
-  required: z.array(z.string()).default([]),
-});

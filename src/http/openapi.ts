@@ -11,10 +11,9 @@ import { needsMatch, unhonouredHeaders } from './request-head.ts';
 import type { commandHeaders } from './request-head.ts';
 import { canonicalHeader } from './field-errors.ts';
 import { overrideSchema, refuseSecondOfName } from './json-schema.ts';
-import { headerName, responseHeaders } from './openapi-components.ts';
-import type { HeaderName } from './openapi-components.ts';
 import { problemKinds } from './problem-kinds.ts';
-import type { ProblemKind } from './problem.ts';
+import type { ProblemKind } from './problem-kinds.ts';
+import { problemType } from './problem.ts';
 import { isRead, requestSchemas } from './routes.ts';
 
 declare module 'fastify' {
@@ -46,6 +45,83 @@ const INFO = {
     '[the events](/docs/events).',
   license: { name: 'MIT', identifier: 'MIT' },
 };
+
+const { code, title, status } = problemKinds.invalidRequest;
+
+/** What a problem looks like, for the documentation. */
+export const problemExample = {
+  type: problemType(code),
+  title,
+  status,
+  detail: '/items/0/quantity must be at least 1.',
+  code,
+  requestId: '6f1c2a52-3c57-4d1e-9a5b-0c1df4b4a3f5',
+  errors: [{ pointer: '/items/0/quantity', message: 'must be at least 1' }],
+};
+
+/** The body of every failure, for the OpenAPI document. */
+const problemSchema = z
+  .looseObject({
+    type: z
+      .string()
+      .meta({ format: 'uri-reference', description: 'Link to the explanation of the code.' }),
+    title: z.string(),
+    status: z.int().min(400).max(599),
+    detail: z.string().meta({ description: 'What went wrong and what to do about it.' }),
+    code: z.string().meta({
+      pattern: '^[a-z][a-z0-9_]*$',
+      description: 'Never changes. Act on this, not on the texts.',
+    }),
+    requestId: z.string().meta({ description: 'Find the details in the log under this id.' }),
+    errors: z
+      .array(z.object({ pointer: z.string(), message: z.string() }))
+      .optional()
+      .meta({
+        description:
+          'Everything that is wrong with the request. `pointer` is a JSON pointer into the body, ' +
+          'or names another part of the request, such as query/limit, path/orderId or ' +
+          'header/If-Match.',
+      }),
+    current: z
+      .object({ status: z.string(), version: z.int(), allowed: z.array(z.string()) })
+      .optional()
+      .meta({ description: 'The present state of the order and the commands that it allows now.' }),
+  })
+  .meta({
+    id: 'Problem',
+    description: 'Problem details (RFC 9457).',
+    examples: [problemExample],
+  });
+
+/** The headers of responses. */
+const responseHeaders = {
+  'X-Request-Id': {
+    description: 'Id of this request in the log.',
+    schema: { type: 'string', format: 'uuid' },
+  },
+  ETag: {
+    description:
+      'Identifies this state of the resource, for If-None-Match. The ETag of an order is its ' +
+      'version, and can be sent as If-Match.',
+    schema: { type: 'string', examples: ['"v1"'] },
+  },
+  Location: {
+    description: 'Address of the new resource.',
+    schema: { type: 'string', format: 'uri-reference' },
+  },
+  'Idempotency-Replayed': {
+    description:
+      'true if this is the stored response to an earlier request with the same Idempotency-Key.',
+    schema: { type: 'string', enum: ['true'] },
+  },
+  'Retry-After': {
+    description: 'Seconds to wait before retrying.',
+    schema: { type: 'integer', minimum: 1 },
+  },
+} as const;
+
+/** A header that the OpenAPI document describes. */
+type HeaderName = keyof typeof responseHeaders;
 
 /**
  * A schema as the response of a route. `headers` are those that the document lists; every read has an ETag
@@ -103,20 +179,40 @@ const transform: SwaggerTransform = (document) => {
   };
 };
 
-/** Adds the named schemas. The package names each a second time, for requests, of which none has a name. */
+/**
+ * Adds what operations refer to: the headers, and the named schemas. The package names each schema a second
+ * time, for requests, of which none has a name.
+ */
 const transformObject: SwaggerTransformObject = (document) => {
-  const described = addComponents(document);
-  const schemas = Object.entries(documentShape.parse(described).components.schemas);
+  const { components, ...described } = documentShape.parse(addComponents(document));
+  const schemas = Object.entries(components.schemas).filter(([name]) => !name.endsWith('Input'));
   return {
     ...described,
-    components: {
-      schemas: Object.fromEntries(schemas.filter(([name]) => !name.endsWith('Input'))),
-    },
+    components: { schemas: Object.fromEntries(schemas), headers: responseHeaders },
   };
 };
 
-const documentShape = z.object({
-  components: z.object({ schemas: z.record(z.string(), z.record(z.string(), z.unknown())) }),
+/** The example of a parameter goes back into its schema, or Swagger UI would send it with every request. */
+const parameterShape = z
+  .looseObject({ example: z.unknown().optional(), schema: z.looseObject({}) })
+  .transform(({ example, schema, ...rest }) => ({
+    ...rest,
+    schema: { ...schema, ...(example !== undefined && { examples: [example] }) },
+  }));
+const headersOfResponse = z
+  .record(z.string(), z.unknown())
+  .transform((headers) =>
+    Object.fromEntries(
+      Object.keys(headers).map((name) => [name, { $ref: `#/components/headers/${name}` }]),
+    ),
+  );
+const operationShape = z.looseObject({
+  parameters: z.array(parameterShape).optional(),
+  responses: z.record(z.string(), z.looseObject({ headers: headersOfResponse })),
+});
+const documentShape = z.looseObject({
+  paths: z.record(z.string(), z.record(z.string(), operationShape)),
+  components: z.object({ schemas: z.record(z.string(), z.looseObject({})) }),
 });
 
 const headersShape = z.looseObject({
@@ -138,7 +234,7 @@ function withCanonicalNames(headers: unknown) {
 /** What `response` declares, as JSON Schema. */
 const responseShape = z.looseObject({
   description: z.string().default(''),
-  headers: z.array(headerName).default([]),
+  headers: z.array(z.string()).default([]),
   contentType: z.string().default('application/json'),
 });
 type DeclaredResponse = z.infer<typeof responseShape>;
@@ -174,11 +270,7 @@ function describeResponse(
   const { description, headers = [], contentType = '', ...schema } = declared ?? { type: 'null' };
   const codesAndTitles = kinds.map(({ code, title }) => `- \`${code}\`: ${title}.`);
   const isRetried = kinds.length > 0 && (status === '503' || status === '409');
-  const names = [
-    'X-Request-Id' as const,
-    ...headers,
-    ...(isRetried ? ['Retry-After' as const] : []),
-  ];
+  const names = ['X-Request-Id', ...headers, ...(isRetried ? ['Retry-After'] : [])];
   const content = {
     ...(schema.type !== 'null' && { [contentType]: { schema } }),
     ...problemContent(kinds),
@@ -187,7 +279,7 @@ function describeResponse(
     description: [...(description === undefined ? [] : [description, '']), ...codesAndTitles]
       .join('\n')
       .trim(),
-    headers: Object.fromEntries(names.map((name) => [name, responseHeaders[name]])),
+    headers: Object.fromEntries(names.map((name) => [name, {}])),
     ...(Object.keys(content).length > 0 ? { content } : { type: 'null' }),
   };
 }
@@ -195,7 +287,7 @@ function describeResponse(
 function problemContent(kinds: readonly ProblemKind[]) {
   if (kinds.length === 0) return undefined;
   const codes = kinds.map(({ code }) => code);
-  const base = { $ref: '#/components/schemas/Problem' };
+  const base = { $ref: `#/components/schemas/${problemSchema.meta()?.id}` };
   return {
     'application/problem+json': {
       schema: { allOf: [base, { properties: { code: { enum: codes } } }] },

@@ -1,4 +1,12 @@
-import type { ProblemKind } from './problem.ts';
+/** A type of error that callers can act on: one for each `code`, listed at /docs/problems. */
+export type ProblemKind = Readonly<{
+  /** snake_case. Never changes. */
+  code: string;
+  status: number;
+  title: string;
+  /** What a caller should do about it, for the documentation. */
+  advice: string;
+}>;
 
 /** What can go wrong with any request, before or outside the rules of a route. */
 export const problemKinds = {

@@ -1,14 +1,8 @@
+import { STATUS_CODES } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 
-/** A type of error that callers can act on: one for each `code`, listed at /docs/problems. */
-export type ProblemKind = Readonly<{
-  /** snake_case. Never changes. */
-  code: string;
-  status: number;
-  title: string;
-  /** What a caller should do about it, for the documentation. */
-  advice: string;
-}>;
+import { problemKinds } from './problem-kinds.ts';
+import type { ProblemKind } from './problem-kinds.ts';
 
 /**
  * One thing wrong with a request. `pointer` is a JSON pointer into the body (`/items/0/quantity`),
@@ -116,4 +110,86 @@ export function sendProblem(problem: Problem, request: FastifyRequest, reply: Fa
     .headers(problemHeaders(problem))
     .type(PROBLEM_MEDIA_TYPE)
     .send(problemBody(problem, request.id));
+}
+
+/** The last response of a connection, for where Fastify has no part in it. */
+export function rawProblem(problem: Problem, requestId: string) {
+  const body = problemBody(problem, requestId);
+  const headers = {
+    ...commonHeaders(requestId, 'no-store'),
+    'content-type': PROBLEM_MEDIA_TYPE,
+    ...problemHeaders(problem),
+    'content-length': String(Buffer.byteLength(body)),
+    connection: 'close',
+  };
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  const statusLine = `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status] ?? ''}`;
+  return { headers, body, text: `${statusLine}\r\n${lines.join('')}\r\n${body}` };
+}
+
+/** What Fastify refuses by itself, and the problems that it becomes. */
+const frameworkRefusals: Readonly<Record<string, ProblemKind>> = {
+  FST_ERR_NOT_FOUND: problemKinds.routeNotFound,
+  FST_ERR_VALIDATION: problemKinds.invalidRequest,
+  FST_ERR_CTP_BODY_TOO_LARGE: problemKinds.bodyTooLarge,
+  FST_ERR_CTP_EMPTY_JSON_BODY: problemKinds.malformedJson,
+  FST_ERR_CTP_INVALID_JSON_BODY: problemKinds.malformedJson,
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: problemKinds.unsupportedMediaType,
+  FST_ERR_ROUTE_MISSING_CONTENT: problemKinds.malformedJson,
+  FST_ERR_ROUTE_MISSING_CONTENT_TYPE: problemKinds.unsupportedMediaType,
+  FST_ERR_MAX_PARAM_LENGTH: problemKinds.uriTooLong,
+};
+
+/** The problem that was thrown, or that a refusal of Fastify becomes; undefined for any other error. */
+export function frameworkProblem(error: unknown): Problem | undefined {
+  if (error instanceof Problem) return error;
+  const code = codeOf(error);
+  if (!code.startsWith('FST_ERR_')) return undefined;
+  if (code === 'FST_ERR_BAD_URL') {
+    const detail = 'The path has a percent encoding that is not valid.';
+    return new Problem(problemKinds.malformedRequest, { detail });
+  }
+  if (code === 'FST_ERR_CTP_INVALID_CONTENT_LENGTH') return bodyCutShort();
+  const kind = frameworkRefusals[code];
+  if (kind !== undefined) return new Problem(kind);
+  // A refusal that a newer Fastify brings is its caller's fault too, if Fastify says so.
+  return isCallersFault(error) ? new Problem(problemKinds.malformedRequest) : undefined;
+}
+
+/** The problem of a request that did not become one; `code` is that of Node's error. */
+export function clientProblem(code: string): Problem {
+  switch (code) {
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return new Problem(problemKinds.requestTimeout);
+    case 'HPE_HEADER_OVERFLOW':
+      return new Problem(problemKinds.headersTooLarge);
+    default:
+      return new Problem(problemKinds.malformedRequest, { detail: 'This is not valid HTTP/1.1.' });
+  }
+}
+
+/** The problem of a body that ended too early. */
+export function bodyCutShort(): Problem {
+  return new Problem(problemKinds.malformedRequest, {
+    detail: 'The body ended before its Content-Length.',
+  });
+}
+
+/** The problem of a request that comes while the server holds as much as it may. */
+export function overloaded(reason: string): Problem {
+  return new Problem(problemKinds.overloaded, {
+    detail: `${reason} Nothing was written. Retry after the number of seconds in Retry-After.`,
+  });
+}
+
+/** The `code` of an error, or empty. */
+export function codeOf(error: unknown): string {
+  if (typeof error !== 'object' || error === null || !('code' in error)) return '';
+  return String(error.code);
+}
+
+function isCallersFault(error: unknown): boolean {
+  if (typeof error !== 'object' || error === null || !('statusCode' in error)) return false;
+  const { statusCode } = error;
+  return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500;
 }

@@ -6,9 +6,8 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { isJson } from './request-head.ts';
 import { pointerTo, summarise } from './field-errors.ts';
 import { problemKinds } from './problem-kinds.ts';
-import { Problem } from './problem.ts';
+import { Problem, bodyCutShort, overloaded } from './problem.ts';
 import type { FieldError } from './problem.ts';
-import { bodyCutShort, bodyTooLarge, overloaded } from './server-errors.ts';
 
 export type BodyLimits = Readonly<{
   /** The size of one body. */
@@ -88,6 +87,12 @@ function readBody(body: IncomingMessage, { bytesMax, hold }: BodyLimits): Promis
     };
     const cut = () => refuse(bodyCutShort());
     body.on('data', take).on('end', end).on('error', cut).on('close', cut);
+  });
+}
+
+function bodyTooLarge(bytesMax: number): Problem {
+  return new Problem(problemKinds.bodyTooLarge, {
+    detail: `The body is above the limit of ${Math.floor(bytesMax / 1024)} KiB. Send a smaller one.`,
   });
 }
 

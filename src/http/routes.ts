@@ -10,7 +10,8 @@ import type { KeyedRequest } from './idempotency.ts';
 import { isStrict, toJsonSchema } from './json-schema.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { Problem } from './problem.ts';
-import type { FieldError, ProblemKind } from './problem.ts';
+import type { ProblemKind } from './problem-kinds.ts';
+import type { FieldError } from './problem.ts';
 import { createGuardCheck, guardsOf, queryFaults } from './request-head.ts';
 
 declare module 'fastify' {
@@ -177,7 +178,7 @@ function check(
 /** An object that takes unknown members would let a misspelt field pass in silence. */
 function refuseLooseObjects(url: string, { params, query, body }: RequestSchemas): void {
   for (const [part, schema] of Object.entries({ params, query, body })) {
-    if (schema !== undefined && !isStrict(toJsonSchema(schema, 'input'))) {
+    if (schema !== undefined && !isStrict(toJsonSchema(schema))) {
       throw new Error(`${url}: every object in ${part} must be a z.strictObject`);
     }
   }

@@ -8,24 +8,19 @@ import { createConnections } from './connections.ts';
 import type { ConnectionLimits, Connections } from './connections.ts';
 import { describeApi } from './openapi.ts';
 import { problemKinds } from './problem-kinds.ts';
-import { Problem, sendProblem } from './problem.ts';
+import { Problem, bodyCutShort, frameworkProblem, sendProblem } from './problem.ts';
 import { acceptJsonOnly } from './request-body.ts';
 import { findHeaderFault } from './request-head.ts';
 import { createFaultReport, createRequestReport } from './request-report.ts';
 import type { RequestMetrics } from './request-report.ts';
 import { createOnSend, createRelease, setCommonHeaders } from './responses.ts';
 import { checkRequests, pathOf } from './routes.ts';
-import {
-  BODY_BYTES_MAX,
-  bodyCutShort,
-  frameworkProblem,
-  internalProblem,
-} from './server-errors.ts';
 
 const LIMITS: ConnectionLimits = {
   connectionsMax: 4_000,
   pipelinedMax: 32,
-  bodyBytesMax: BODY_BYTES_MAX,
+  // More than 200 items of the longest fields need.
+  bodyBytesMax: 256 * 1024,
   heldBytesMax: 32 * 1024 * 1024,
   headersTimeoutMs: 10_000,
   requestTimeoutMs: 30_000,
@@ -127,7 +122,7 @@ function problemOf(
   if (problem !== undefined) return problem;
   if (raw.destroyed && !raw.complete) return bodyCutShort();
   log.error({ err: error, requestId: id }, 'request failed');
-  return internalProblem();
+  return new Problem(problemKinds.internal);
 }
 
 function noRoute(app: FastifyInstance, request: FastifyRequest): Problem {
@@ -135,14 +130,10 @@ function noRoute(app: FastifyInstance, request: FastifyRequest): Problem {
   const allowed = METHODS.filter(
     (method) => app.supportedMethods.includes(method) && app.findRoute({ method, url: path }),
   );
-  if (allowed.length === 0) {
-    return new Problem(problemKinds.routeNotFound, {
-      detail: 'Nothing answers at this path. /openapi.json lists what does.',
-    });
-  }
+  if (allowed.length === 0) return new Problem(problemKinds.routeNotFound);
   const allow = allowed.join(', ');
   return new Problem(problemKinds.methodNotAllowed, {
-    detail: `This path answers ${allow} only.`,
+    detail: `This path supports ${allow} only.`,
     headers: { allow },
   });
 }

@@ -1,5 +1,5 @@
 import { problemKinds } from '#src/http/problem-kinds.ts';
-import type { ProblemKind } from '#src/http/problem.ts';
+import type { ProblemKind } from '#src/http/problem-kinds.ts';
 import type { OrderRequestRefused } from './handle-order-command.ts';
 
 /** The status of each refusal: a code without one does not compile. */
@@ -121,12 +121,12 @@ const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, '
   },
 };
 
-/** The problem that a refusal is answered with. */
+/** The problem that a refusal becomes. */
 export function refusalKind(code: OrderRequestRefused['code']): ProblemKind {
   return { code, ...refusals[code] };
 }
 
-/** What else a route of orders can answer. */
+/** What else a request about orders can fail with. */
 export const orderProblemKinds = {
   versionNotFound: {
     code: 'order_version_not_found',

@@ -43,8 +43,10 @@ function fullServer() {
   return Object.assign(server, { routes });
 }
 
-const parameter = z.object({
+/** Without `example`, which Swagger UI would send with every request. */
+const parameter = z.strictObject({
   name: z.string(),
+  description: z.string().optional(),
   in: z.enum(['path', 'query', 'header']),
   required: z.boolean(),
   schema: z.record(z.string(), z.unknown()),
@@ -70,7 +72,7 @@ const operation = z.strictObject({
     z.string().regex(/^[1-5]\d\d$/),
     z.strictObject({
       description: z.string().min(1),
-      headers: z.record(z.string(), z.object({ description: z.string(), schema: z.unknown() })),
+      headers: z.record(z.string(), z.strictObject({ $ref: z.string() })),
       content: z
         .record(z.string().regex(/^\w+\/[\w.+-]+$/), z.object({ schema: z.unknown() }))
         .optional(),
@@ -96,6 +98,7 @@ const openApi = z.strictObject({
   ),
   components: z.strictObject({
     schemas: z.record(z.string().regex(/^[\w.-]+$/), z.unknown()),
+    headers: z.record(z.string(), z.object({ description: z.string(), schema: z.unknown() })),
   }),
 });
 

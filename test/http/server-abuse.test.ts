@@ -8,7 +8,7 @@ import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { afterEach, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { createMetrics } from '#src/http/metrics.ts';
-import { frameworkProblem } from '#src/http/server-errors.ts';
+import { frameworkProblem } from '#src/http/problem.ts';
 import { eventually } from '#test/support/poll.ts';
 import { rawClient, requestText } from './raw-client.ts';
 import { THING_ID, goodThing, sampleRoutes, sampleServer } from './sample-server.ts';
