@@ -18,7 +18,7 @@ import type {
   Verdict,
 } from './event-store.ts';
 
-/** ReadPool streams over a pool. */
+/** Reads streams over a pool. */
 export function createPostgresEventStore(pool: Pool): EventStore {
   return {
     async readStream(streamId, { category, version, instant } = {}) {

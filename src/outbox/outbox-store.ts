@@ -53,7 +53,7 @@ export function createOutboxStore(pool: Pool, topic: string) {
 
     /**
      * Deletes what Kafka acknowledged. That is right whoever does it, so the epoch is not checked.
-     * The id alone does not identify a message: after a fail-over that lost commits, another one
+     * The id alone does not identify a message: after a failover that lost commits, another one
      * may have it.
      */
     remove: async (rows: readonly SentRow[]): Promise<void> => {

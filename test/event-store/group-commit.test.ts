@@ -224,7 +224,7 @@ describe('a batch that failed', () => {
   test('is not written one by one for longer than its limit: the rest is rejected unwritten', async () => {
     const { submit, nth, writes, commit } = setUp({ oneByOneMsMax: 0 });
     const all = settle(['a', 'b'].map((name) => submit(name)));
-    (await nth(0)).fail(new WriteFailed('contended', 'lock time-out'));
+    (await nth(0)).fail(new WriteFailed('contended', 'lock timeout'));
     expect(await all).toEqual(['StoreUnavailable', 'StoreUnavailable']);
     await commit.idle();
     expect(writes).toHaveLength(1);
@@ -245,7 +245,7 @@ describe('a batch that failed', () => {
   test('is never sent again if its outcome is unknown', async () => {
     const { submit, nth, writes, commit, retries } = setUp();
     const all = settle(['a', 'b'].map((name) => submit(name)));
-    (await nth(0)).fail(new WriteFailed('unknown', 'time-out'));
+    (await nth(0)).fail(new WriteFailed('unknown', 'timeout'));
     expect(await all).toEqual(['CommandUncertain', 'CommandUncertain']);
     await commit.idle();
     expect(writes).toHaveLength(1);
@@ -264,7 +264,7 @@ describe('a batch that failed', () => {
   test('frees its slot and its streams', async () => {
     const { submit, nth } = setUp({ slots: 1 });
     const failed = settle([submit('a', ['s'])]);
-    (await nth(0)).fail(new WriteFailed('unknown', 'time-out'));
+    (await nth(0)).fail(new WriteFailed('unknown', 'timeout'));
     await failed;
     const next = submit('b', ['s']);
     (await nth(1)).succeed();

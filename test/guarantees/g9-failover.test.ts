@@ -11,7 +11,7 @@ import { startTcpProxy } from '#test/support/tcp-proxy.ts';
 import type { TcpProxy } from '#test/support/tcp-proxy.ts';
 
 /*
- * G4 and G9, where the address of Postgres leads to another server for a while, as it does around a fail-over:
+ * G4 and G9, where the address of Postgres leads to another server for a while, as it does around a failover:
  * a proxy that has not noticed yet, or a DNS name. The standby is a real one.
  */
 const READS = 12; // more than the connections for reads that are open

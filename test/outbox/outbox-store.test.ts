@@ -179,7 +179,7 @@ describe.skipIf(skipReason('postgres'))('what Kafka acknowledged', () => {
     const store = createOutboxStore(service.pool, 'mine');
     await insertEvents(db, 'mine', eventsOf(['sent', 'same'], 1));
     const sent = await store.waiting(window);
-    // As after a fail-over that lost the last commits: id and version are used again.
+    // As after a failover that lost the last commits: id and version are used again.
     await db.query(`truncate outbox_events restart identity`);
     await insertEvents(db, 'mine', eventsOf(['other'], 1));
     await insertEvents(db, 'mine', eventsOf(['same'], 1));
