@@ -1,7 +1,7 @@
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import kafkajs, { Kafka, logLevel } from 'kafkajs';
-import type { Admin, ISocketFactoryArgs, Producer } from 'kafkajs';
+import type { Admin, ISocketFactoryArgs, Producer, ProducerConfig } from 'kafkajs';
 import RequestQueue from 'kafkajs/src/network/requestQueue/index.js';
 import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
 import type { Logger } from 'pino';
@@ -17,6 +17,15 @@ const PUBLISH_REQUEST_TIMEOUT_MS = 3_000;
 /** How long a broker may wait for its replicas. It then still responds before the request ends. */
 const REPLICAS_TIMEOUT_MS = 2_500;
 const RETRY = { retries: 3, initialRetryTime: 100, maxRetryTime: 1_000 };
+const PRODUCER: ProducerConfig = {
+  idempotent: true,
+  allowAutoTopicCreation: false,
+  retry: RETRY,
+  createPartitioner:
+    () =>
+    ({ message }) =>
+      message.partition ?? -1,
+};
 /** Kafka's default for `max.message.bytes`. */
 const BATCH_BYTES_MAX_DEFAULT = 1_048_588;
 const IPV6_SUFFIX = '.ipv6-literal.net';
@@ -40,28 +49,44 @@ export type KafkaPublisherOptions = Readonly<{
   requestTimeoutMs?: number;
 }>;
 
-/** Publishes with kafkajs: idempotent, acknowledged by all replicas, one partition per request. */
+/** An idempotent producer and what becomes of it. */
+type Session = {
+  readonly client: KafkaClient;
+  readonly producer: Producer;
+  readonly connecting: Promise<void>;
+  inFlight: number;
+  isSpent: boolean;
+};
+
+/**
+ * Publishes with kafkajs: idempotent, acknowledged by all replicas, one partition per request.
+ *
+ * The first batch that is not acknowledged ends the use of a producer. kafkajs gives the sequence
+ * numbers of that batch to the next one, so the broker would take the next batch for a duplicate,
+ * acknowledge it and drop it.
+ */
 export function createKafkaPublisher(options: KafkaPublisherOptions): Publisher {
   const { brokers, newTopic, log, requestTimeoutMs = PUBLISH_REQUEST_TIMEOUT_MS } = options;
   const clients = new Set<KafkaClient>();
-  let session: KafkaSession | undefined;
+  let session: Session | undefined;
 
   const createClient = (): KafkaClient => {
     const client = createKafkaClient(brokers, log, requestTimeoutMs);
     clients.add(client);
-    return {
-      kafka: client.kafka,
-      destroy: () => {
-        clients.delete(client);
-        client.destroy();
-      },
-    };
+    return client;
   };
-
+  const destroy = (client: KafkaClient) => {
+    clients.delete(client);
+    client.destroy();
+  };
+  const openSession = (): Session => {
+    const client = createClient();
+    const producer = client.kafka.producer(PRODUCER);
+    return { client, producer, connecting: producer.connect(), inFlight: 0, isSpent: false };
+  };
   const abort = () => {
     session = undefined;
-    for (const client of clients) client.destroy();
-    clients.clear();
+    for (const client of clients) destroy(client);
   };
 
   return {
@@ -73,65 +98,32 @@ export function createKafkaPublisher(options: KafkaPublisherOptions): Publisher 
           Promise.reject(new Error(`no response from Kafka within ${OPEN_TOPIC_TIMEOUT_MS} ms`)),
         );
       } finally {
-        client.destroy();
+        destroy(client);
       }
     },
     publish: async (request) => {
-      if (session === undefined || session.isSpent()) session = openSession(createClient());
-      return session.publish(request);
+      session ??= openSession();
+      const current = session;
+      const { timeoutMs } = request;
+      current.inFlight += 1;
+      const sent = send(current, request);
+      const outcome = await withDeadline<PublishOutcome>(sent, timeoutMs, () => {
+        destroy(current.client);
+        return { kind: 'unknown', reason: `no response within ${timeoutMs} ms` };
+      });
+      current.inFlight -= 1;
+      current.isSpent ||= outcome.kind !== 'acked';
+      if (current.isSpent && session === current) session = undefined;
+      if (current.isSpent && current.inFlight === 0) destroy(current.client);
+      return outcome;
     },
     abort,
     close: async () => abort(),
   };
 }
 
-/** One idempotent producer and the batches that it is sending. */
-type KafkaSession = Readonly<{
-  publish(request: PublishRequest): Promise<PublishOutcome>;
-  /** True once a batch was not acknowledged. The next batch then needs a new session. */
-  isSpent(): boolean;
-}>;
-
-/**
- * Opens a producer, which connects with the first batch. The first batch that is not acknowledged
- * ends its use: kafkajs gives the sequence numbers of that batch to the next one. The broker would
- * take the next batch for a duplicate, acknowledge it and drop it.
- */
-function openSession({ kafka, destroy }: KafkaClient): KafkaSession {
-  const producer = kafka.producer({
-    idempotent: true,
-    allowAutoTopicCreation: false,
-    retry: RETRY,
-    createPartitioner:
-      () =>
-      ({ message }) =>
-        message.partition ?? -1,
-  });
-  let connecting: Promise<void> | undefined;
-  let inFlight = 0;
-  let isSpent = false;
-
-  const publish = async (request: PublishRequest): Promise<PublishOutcome> => {
-    inFlight += 1;
-    connecting ??= producer.connect();
-    const { timeoutMs } = request;
-    const sent = send(producer, connecting, request);
-    const outcome = await withDeadline<PublishOutcome>(sent, timeoutMs, () => {
-      destroy();
-      return { kind: 'unknown', reason: `no response within ${timeoutMs} ms` };
-    });
-    inFlight -= 1;
-    isSpent ||= outcome.kind !== 'acked';
-    if (isSpent && inFlight === 0) destroy();
-    return outcome;
-  };
-
-  return { publish, isSpent: () => isSpent };
-}
-
 async function send(
-  producer: Producer,
-  connecting: Promise<void>,
+  { producer, connecting }: Session,
   { topic, partition, messages }: PublishRequest,
 ): Promise<PublishOutcome> {
   try {
