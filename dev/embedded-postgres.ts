@@ -10,13 +10,13 @@ import { serverEnvironment } from './environment.ts';
 import { keptPort } from './ports.ts';
 import { postgresBinaries, postgresUser } from './postgres-binaries.ts';
 import type { PostgresUser } from './postgres-binaries.ts';
-import { findProcesses, killAll, markerOf, signalAll } from './processes.ts';
+import { findProcesses, killAll, markerOf, outputOf, signalAll, startError } from './processes.ts';
+import type { LocalServer } from './processes.ts';
 
 /** Crash recovery may have a lot of log to read. */
 const START_S_MAX = 60;
 const STOP_S_MAX = 15;
 const REUSE_MS_MAX = 10_000;
-const LOG_LINES_SHOWN = 6;
 const INITDB = [
   '--username=postgres',
   '--auth=trust',
@@ -37,19 +37,12 @@ export type PostgresOptions = Readonly<{
 }>;
 
 /** A real Postgres 18 on a port of 127.0.0.1. The port stays the same across restarts. */
-export type EmbeddedPostgres = Readonly<{
-  /** Connects as superuser to the database in the options. */
-  url: string;
-  port: number;
-  /** A fast shutdown: ends every session and writes everything to disk. */
-  stop(): Promise<void>;
-  /** `kill -9` of the server and all its children. */
-  kill(): Promise<void>;
-  /** Starts it again after `stop` or `kill`, with the same data on the same port. */
-  start(): Promise<void>;
-  /** Sends a signal to the server and all its children. */
-  signal(name: NodeJS.Signals): Promise<void>;
-}>;
+export type EmbeddedPostgres = LocalServer &
+  Readonly<{
+    /** Connects as superuser to the database in the options. */
+    url: string;
+    port: number;
+  }>;
 
 type Server = Readonly<{
   log: (line: string) => void;
@@ -67,10 +60,7 @@ type Server = Readonly<{
   settings: Readonly<Record<string, string>>;
 }>;
 
-/**
- * Starts Postgres on the folder, or reuses the server that an earlier process left running there. The server
- * outlives this process unless it is stopped.
- */
+/** Starts Postgres on the folder, or reuses the server that an earlier process left running there. */
 export async function startPostgres(options: PostgresOptions): Promise<EmbeddedPostgres> {
   const server = await prepare(options);
   const controls = {
@@ -127,8 +117,7 @@ async function createCluster(
   const options = { ...user, cwd: unfinished, env: serverEnvironment() };
   await promisify(execFile)(join(binaries, 'initdb'), [...INITDB, ...data], options).catch(
     (error: unknown) => {
-      const output = error instanceof Error && 'stderr' in error ? String(error.stderr) : '';
-      const problem = /(?:FATAL|PANIC|error): .+/.exec(output)?.[0] ?? String(error);
+      const [problem = String(error)] = /(?:FATAL|PANIC|error): .+/.exec(outputOf(error)) ?? [];
       throw new Error(`Postgres could not create its data folder in ${folder}: ${problem}`, {
         cause: error,
       });
@@ -166,10 +155,7 @@ async function startServer(server: Server): Promise<void> {
   const args = ['start', `--timeout=${START_S_MAX}`, '--options', options.join(' ')];
   if (await pgCtl(server, args)) return;
   await killAll(server.marker);
-  const lines = (await readFile(server.logFile, 'utf8')).trim().split('\n');
-  throw new Error(
-    `Postgres did not start (${server.logFile}):\n${lines.slice(-LOG_LINES_SHOWN).join('\n')}`,
-  );
+  throw await startError('Postgres', server.logFile);
 }
 
 async function stopServer(server: Server): Promise<void> {

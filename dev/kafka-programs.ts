@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { cachedFolder } from './cached-folder.ts';
 import { javaLookupEnvironment, mavenEnvironment } from './environment.ts';
-import { hasCode } from './processes.ts';
+import { hasCode, outputOf } from './processes.ts';
 
 const run = promisify(execFile);
 const JAVA_MIN = 17;
@@ -138,9 +138,4 @@ function firstProblem(error: unknown): string {
   const problem = lines.find((line) => line.startsWith(MAVEN_ERROR))?.slice(MAVEN_ERROR.length);
   const other = lines.find((line) => line.trim() && !/^(NOTE: )?Picked up|^\[/.test(line));
   return problem ?? other ?? String(error);
-}
-
-function outputOf(error: unknown): string {
-  if (!(error instanceof Error && 'stdout' in error && 'stderr' in error)) return '';
-  return `${String(error.stdout)}\n${String(error.stderr)}`;
 }

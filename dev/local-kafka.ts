@@ -1,7 +1,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, open, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, open, rm, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -10,7 +10,17 @@ import { serverEnvironment } from './environment.ts';
 import { kafkaPrograms } from './kafka-programs.ts';
 import type { KafkaProgramOptions, KafkaPrograms } from './kafka-programs.ts';
 import { keptPort } from './ports.ts';
-import { findProcesses, hasEnded, killAll, markerOf, signalAll, terminate } from './processes.ts';
+import {
+  findProcesses,
+  hasEnded,
+  killAll,
+  markerOf,
+  outputOf,
+  signalAll,
+  startError,
+  terminate,
+} from './processes.ts';
+import type { LocalServer } from './processes.ts';
 
 const START_MS_MAX = 60_000;
 const REUSE_MS_MAX = 10_000;
@@ -21,16 +31,7 @@ const LIBRARIES = 'libraries';
 const QUIET = '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn';
 
 /** A real Apache Kafka 4.3.1: one broker on a port of 127.0.0.1. The port stays the same. */
-export type LocalKafka = Readonly<{
-  /** `host:port` */
-  broker: string;
-  stop(): Promise<void>;
-  /** `kill -9` */
-  kill(): Promise<void>;
-  /** Starts it again after `stop` or `kill`, with the same data on the same port. */
-  start(): Promise<void>;
-  signal(name: NodeJS.Signals): Promise<void>;
-}>;
+export type LocalKafka = LocalServer & Readonly<{ /** `host:port` */ broker: string }>;
 
 type Server = KafkaPrograms &
   Readonly<{
@@ -43,7 +44,7 @@ type Server = KafkaPrograms &
 
 /**
  * Starts the broker on the folder, or reuses the broker that an earlier process left running there. The broker
- * outlives this process unless it is stopped. It never creates a topic by itself.
+ * never creates a topic by itself.
  * @throws an Error whose message says why there can be no local broker
  */
 export async function startKafka(options: KafkaProgramOptions): Promise<LocalKafka> {
@@ -87,8 +88,7 @@ async function format(server: Server): Promise<void> {
   const options = ['format', '--ignore-formatted', `--cluster-id=${cluster}`, '--config', SETTINGS];
   const args = [...(await jvmArguments(server)), 'kafka.tools.StorageTool', ...options];
   await promisify(execFile)(server.java, args, optionsOf(server)).catch((error: unknown) => {
-    const output = error instanceof Error && 'stderr' in error ? String(error.stderr) : '';
-    const [problem = ''] = output.trim().split('\n');
+    const [problem = ''] = outputOf(error).trim().split('\n');
     throw new Error(
       `Kafka could not create its data folder in ${server.folder}: ${problem || String(error)}`,
     );
@@ -133,8 +133,7 @@ async function startServer(server: Server): Promise<void> {
   const child = await spawnServer(server);
   if (await respondsWithin(server, START_MS_MAX, () => hasEnded(child))) return;
   await killAll(server.marker);
-  const lines = (await readFile(server.logFile, 'utf8')).trim().split('\n').slice(-5);
-  throw new Error(`Kafka did not start (${server.logFile}):\n${lines.join('\n')}`);
+  throw await startError('Kafka', server.logFile);
 }
 
 /** The broker gets a process group of its own, so that a Ctrl-C in the terminal does not reach it. */

@@ -7,9 +7,22 @@ import { promisify } from 'node:util';
 
 const POLL_MS = 50;
 const STOP_POLL_MS = 2;
+const LOG_LINES_SHOWN = 6;
 
 /** The id and the whole command line of a process on this machine. */
 export type RunningProcess = Readonly<{ pid: number; command: string }>;
+
+/** A server that works on a folder. It outlives this process unless it is stopped. */
+export type LocalServer = Readonly<{
+  /** Stops it in an orderly way. */
+  stop(): Promise<void>;
+  /** `kill -9` of the server and all its children. */
+  kill(): Promise<void>;
+  /** Starts it again after `stop` or `kill`, with the same data on the same port. */
+  start(): Promise<void>;
+  /** Sends a signal to the server and all its children. */
+  signal(name: NodeJS.Signals): Promise<void>;
+}>;
 
 /**
  * A word for the command line of every process that works on a folder. By it the next start finds what a killed
@@ -67,6 +80,19 @@ export function sendSignal(pid: number, signal: NodeJS.Signals): void {
   } catch (error) {
     if (!hasCode(error, 'ESRCH')) throw error;
   }
+}
+
+/** The error for a server that does not start, with the end of its log. */
+export async function startError(server: string, logFile: string): Promise<Error> {
+  const lines = (await readFile(logFile, 'utf8')).trim().split('\n');
+  const end = lines.slice(-LOG_LINES_SHOWN).join('\n');
+  return new Error(`${server} did not start (${logFile}):\n${end}`);
+}
+
+/** What the program of a failed `execFile` has printed: stderr, then stdout. */
+export function outputOf(error: unknown): string {
+  if (!(error instanceof Error && 'stdout' in error && 'stderr' in error)) return '';
+  return `${String(error.stderr)}\n${String(error.stdout)}`;
 }
 
 /** Whether an error of the operating system has this code, for example `ENOENT`. */

@@ -8,33 +8,10 @@ import type { Operation } from './contract.ts';
 const RULES_MAX = 10_000;
 const MS_MAX = 600_000;
 
-/** When the effect happens. `held` and `late` wait for a release; `held` keeps the response too. */
-type Effect = 'now' | 'never' | 'held' | 'late' | 'refuse' | 'other_amount' | 'other_currency';
-
-/** What the caller gets. `none` leaves it waiting. */
-export type ResponseKind =
-  | 'right'
-  | 'none'
-  | 'reset'
-  | 'error'
-  | 'too_many'
-  | 'unavailable'
-  | 'overloaded'
-  | 'garbage'
-  | 'wrong_shape'
-  | 'html'
-  | 'empty'
-  | 'huge'
-  | 'cut_short'
-  | 'redirect'
-  | 'duplicate'
-  | 'other_key'
-  | 'misstated_amount'
-  | 'misstated_currency';
-
-export type Fault = Readonly<{ effect: Effect; response: ResponseKind }>;
-
-/** All faults. docs/providers.md describes them. */
+/**
+ * When the effect happens, and what the caller gets. The effects `held` and `late` wait for a release; `held` keeps
+ * the response too. The response `none` leaves the caller waiting. docs/providers.md describes all faults.
+ */
 export const faults = {
   none: { effect: 'now', response: 'right' },
   refuse: { effect: 'refuse', response: 'right' },
@@ -64,9 +41,14 @@ export const faults = {
   other_currency: { effect: 'other_currency', response: 'right' },
   misstated_amount: { effect: 'now', response: 'misstated_amount' },
   misstated_currency: { effect: 'now', response: 'misstated_currency' },
-} as const satisfies Record<string, Fault>;
+} as const;
 
 export type FaultName = keyof typeof faults;
+export type ResponseKind = (typeof faults)[FaultName]['response'];
+export type Fault = Readonly<{
+  effect: (typeof faults)[FaultName]['effect'];
+  response: ResponseKind;
+}>;
 const faultName = z.custom<FaultName>(
   (value) => typeof value === 'string' && Object.hasOwn(faults, value),
   { error: 'must be the name of a fault' },

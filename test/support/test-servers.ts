@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { startPostgres } from '#dev/embedded-postgres.ts';
 import { folders } from '#dev/folders.ts';
 import { startKafka } from '#dev/local-kafka.ts';
+import type { LocalServer } from '#dev/processes.ts';
 import type { InfraMode } from './infra.ts';
 
 /** A Postgres or a Kafka that a test may break and repair. Its address and its data stay. */
@@ -83,17 +84,13 @@ function refuseNone({ mode }: ServerSource): void {
   if (mode === 'none') throw new Error('TEST_INFRA=none starts no server');
 }
 
-function embedded(
-  address: string,
-  folder: string,
-  server: Pick<TestServer, 'stop' | 'kill' | 'start'> &
-    Readonly<{ signal(name: NodeJS.Signals): Promise<void> }>,
-): TestServer {
+function embedded(address: string, folder: string, server: LocalServer): TestServer {
+  const { stop, kill, start } = server;
   return {
     address,
-    stop: server.stop,
-    kill: server.kill,
-    start: server.start,
+    stop,
+    kill,
+    start,
     pause: () => server.signal('SIGSTOP'),
     resume: () => server.signal('SIGCONT'),
     remove: async () => {
