@@ -44,7 +44,7 @@ export type EventStore = Readonly<{
  * tables that it is written to. Rows have the names of their columns.
  */
 export type Unit = Readonly<{
-  /** `streams` and `events`. */
+  /** `streams` and `events`. New types of events are added to `event_schemas` before. */
   appends: readonly StreamAppend[];
   /** `idempotency_keys`. */
   response?: KeyedResponse;
@@ -79,6 +79,7 @@ export type KeyedResponse = Readonly<{ ref: KeyRef; commandId: string; stored: S
 /** An idempotency key. It belongs to its principal: two principals may use the same text. */
 export type KeyRef = Readonly<{ principal: string; key: string }>;
 
+/** A response as it is stored. */
 export type StoredResponse = FullResponse | ResponseReference;
 
 /** The response to a command that wrote events. */
@@ -194,6 +195,11 @@ export class WriteFailed extends Error {
     super(`write ${failure}`, { cause });
     this.name = 'WriteFailed';
     this.failure = failure;
+  }
+
+  /** Any other error says nothing about what the database did. */
+  static from(error: unknown): WriteFailed {
+    return error instanceof WriteFailed ? error : new WriteFailed('unknown', error);
   }
 }
 

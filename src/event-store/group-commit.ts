@@ -114,8 +114,7 @@ export function createGroupCommit(
 
   async function run(batch: readonly Task[]): Promise<void> {
     await runBatch(context, batch);
-    const again = batch.filter(({ isSettled }) => !isSettled);
-    queue.release(batch, again);
+    const again = queue.release(batch);
     running -= 1;
     const now = performance.now();
     for (const { restsUntil } of again) {
@@ -247,11 +246,13 @@ function createQueue({ batchMax, queueMax, streamMax, reservedMax, waitMaxMs }: 
       tasks = rest;
       return batch;
     },
-    /** Frees the streams of a batch. Those of its commands that are decided again are the next to be taken. */
-    release(batch: readonly Task[], again: readonly Task[]): void {
+    /** Frees the streams of a batch, puts its unsettled tasks at the head of the queue and returns them. */
+    release(batch: readonly Task[]): readonly Task[] {
+      const again = batch.filter(({ isSettled }) => !isSettled);
       for (const { loads } of batch) for (const stream of loads) busy.delete(stream);
       for (const task of again) count(task, 1);
       tasks.unshift(...again);
+      return again;
     },
   };
 }
@@ -281,7 +282,7 @@ type Member = Readonly<{ task: Task; unit: Unit }>;
 
 async function runBatch(context: Context, tasks: readonly Task[]): Promise<void> {
   const loaded = await load(context.store, tasks).catch((error: unknown) => {
-    context.events.failed(toWriteFailed(error), tasks.length);
+    context.events.failed(WriteFailed.from(error), tasks.length);
     for (const { reject } of tasks) reject(new StoreUnavailable(error));
   });
   if (!loaded) return;
@@ -317,7 +318,7 @@ async function writeBatch(context: Context, members: readonly Member[]): Promise
   const { store, events } = context;
   const startedAt = performance.now();
   const units = members.map(({ unit }) => unit);
-  const verdicts = await store.write(units).catch((error: unknown) => toWriteFailed(error));
+  const verdicts = await store.write(units).catch((error: unknown) => WriteFailed.from(error));
   if (verdicts instanceof WriteFailed) {
     const { failure } = verdicts;
     events.failed(verdicts, members.length);
@@ -335,10 +336,6 @@ async function writeBatch(context: Context, members: readonly Member[]): Promise
     if (verdict === 'ok') task.resolve();
     else retry(context, task, verdict);
   }
-}
-
-function toWriteFailed(error: unknown): WriteFailed {
-  return error instanceof WriteFailed ? error : new WriteFailed('unknown', error);
 }
 
 /** Stops when the time is over, because each unit may wait for the same lock. */
