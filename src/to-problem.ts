@@ -16,19 +16,19 @@ import { orderProblemKinds, refusalKind } from './orders/order-problems.ts';
 import { CursorInvalid } from './orders/orders-summary.ts';
 import { SagaNotStuck, StepNotOpen } from './sagas/saga-operator.ts';
 
-/** What is known of a request beside its error. */
+/** What is known of the request that failed. */
 export type Circumstances = Readonly<{
   ifMatch?: EntityTags | undefined;
   /**
-   * The order that a command of unknown outcome is about. Left out where it came with a key: the key may
-   * stand for an earlier try, which had another id.
+   * The order of a command whose outcome is unknown. Left out if the command has a key: the key may belong to
+   * an earlier request, for an order with another id.
    */
   orderId?: string | undefined;
 }>;
 
 /**
- * The problem that an error becomes, whoever threw it: the rules of orders, the write path, a read, an
- * operator's request or Fastify. Undefined for an error that nobody expected.
+ * The problem that an error becomes, whether it comes from the rules of orders, the write path, a read, an
+ * operator's request or Fastify. Undefined for an unexpected error.
  */
 export function toProblem(
   error: unknown,

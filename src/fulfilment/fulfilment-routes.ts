@@ -198,7 +198,7 @@ async function operate(
   decide: OperatorDecision,
 ): Promise<void> {
   const { keyed, ifMatch } = request;
-  const response = await inFlight.run(keyed, async () => {
+  const result = await inFlight.run(keyed, async () => {
     const row = await requireRow(reads, orderId);
     const { sagaId, epoch } = row;
     const metadata = requestMetadata(request, OPERATOR);
@@ -230,7 +230,7 @@ async function operate(
     if ('version' in answer) throw new Error('an operation always has an effect');
     return { ...answer, replayed };
   });
-  await sendText(reply, response);
+  await sendText(reply, result);
 }
 
 /** @throws Problem `fulfilment_off` if this process cannot carry the fulfilment out */

@@ -138,7 +138,6 @@ const listStockSchema = {
   },
 };
 
-/** What the stock routes work with. */
 export type InventoryAccess = Readonly<{ reads: ReadPool; writes: Pool; inFlight: InFlight }>;
 
 /** The stock over HTTP: read, listed, set, adjusted. */
@@ -187,7 +186,7 @@ function createChange({ writes, inFlight }: InventoryAccess) {
     );
     if ('refusal' in outcome) {
       const { refusal, stock } = outcome;
-      // The present stock, so that the caller can decide again.
+      // The caller gets the present stock, to decide again.
       const details = stock
         ? { extra: { stock: stock.level }, headers: { etag: stock.etag } }
         : undefined;

@@ -97,7 +97,7 @@ function describeMessage(
   };
 }
 
-/** The JSON Schema of a part of a message. It allows members that it does not name: later releases add some. */
+/** The JSON Schema of a part of a message. It allows more members, because later releases may add some. */
 export function messageJsonSchema(schema: z.ZodType) {
   return toJsonSchema(schema, 'draft-07');
 }

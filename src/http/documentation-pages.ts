@@ -8,7 +8,7 @@ import type { JsonSchema } from './json-schema.ts';
 import { problemExample } from './openapi.ts';
 import type { ProblemKind } from './problem-kinds.ts';
 
-/** The way in: what this service is, and where to go from here. */
+/** The start page: what the service is, and links to everything else. */
 export function homePage(): string {
   return page(
     '/',
@@ -55,7 +55,7 @@ export function apiPage(): string {
   );
 }
 
-/** What the API page runs. The content security policy allows no script inside the page. */
+/** The script of the API page. The content security policy allows no script inside the page. */
 export function apiScript(): string {
   return `const dark = matchMedia('(prefers-color-scheme: dark)');
 const follow = () => document.documentElement.classList.toggle('dark-mode', dark.matches);
@@ -65,7 +65,7 @@ SwaggerUIBundle({ url: '/openapi.json', dom_id: '#api', deepLinking: true, valid
 `;
 }
 
-/** The page that explains every problem code; `type` of a problem points into it. */
+/** The page that explains every problem code. The `type` of a problem links to it. */
 export function problemsPage(kinds: readonly ProblemKind[]): string {
   const sorted = kinds.toSorted((a, b) => a.status - b.status || (a.code < b.code ? -1 : 1));
   const byStatus = [...Map.groupBy(sorted, ({ status }) => status)];
@@ -103,7 +103,7 @@ function statusText(status: number): string {
   return `${status} ${STATUS_CODES[status]}`;
 }
 
-/** The page that shows what the service publishes, from the same declaration as /asyncapi.json. */
+/** The page that describes the messages, from the same declaration as /asyncapi.json. */
 export function eventsPage({ title, description, topic, key, messages }: ChannelSpec): string {
   const names = messages.map(({ name }) => name);
   return page(
@@ -189,7 +189,7 @@ const fieldSchema = z.looseObject({
   items: z.looseObject({ properties: z.record(z.string(), z.unknown()) }).optional(),
 });
 
-/** The fields of an object; those of the objects in a list follow it, as `items[].sku`. */
+/** The fields of an object. The fields of the objects in a list follow the list, as `items[].sku`. */
 function fieldsOf(
   schema: JsonSchema,
   prefix = '',
@@ -260,7 +260,7 @@ function link(href: string, name: string, meaning: string): Html {
     <dd>${meaning}</dd>`;
 }
 
-/** Links to the places of a page, in groups. */
+/** Links to the sections of a page, in groups. */
 function index(groups: readonly (readonly [title: string, ids: readonly string[]])[]): Html {
   return html`<nav class="index" aria-label="On this page">
     ${groups.map(
@@ -273,7 +273,7 @@ function index(groups: readonly (readonly [title: string, ids: readonly string[]
   </nav>`;
 }
 
-/** Text whose `code` stands between backticks. */
+/** Text in which backticks enclose code. */
 function prose(text: string): readonly Html[] {
   return text
     .split('`')
@@ -284,7 +284,7 @@ function json(value: unknown): string {
   return JSON.stringify(value, undefined, 2);
 }
 
-/** A piece of a page. Only `html` makes one, so nothing gets into a page unescaped. */
+/** A part of a page. Only `html` makes one, so that all text in a page is escaped. */
 type Html = Readonly<{ markup: string }>;
 
 function html(

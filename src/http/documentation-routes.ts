@@ -14,7 +14,7 @@ const HTML = 'text/html; charset=utf-8';
 const SCRIPT = 'text/javascript; charset=utf-8';
 const STYLE = 'text/css; charset=utf-8';
 
-/** A page may load files of this server only, and may hold no script or style itself. */
+/** A page may load files of this server only, and may contain no script or style itself. */
 const PAGE_HEADERS = {
   'cache-control': 'no-cache',
   'content-security-policy': [
@@ -30,13 +30,13 @@ const PAGE_HEADERS = {
   'referrer-policy': 'no-referrer',
 };
 
-/** A file that never changes: its content and its ETag are made once. */
+/** A file that never changes. Its content and its ETag are made once. */
 type File = Readonly<{ content: Buffer; etag: string }>;
 
 /**
- * For tools, GET /openapi.json, which describes every route of the server, and /asyncapi.json, which
- * describes `channel`. For people, /, /docs, /docs/events and /docs/problems. Nothing is loaded from
- * elsewhere: Swagger UI comes from its package.
+ * The documentation: /openapi.json describes the routes of the server and /asyncapi.json describes `channel`,
+ * both for tools; /, /docs, /docs/events and /docs/problems are pages for people. No page loads anything from
+ * another server: Swagger UI is served from its package.
  */
 export const documentationRoutes: FastifyPluginAsync<{ channel: ChannelSpec }> = async (
   app,

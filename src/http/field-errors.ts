@@ -2,11 +2,11 @@ import type { z } from 'zod';
 
 import type { FieldError } from './problem.ts';
 
-/** 200 items can break several rules each: a response lists so many errors at most. */
+/** A response lists at most so many errors: 200 items can have several each. */
 const ERRORS_MAX = 50;
 const KEY_LENGTH_MAX = 64;
 
-/** Part of a request, and how its fields are pointed at. */
+/** A part of a request. */
 export type RequestPart = 'body' | 'path' | 'query' | 'header';
 
 const PREFIX: Readonly<Record<RequestPart, string>> = {
@@ -16,7 +16,7 @@ const PREFIX: Readonly<Record<RequestPart, string>> = {
   header: 'header',
 };
 
-/** Everything that a value breaks in its schema, in words that never repeat the value itself. */
+/** Lists every error of a value. The messages never contain the value itself. */
 export function fieldErrors(schema: z.ZodType, value: unknown, part: RequestPart): FieldError[] {
   const result = schema.safeParse(value, { error: (issue) => describe(issue, part) });
   if (result.success) return [];
@@ -29,7 +29,7 @@ export function fieldErrors(schema: z.ZodType, value: unknown, part: RequestPart
   });
 }
 
-/** One sentence that names the first errors, and the list, bounded. */
+/** A sentence about the first error, and the list of errors up to a limit. */
 export function summarise(errors: readonly FieldError[]): {
   detail: string;
   errors: readonly FieldError[];
@@ -41,7 +41,7 @@ export function summarise(errors: readonly FieldError[]): {
   return { detail: `${place} ${first.message}.${others}`, errors: errors.slice(0, ERRORS_MAX) };
 }
 
-/** A JSON pointer (RFC 6901), with the part in front where it is not the body. */
+/** A JSON pointer (RFC 6901). A part other than the body is its first segment. */
 export function pointerTo(part: RequestPart, path: readonly PropertyKey[]): string {
   const segments = path.map((key) => {
     const name = part === 'header' ? canonicalHeader(String(key)) : String(key);
@@ -50,7 +50,7 @@ export function pointerTo(part: RequestPart, path: readonly PropertyKey[]): stri
   return PREFIX[part] + segments.join('');
 }
 
-/** `idempotency-key` as people write it: `Idempotency-Key`. */
+/** The usual spelling of a header: `Idempotency-Key` for `idempotency-key`. */
 export function canonicalHeader(name: string): string {
   return name.replaceAll(/(^|-)[a-z]/g, (start) => start.toUpperCase());
 }

@@ -8,14 +8,14 @@ import type { Metrics } from './metrics.ts';
 import { response } from './openapi.ts';
 
 const CHECK_TIMEOUT_MS = 2_000;
-/** However many probes and scrapes come, there is one check and one reading of the metrics a second. */
+/** There is at most one check and one read of the metrics per second, however many requests come. */
 const KEPT_MS = 1_000;
 
-/** The result of a check. `details` are shown to everybody, so they must hold nothing secret. */
+/** The result of a check. `details` are public, so they must contain no secret. */
 export type Health = Readonly<{ ready: boolean; details: Readonly<Record<string, unknown>> }>;
 
 export type HealthDependencies = Readonly<{
-  /** Checks what the service cannot work without, which Kafka is not. May fail or hang. */
+  /** Checks what the service needs to work. It does not need Kafka. May fail or hang. */
   check: () => Promise<Health>;
   isDraining: () => boolean;
   metrics: Pick<Metrics, 'contentType' | 'text'>;
@@ -30,7 +30,7 @@ export const healthRoutes: FastifyPluginAsyncZod<HealthDependencies> = async (
   app,
   { check, isDraining, metrics },
 ) => {
-  // One check runs at a time, even if it hangs longer than anybody waits for it.
+  // One check runs at a time, even if it hangs after its deadline.
   const checkAlone = cachedRead(async () => check(), 0);
   const latest = cachedRead(() => inTime(checkAlone), KEPT_MS);
   const exposition = cachedRead(() => expose(metrics), KEPT_MS);

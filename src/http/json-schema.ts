@@ -5,8 +5,8 @@ export type JsonSchema = Record<string, unknown>;
 type Override = NonNullable<NonNullable<Parameters<typeof z.toJSONSchema>[1]>['override']>;
 
 /**
- * What is said of a schema beside what zod says. Defaults are shown even where a transform hides them. What
- * comes out may gain members in a later release, so that it is not closed unless it is strict.
+ * Completes the JSON Schema that zod makes. A default is shown even if a transform hides it. An object is closed
+ * only if it is strict, because responses may gain members in a later release.
  */
 export const overrideSchema: Override = ({ zodSchema, jsonSchema }) => {
   const { def } = zodSchema._zod;
@@ -31,7 +31,7 @@ export function toJsonSchema(
   return json;
 }
 
-/** Whether no object in the schema, at any depth, takes members that it does not declare. */
+/** Whether every object in the JSON Schema, at any depth, refuses members that it does not declare. */
 export function isStrict(schema: unknown): boolean {
   if (typeof schema !== 'object' || schema === null) return true;
   if (
@@ -43,7 +43,7 @@ export function isStrict(schema: unknown): boolean {
   return Object.values(schema).every(isStrict);
 }
 
-/** A name stands for one schema: two would be mixed up in the OpenAPI document. */
+/** @throws if another schema has the same name: the OpenAPI document would mix them up */
 export function refuseSecondOfName(schema: z.core.$ZodType): void {
   const id = z.globalRegistry.get(schema)?.id;
   if (id !== undefined && z.globalRegistry._idmap.get(id) !== schema) {

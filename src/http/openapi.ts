@@ -14,7 +14,7 @@ import { overrideSchema, refuseSecondOfName } from './json-schema.ts';
 import { problemKinds } from './problem-kinds.ts';
 import type { ProblemKind } from './problem-kinds.ts';
 import { problemType } from './problem.ts';
-import { isRead, requestSchemas } from './routes.ts';
+import { isRead, requestSchemas } from './check-requests.ts';
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -124,8 +124,8 @@ const responseHeaders = {
 type HeaderName = keyof typeof responseHeaders;
 
 /**
- * A schema as the response of a route. `headers` are those that the document lists; every read has an ETag
- * anyway. A response without a body is `z.undefined().describe('...')`.
+ * Declares a response of a route for the OpenAPI document. `headers` need not name the ETag of a read. A
+ * response without a body is `z.undefined().describe('...')`.
  */
 export function response<Schema extends z.ZodType>(
   schema: Schema,
@@ -148,7 +148,7 @@ export function describeApi(app: FastifyInstance): void {
   app.decorate('problemKinds', kinds);
   app.addHook('onRoute', ({ schema, config }) => {
     for (const kind of config?.problems ?? []) kinds.set(kind.code, kind);
-    for (const name of (schema?.hide !== true && schema?.tags) || []) {
+    for (const name of schema?.tags ?? []) {
       if (!tags.some((tag) => tag.name === name)) tags.push({ name });
     }
   });
@@ -164,7 +164,7 @@ const zodToJsonConfig = { override: overrideSchema };
 const toJsonSchemas = createJsonSchemaTransform({ zodToJsonConfig });
 const addComponents = createJsonSchemaTransformObject({ zodToJsonConfig });
 
-/** One route as JSON Schema, with what every route has beside what it declares. */
+/** Describes one route: what it declares, and what every route has besides. */
 const transform: SwaggerTransform = (document) => {
   const { schema, url } = toJsonSchemas(document);
   if (schema.hide === true) return { schema, url };
@@ -180,8 +180,8 @@ const transform: SwaggerTransform = (document) => {
 };
 
 /**
- * Adds what operations refer to: the headers, and the named schemas. The package names each schema a second
- * time, for requests, of which none has a name.
+ * Adds the named schemas and the headers. The package lists each named schema twice, the second time as `Input`
+ * for requests, which have no named schemas.
  */
 const transformObject: SwaggerTransformObject = (document) => {
   const { components, ...described } = documentShape.parse(addComponents(document));
@@ -192,7 +192,7 @@ const transformObject: SwaggerTransformObject = (document) => {
   };
 };
 
-/** The example of a parameter goes back into its schema, or Swagger UI would send it with every request. */
+/** Moves the example of a parameter into its schema. Otherwise Swagger UI would fill it into every request. */
 const parameterShape = z
   .looseObject({ example: z.unknown().optional(), schema: z.looseObject({}) })
   .transform(({ example, schema, ...rest }) => ({
@@ -231,7 +231,7 @@ function withCanonicalNames(headers: unknown) {
   };
 }
 
-/** What `response` declares, as JSON Schema. */
+/** A response that a route declares, as JSON Schema. */
 const responseShape = z.looseObject({
   description: z.string().default(''),
   headers: z.array(z.string()).default([]),
@@ -239,7 +239,7 @@ const responseShape = z.looseObject({
 });
 type DeclaredResponse = z.infer<typeof responseShape>;
 
-/** What the route declares, its problems, and 304 for a read. */
+/** Describes the declared responses of a route, its problems, and 304 for a read. */
 function describeResponses(route: RouteOptions, declared: unknown): Record<string, unknown> {
   const responses = z.record(z.string(), responseShape).default({}).parse(declared);
   if (isRead(route)) {

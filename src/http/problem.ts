@@ -10,7 +10,7 @@ import type { ProblemKind } from './problem-kinds.ts';
  */
 export type FieldError = Readonly<{ pointer: string; message: string }>;
 
-/** How the resource stands, told with a 409 or 412. */
+/** The present state of the resource, sent with a 409 or 412. */
 export type CurrentState = Readonly<{
   status: string;
   version: number;
@@ -19,22 +19,22 @@ export type CurrentState = Readonly<{
 
 export type ProblemDetails = Readonly<{
   /**
-   * What went wrong this time and what to do about it; never SQL, a stack or a value from the body. The
-   * advice of the kind unless said.
+   * What went wrong this time and what to do about it; never SQL, a stack or a value from the body. By
+   * default the advice of the kind.
    */
   detail?: string | undefined;
   errors?: readonly FieldError[] | undefined;
   current?: CurrentState | undefined;
   /** More members of the body, such as the `orderId` of a new order whose outcome is unknown. */
   extra?: Readonly<Record<string, unknown>> | undefined;
-  /** 1 for a 503 unless said. */
+  /** By default 1 for a 503, and none for another status. */
   retryAfterSeconds?: number | undefined;
   headers?: Readonly<Record<string, string>> | undefined;
-  /** What it was caused by: for the log only. */
+  /** For the log only. */
   cause?: unknown;
 }>;
 
-/** An error that becomes a response: thrown anywhere below a route, sent as RFC 9457 problem details. */
+/** An error that is sent as RFC 9457 problem details. It can be thrown anywhere below a route. */
 export class Problem extends Error {
   readonly kind: ProblemKind;
   readonly details: ProblemDetails;
@@ -60,7 +60,7 @@ export class Problem extends Error {
 
 export const PROBLEM_MEDIA_TYPE = 'application/problem+json; charset=utf-8';
 
-/** Where a code is explained: a reference that resolves against the service's own address. */
+/** The page that explains a code, relative to the address of the service. */
 export function problemType(code: string): string {
   return `/docs/problems#${code}`;
 }
@@ -91,8 +91,8 @@ export function problemHeaders({ status, details }: Problem): Record<string, str
 }
 
 /**
- * What every response carries: it is for its caller only, it is not a page, and it says which request
- * it belongs to.
+ * The headers of every response: only its caller may store it, a browser must not treat it as a page, and
+ * it names its request.
  */
 export function commonHeaders(requestId: string, cacheControl: string): Record<string, string> {
   return {
@@ -112,7 +112,7 @@ export function sendProblem(problem: Problem, request: FastifyRequest, reply: Fa
     .send(problemBody(problem, request.id));
 }
 
-/** The last response of a connection, for where Fastify has no part in it. */
+/** The last response of a connection, as text and in parts, for requests that Fastify never sees. */
 export function rawProblem(problem: Problem, requestId: string) {
   const body = problemBody(problem, requestId);
   const headers = {
@@ -127,7 +127,7 @@ export function rawProblem(problem: Problem, requestId: string) {
   return { headers, body, text: `${statusLine}\r\n${lines.join('')}\r\n${body}` };
 }
 
-/** What Fastify refuses by itself, and the problems that it becomes. */
+/** The problems that Fastify's own refusals become. */
 const frameworkRefusals: Readonly<Record<string, ProblemKind>> = {
   FST_ERR_NOT_FOUND: problemKinds.routeNotFound,
   FST_ERR_VALIDATION: problemKinds.invalidRequest,
@@ -140,7 +140,7 @@ const frameworkRefusals: Readonly<Record<string, ProblemKind>> = {
   FST_ERR_MAX_PARAM_LENGTH: problemKinds.uriTooLong,
 };
 
-/** The problem that was thrown, or that a refusal of Fastify becomes; undefined for any other error. */
+/** The problem that was thrown or that a refusal of Fastify becomes; undefined for any other error. */
 export function frameworkProblem(error: unknown): Problem | undefined {
   if (error instanceof Problem) return error;
   const code = codeOf(error);
@@ -152,11 +152,11 @@ export function frameworkProblem(error: unknown): Problem | undefined {
   if (code === 'FST_ERR_CTP_INVALID_CONTENT_LENGTH') return bodyCutShort();
   const kind = frameworkRefusals[code];
   if (kind !== undefined) return new Problem(kind);
-  // A refusal that a newer Fastify brings is its caller's fault too, if Fastify says so.
+  // A newer Fastify may have more refusals.
   return isCallersFault(error) ? new Problem(problemKinds.malformedRequest) : undefined;
 }
 
-/** The problem of a request that did not become one; `code` is that of Node's error. */
+/** The problem of what could not be parsed as a request; `code` is that of Node's error. */
 export function clientProblem(code: string): Problem {
   switch (code) {
     case 'ERR_HTTP_REQUEST_TIMEOUT':
@@ -175,7 +175,7 @@ export function bodyCutShort(): Problem {
   });
 }
 
-/** The problem of a request that comes while the server holds as much as it may. */
+/** The problem of a request that exceeds a limit of the whole server. */
 export function overloaded(reason: string): Problem {
   return new Problem(problemKinds.overloaded, {
     detail: `${reason} Nothing was written. Retry after the number of seconds in Retry-After.`,

@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 
 import type { ConnectionFault } from './connections.ts';
 import type { Metrics } from './metrics.ts';
-import { pathOf } from './routes.ts';
+import { pathOf } from './check-requests.ts';
 
 const PATH_LENGTH_MAX = 200;
 

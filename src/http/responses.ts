@@ -8,13 +8,13 @@ import { bodyETag, ifNoneMatchHits } from './entity-tags.ts';
 export const JSON_MEDIA_TYPE = 'application/json; charset=utf-8';
 const READS = new Set(['GET', 'HEAD']);
 
-/** A response whose body is JSON text, because it is stored, or was just made to be stored. */
+/** A response whose body is JSON text: it is stored, or was made to be stored. */
 export type TextResponse = Readonly<{
   status: number;
   etag: string | null;
   location?: string | null;
   body: string;
-  /** The command took effect earlier, under the same key. */
+  /** True if an earlier request with the same key got this response. */
   replayed?: boolean;
 }>;
 
@@ -29,14 +29,14 @@ export function sendText(
   return reply.code(status).type(JSON_MEDIA_TYPE).send(body);
 }
 
-/** Sets the common headers that a handler may override. */
+/** Sets the headers of every response. A handler may override them. */
 export function setCommonHeaders(request: FastifyRequest, reply: FastifyReply): void {
   const cacheControl = READS.has(request.method) ? 'private, no-cache' : 'no-store';
   reply.headers(commonHeaders(request.id, cacheControl));
 }
 
-/** Makes the hook `onSend` of every response: a read gets its ETag, and 304 if the caller has it already. */
-export function createOnSend(release: ReturnType<typeof createRelease>) {
+/** Makes the hook `onSend` of every response. A read gets its ETag, or 304 if the caller has the same one. */
+export function createOnSend(finish: ReturnType<typeof createFinish>) {
   return (
     request: FastifyRequest,
     reply: FastifyReply,
@@ -44,31 +44,30 @@ export function createOnSend(release: ReturnType<typeof createRelease>) {
     done: (error?: Error | null, payload?: unknown) => void,
   ): void => {
     const send = () => {
-      // Where the body took too long, the connection has sent the response.
+      // If the body took too long, the connection has sent the response.
       if (reply.raw.writableEnded) return;
       if (!isUnchanged(request, reply, payload)) return done();
       reply.code(304).removeHeader('content-type');
-      // Fastify counts the bytes of a response to HEAD after this hook, and null has none to count.
+      // After this hook Fastify counts the bytes of a response to HEAD, which fails for null.
       done(null, request.method === 'HEAD' ? '' : null);
     };
-    const discarded = release(request, reply);
+    const discarded = finish(request, reply);
     if (discarded === undefined) return send();
     void discarded.then(send);
   };
 }
 
 /**
- * Makes what lets go of a connection as its response is sent. It returns a promise where the rest of the
- * body must be thrown away first, and asks the caller to close the connection where no other request can
- * follow: a body that goes on and on, or was never asked for, leaves no place to begin the next one. While
- * `isLeaving`, all callers are asked to reconnect.
+ * Makes the function that finishes a request just before its response is sent. If the rest of the body must be
+ * discarded first, it returns a promise. It sets `connection: close` if no request can follow on the connection
+ * (the body has not ended, or the caller was never asked to send it), and always while `isLeaving`.
  */
-export function createRelease(bodyBytesMax: number, isLeaving: () => boolean) {
+export function createFinish(bodyBytesMax: number, isLeaving: () => boolean) {
   const mustDiscard = (raw: IncomingMessage) => isBodyComing(raw) && !isUnasked(raw, bodyBytesMax);
   const setConnection = ({ raw }: FastifyRequest, reply: FastifyReply) => {
     const isLast = isLeaving() || isBodyComing(raw) || reply.raw.hasHeader('connection');
     if (isLast) reply.header('connection', 'close');
-    // Fastify asks to close after any body that it refused.
+    // Fastify sets `close` after every body that it refused.
     else reply.removeHeader('connection');
   };
   return (request: FastifyRequest, reply: FastifyReply): Promise<void> | undefined => {
@@ -80,7 +79,7 @@ export function createRelease(bodyBytesMax: number, isLeaving: () => boolean) {
   };
 }
 
-/** Tags what was read. True if the caller has it already. */
+/** Sets the ETag of a read. True if the caller has the same one. */
 function isUnchanged(request: FastifyRequest, reply: FastifyReply, payload: unknown): boolean {
   if (reply.statusCode !== 200 || !READS.has(request.method)) return false;
   if (typeof payload !== 'string' && !Buffer.isBuffer(payload)) return false;

@@ -4,6 +4,7 @@ import fastify from 'fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
+import { checkRequests, pathOf } from './check-requests.ts';
 import { createConnections } from './connections.ts';
 import type { ConnectionLimits, Connections } from './connections.ts';
 import { describeApi } from './openapi.ts';
@@ -13,8 +14,7 @@ import { acceptJsonOnly } from './request-body.ts';
 import { findHeaderFault } from './request-head.ts';
 import { createFaultReport, createRequestReport } from './request-report.ts';
 import type { RequestMetrics } from './request-report.ts';
-import { createOnSend, createRelease, setCommonHeaders } from './responses.ts';
-import { checkRequests, pathOf } from './routes.ts';
+import { createFinish, createOnSend, setCommonHeaders } from './responses.ts';
 
 const LIMITS: ConnectionLimits = {
   connectionsMax: 4_000,
@@ -37,22 +37,21 @@ const PATH_PARAMETER_LENGTH_MAX = 200;
 export type ServerOptions = Readonly<{
   log: Logger;
   metrics?: RequestMetrics;
-  /** True from the signal to stop: responses then ask callers to leave their connections. */
+  /** True from the signal to stop. Responses then ask callers to close their connections. */
   isDraining?: () => boolean;
-  /** The problem that an error becomes; undefined for an error that nobody expected. */
+  /** The problem that an error becomes; undefined for an unexpected error. */
   toProblem?: (error: unknown) => Problem | undefined;
   limits?: Partial<ConnectionLimits>;
 }>;
 
 /**
- * Builds the HTTP server. Routes are registered on it as plugins of Fastify; `listen()` starts it, `close()`
- * ends it after the requests under way. The response to every failure is a problem.
+ * Builds the HTTP server. Register routes on it as Fastify plugins. `listen()` starts it, and `close()` stops
+ * it after the requests in progress. The response to every failure is a problem.
  */
 export function createServer(options: ServerOptions): FastifyInstance {
   const { log, metrics, isDraining = () => false, toProblem = frameworkProblem } = options;
   const limits = { ...LIMITS, ...options.limits };
   let closing = false;
-  const isLeaving = () => closing || isDraining();
   const report = createRequestReport(log, metrics);
   const connections = createConnections(limits, createFaultReport(log, metrics));
   const fail = (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
@@ -62,20 +61,20 @@ export function createServer(options: ServerOptions): FastifyInstance {
     report(request, reply);
     setCommonHeaders(request, reply);
   };
-  const release = createRelease(limits.bodyBytesMax, isLeaving);
+  const finish = createFinish(limits.bodyBytesMax, () => closing || isDraining());
   const app = createFastify(connections, async (error, request, reply) => {
     begin(request, reply);
-    await release(request, reply);
+    await finish(request, reply);
     fail(error, request, reply);
   });
 
   acceptJsonOnly(app, { bytesMax: limits.bodyBytesMax, hold: connections.hold });
   app.addHook('onRequest', (request, reply, done) => {
     begin(request, reply);
-    // Before its body is read: where there is no route, none is wanted.
+    // Before the body is read: without a route there is no use for it.
     done(findHeaderFault(request.raw) ?? (request.is404 ? noRoute(app, request) : undefined));
   });
-  app.addHook('onSend', createOnSend(release));
+  app.addHook('onSend', createOnSend(finish));
   app.setErrorHandler(fail);
   checkRequests(app);
   describeApi(app);
@@ -93,8 +92,8 @@ export function createServer(options: ServerOptions): FastifyInstance {
 }
 
 /**
- * Fastify's own logger stays off: the report tells of each request. `unreadable` has the requests whose path
- * cannot be read, which reach no hook.
+ * Fastify's own logger is off, because the request report logs each request. `unreadable` handles requests whose
+ * path is not valid: they reach no hook.
  */
 function createFastify(
   connections: Connections,
@@ -107,12 +106,12 @@ function createFastify(
     routerOptions: { maxParamLength: PATH_PARAMETER_LENGTH_MAX },
     return503OnClosing: false,
     frameworkErrors: (error, request, reply) => void unreadable(error, request, reply),
-    // The connections see to it, on every server that they create.
+    // The connections handle these errors on every server that they create.
     clientErrorHandler: () => {},
   });
 }
 
-/** An error that nobody expected is logged here, once, with its stack. */
+/** Logs an unexpected error, once, with its stack. */
 function problemOf(
   error: unknown,
   { id, raw }: FastifyRequest,

@@ -24,7 +24,7 @@ const cents = (min: number) => z.int().min(min).max(Number.MAX_SAFE_INTEGER);
 
 export type CommandOutcome = 'ok' | 'replayed' | 'conflict' | 'rejected' | 'shed' | 'unknown';
 
-export type OrderCommandDependencies = Readonly<{
+export type CommandRouteDependencies = Readonly<{
   handle: HandleOrderCommand;
   inFlight: InFlight;
   countCommand: (command: string, outcome: CommandOutcome) => void;
@@ -35,13 +35,13 @@ export type OrderCommandDependencies = Readonly<{
   ) => Problem | undefined;
 }>;
 
-/** A command on an order that is there. The name of its row is the last part of its path. */
+/** A command on an existing order. The name of its row is the last part of its path. */
 type CommandRow<Body extends z.ZodType = z.ZodType> = Readonly<{
   operationId: string;
   tag?: string;
   summary: string;
   description: string;
-  /** Left out where the command has no fields. */
+  /** Left out if the command has no fields. */
   body?: Body;
   example?: z.input<Body>;
   toCommand(body: z.output<Body>): OrderCommand;
@@ -54,7 +54,7 @@ type CommandRow<Body extends z.ZodType = z.ZodType> = Readonly<{
   needsProviders?: boolean;
 }>;
 
-/** Types the function of a row by its body. */
+/** Declares a row whose `toCommand` takes the output of its `body`. */
 function command<Body extends z.ZodType>(row: CommandRow<Body>): CommandRow {
   return row;
 }
@@ -198,7 +198,7 @@ const placeOrder = {
 };
 
 /** The commands of an order over HTTP. */
-export const orderCommandRoutes: FastifyPluginAsyncZod<OrderCommandDependencies> = async (
+export const orderCommandRoutes: FastifyPluginAsyncZod<CommandRouteDependencies> = async (
   app,
   dependencies,
 ) => {
@@ -253,11 +253,11 @@ function schemaOf({ operationId, tag = 'Orders', summary, description, ...row }:
 }
 
 /** Makes the function that runs one command for its route, sends the response and counts the outcome. */
-function createRun({ handle, inFlight, countCommand, toProblem }: OrderCommandDependencies) {
+function createRun({ handle, inFlight, countCommand, toProblem }: CommandRouteDependencies) {
   const respond = async (request: FastifyRequest, orderId: string, command: OrderCommand) => {
     const { keyed, ifMatch } = request;
     try {
-      const response = await inFlight.run(keyed, () =>
+      const result = await inFlight.run(keyed, () =>
         handle({
           orderId,
           command,
@@ -266,8 +266,8 @@ function createRun({ handle, inFlight, countCommand, toProblem }: OrderCommandDe
           keyed,
         }),
       );
-      countCommand(command.type, response.replayed ? 'replayed' : 'ok');
-      return response;
+      countCommand(command.type, result.replayed ? 'replayed' : 'ok');
+      return result;
     } catch (error) {
       const problem = toProblem(error, { ifMatch, orderId: keyed ? undefined : orderId });
       countCommand(command.type, outcomeOf(problem));

@@ -133,12 +133,12 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
         '/customerId',
         /surrogate/,
       ],
-    ])('%s is refused by name', async (_, rawBody, pointer, rule) => {
+    ])('%s is refused with its pointer', async (_, rawBody, pointer, rule) => {
       const answer = await post('/v1/orders', rawBody);
       expectInvalid(answer, pointer, rule);
     });
 
-    test('several faults are told at once', async () => {
+    test('several faults are reported together', async () => {
       const bad = { customerId: '', items: [{ sku: 'a', quantity: 0, priceCents: 0.5 }], x: 1 };
       const { errors } = problemOf(await post('/v1/orders', json(bad)));
       const pointers = errors?.map(({ pointer }) => pointer).toSorted();
@@ -185,7 +185,7 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
       ['refund', json({ refundId: 'r', amountCents: 0 }), '/amountCents', /1/],
       ['refund', json({ refundId: 'r'.repeat(101), amountCents: 1 }), '/refundId', /100/],
       ['refund', json({ refundId: 'r', amountCents: 1.5 }), '/amountCents', /whole|integer/],
-    ])('%s %s is refused by name', async (name, rawBody, pointer, rule) => {
+    ])('%s %s is refused with its pointer', async (name, rawBody, pointer, rule) => {
       expectInvalid(await post(`/v1/orders/ORDER/${name}`, rawBody), pointer, rule);
     });
   });
@@ -227,7 +227,7 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
         /customerId/,
       ],
       ['a key of an item twice', withPrice('1,"priceCents":2'), /priceCents/],
-    ])('%s is refused by name', async (_, rawBody, name) => {
+    ])('%s is refused with its pointer', async (_, rawBody, name) => {
       const answer = await post('/v1/orders', rawBody);
       const { status, detail, errors } = problemOf(answer);
       expect(status).toBe(400);
@@ -235,14 +235,14 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
       expect(`${detail} ${json(errors)}`).toMatch(/twice|once|duplicate|repeated/);
     });
 
-    test.each(['[', '{"a":'])('%s nested without end is refused', async (open) => {
+    test.each(['[', '{"a":'])('%s nested too deeply is refused', async (open) => {
       const rawBody = open.repeat(Math.floor(BODY_BYTES_MAX / open.length));
       expect(problemOf(await post('/v1/orders', rawBody))).toMatchObject({ status: 400 });
     });
   });
 
   describe('of the wrong size or kind', () => {
-    test('a body of 256 KiB is read, one byte more is not', async () => {
+    test('a body of 256 KiB is accepted, and one byte more is refused', async () => {
       const padded = (length: number) => json({ reason: 5 }).padEnd(length);
       const path = '/v1/orders/ORDER/cancel';
       expectInvalid(await post(path, padded(BODY_BYTES_MAX)), '/reason', /string|text/);
@@ -396,7 +396,7 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
       ['DELETE', '/v1/orders/ORDER', 405],
       ['PUT', '/v1/orders', 405],
       ['PATCH', '/v1/orders/ORDER', 405],
-    ])('%s %s answers %i', async (method, path, status) => {
+    ])('%s %s gets %i', async (method, path, status) => {
       const answer = await request(method, path);
       expect(problemOf(answer).status).toBe(status);
       if (status === 405) expect(answer.headers['allow']).toMatch(/GET|POST/);

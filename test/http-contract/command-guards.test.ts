@@ -27,7 +27,7 @@ const COMMANDS = [
 ];
 const NOT_HONOURED = '400 header_not_honoured';
 
-describe.skipIf(skipReason('postgres'))('a guard of a command', () => {
+describe.skipIf(skipReason('postgres'))('a guarding header of a command', () => {
   let world: SagaWorld;
   let replica: Replica;
   let scenarios: ReturnType<typeof commandScenarios>;
@@ -74,7 +74,7 @@ describe.skipIf(skipReason('postgres'))('a guard of a command', () => {
   };
   const stockNow = async () => (await written(await replica.api.request('GET', '/livez'))).stock;
 
-  test('is looked for in every command that there is', () => {
+  test('is tested for every command of the service', () => {
     expect([...documented.keys()].toSorted()).toEqual(COMMANDS.toSorted());
     expect(Object.keys(scenarios).toSorted()).toEqual(COMMANDS.toSorted());
   });
@@ -139,7 +139,7 @@ describe.skipIf(skipReason('postgres'))('a guard of a command', () => {
     expect(await written(refused)).toMatchObject({ events: 0, stock });
   });
 
-  test('is If-Match, which a word on a stuck fulfilment needs', async () => {
+  test('(If-Match) is required to resolve a stuck fulfilment', async () => {
     const ready = await scenarios['resolveFulfilment']!();
     expect(refusalOf(await send(ready))).toBe('428 precondition_required');
     const seen = await etagOf(ready);

@@ -32,8 +32,8 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
     await database[Symbol.asyncDispose]();
   });
 
-  describe('on its way', () => {
-    test('answer the order after each: placed, paid, shipped', async () => {
+  describe('from placed to shipped', () => {
+    test('respond with the order after each: placed, paid, shipped', async () => {
       const answer = await api.place(placeBody);
       const placed = orderOf(answer);
       const { orderId, placedAt } = placed;
@@ -72,7 +72,7 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
       expect(Math.abs(Date.parse(placedAt) - Date.now())).toBeLessThan(60_000);
     });
 
-    test('answer what is owed when it is cancelled, and what was given back', async () => {
+    test('show what is owed after a cancellation, and what was refunded', async () => {
       const paid = await api.pay(await api.placeOrder());
       const cancelled = await sent(200, 'cancel', paid, { reason: 'wrong size' });
       const { cancelledAt } = cancelled;
@@ -206,7 +206,7 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
     expect(cancelled).toMatchObject({ refundAmountCents: TOTAL + 100, owedCents: TOTAL + 100 });
   });
 
-  test('no more is given back than is owed, in however many parts', async () => {
+  test('no more is refunded than is owed, in any number of parts', async () => {
     const { orderId } = await states['owing']![0]();
     const refund = (refundId: string, amountCents: number) =>
       api.send('refund', orderId, { refundId, amountCents });
@@ -221,7 +221,7 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
     expect(problemOf(await refund('c', 1))).toMatchObject({ code: 'refund_exceeds_owed' });
   });
 
-  test('what is owed is given back in a hundred parts at most', async () => {
+  test('an order has at most a hundred refunds', async () => {
     const { orderId } = await states['owing']![0]();
     const refund = (number: number) =>
       api.send('refund', orderId, { refundId: `part-${number}`, amountCents: 1 });
@@ -236,7 +236,7 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
     expect(await rowCounts(database)).toEqual(before);
   });
 
-  test('a repeat changes nothing, and answers the order as it is now', async () => {
+  test('a duplicate changes nothing, and the response shows the order as it is now', async () => {
     const order = await api.placeOrder();
     const { orderId } = order;
     const payment = { paymentId: 'pay-1', amountCents: TOTAL };
@@ -310,15 +310,15 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
       expect(answer.status).toBe(status);
     });
 
-    test('the version is asked for before the rule', async () => {
+    test('the version is checked before the rules', async () => {
       const { orderId } = await api.placeOrder();
       const answer = await api.send('ship', orderId, bodies.ship, { ifMatch: '"v2"' });
       expect(problemOf(answer).status).toBe(412);
     });
   });
 
-  describe('at their bounds', () => {
-    test('an order as large as it may be is placed, paid, cancelled and given back', async () => {
+  describe('at their limits', () => {
+    test('the largest possible order is placed, paid, cancelled and refunded', async () => {
       const items = [
         { sku: 's'.repeat(64), quantity: 9007, priceCents: 1_000_000_000_000 },
         { sku: '🎁'.repeat(64), quantity: 1, priceCents: 199_254_740_991 },
@@ -348,7 +348,7 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
       expect(problem).toMatchObject({ status: 400, code: 'total_too_large' });
     });
 
-    test('an order as small as it may be is placed, paid with nothing, and owes nothing', async () => {
+    test('the smallest possible order is placed and paid with nothing, and owes nothing', async () => {
       const items = [{ sku: 's', quantity: 1, priceCents: 0 }];
       const placed = await api.placeOrder({ customerId: 'c', currency: 'XXX', items });
       expect(placed).toMatchObject({ totalCents: 0, itemCount: 1 });
@@ -358,7 +358,7 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
       expect(cancelled).toMatchObject({ status: 'cancelled', refundAmountCents: 0 });
     });
 
-    test('what people write comes back as they wrote it', async () => {
+    test('text comes back exactly as it was sent', async () => {
       for (const customerId of [
         '"\\/\b\f\n\r\t',
         'null',

@@ -59,7 +59,7 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
     ['get', '/asyncapi.json'],
   ];
 
-  test.each(routes)('%s %s in OpenAPI: its parameters, its body, its answers', (method, path) => {
+  test.each(routes)('%s %s in OpenAPI: its parameters, its body, its responses', (method, path) => {
     const { parameters = [], requestBody, responses } = openapi.paths[path]![method]!;
     const names = parameters.map(({ name }) => name);
     if (path.includes('{orderId}')) expect(names).toContain('orderId');
@@ -77,7 +77,7 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
     }
   });
 
-  test('what it sends by name, for clients that are generated', () => {
+  test('the schemas of its responses by name, for generated clients', () => {
     const { schemas } = openapi.components;
     const names = ['Order', 'OrderSummary', 'StockLevel', 'Fulfilment', 'Problem'];
     expect(Object.keys(schemas)).toEqual(expect.arrayContaining(names));
@@ -106,7 +106,7 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
     expect(described).not.toContain('"additionalProperties":false');
   });
 
-  test('nothing that is not there: every operation answers, every reference leads somewhere', async () => {
+  test('only what exists: every operation responds, every reference resolves', async () => {
     const ids = new Set<string>();
     for (const [path, operations] of Object.entries(openapi.paths)) {
       for (const [method, { operationId }] of Object.entries(operations)) {
@@ -127,7 +127,7 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
     }
   });
 
-  test('pages that load nothing from elsewhere', async () => {
+  test('pages that load nothing from another server', async () => {
     for (const path of ['/', '/docs', '/docs/problems', '/docs/events']) {
       const { status, text, headers } = await api.request('GET', path);
       expect(status).toBe(200);
@@ -225,7 +225,7 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
     expect(text).not.toContain(order.orderId);
   });
 
-  test('its failures in metrics: a batch that was refused, and taken apart', async () => {
+  test('its failures in metrics: a batch that was refused and written one by one', async () => {
     await database.query(`
       create function refuse() returns trigger language plpgsql as
         $$ begin raise exception 'refused'; end $$;

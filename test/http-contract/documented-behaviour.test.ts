@@ -81,12 +81,12 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
     await world[Symbol.asyncDispose]();
   });
 
-  test('names all that was answered', () => {
+  test('lists every status and code that occurred', () => {
     const named = new Set(operations.flatMap(namedBy));
     expect([...seen].filter((answer) => !named.has(answer))).toEqual([]);
   });
 
-  test('names nothing that is never answered', () => {
+  test('lists no status or code that never occurs', () => {
     const never = operations.flatMap(namedBy).filter((answer) => {
       const code = answer.split(' ').at(-1)!;
       return !seen.has(answer) && !ELSEWHERE.has(code);

@@ -30,7 +30,7 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
     await database[Symbol.asyncDispose]();
   });
 
-  test('again what has not changed is answered 304, whatever is read', async () => {
+  test('again what has not changed gets 304, on every route', async () => {
     const order = await api.placeOrder();
     await api.request('PUT', '/v1/stock/book', { body: { onHand: 10 } });
     const reads = {
@@ -52,7 +52,7 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
     expect(await api.request('GET', script, again)).toMatchObject({ status: 304, text: '' });
   });
 
-  test('gives no tag but that of an order that a command could be guarded with', async () => {
+  test('gives strong ETags only where they can be used in If-Match', async () => {
     const order = await api.placeOrder();
     const { headers } = await api.request('GET', '/v1/orders');
     const body = { reason: 'r' };
@@ -80,7 +80,7 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
       path = `/v1/orders/${placed.orderId}`;
     });
 
-    test('answers what the last command answered, in either case of its id', async () => {
+    test('gets the response to the last command, in either case of its id', async () => {
       const answer = await api.request('GET', path);
       expect(answer).toMatchObject({ status: 200, headers: { etag: '"v4"' } });
       expect(orderOf(answer)).toEqual(versions[3]);
@@ -109,7 +109,7 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
       }
     });
 
-    test('is shown as it was at each instant', async () => {
+    test('is shown as it was at each time', async () => {
       const { data } = historyOf(await api.request('GET', `${path}/events`));
       const times = data.map(({ recordedAt }) => Date.parse(recordedAt));
       for (const at of times.flatMap((time) => [time - 1, time, time + 1])) {
@@ -168,7 +168,7 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
       expect(positions).toEqual([...new Set(positions)].toSorted((a, b) => a - b));
     });
 
-    test('is never changed before it was last changed, though clocks differ', async () => {
+    test('has times that never go back, even if clocks differ', async () => {
       const { orderId, totalCents } = await api.placeOrder();
       const ahead = new Date(Date.now() + 3_600_000).toISOString();
       await database.query(
@@ -181,7 +181,7 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
       expect(await api.get(orderId, `?at=${ahead}`)).toEqual(paid);
     });
 
-    test('answers HEAD like GET, without the body', async () => {
+    test('responds to HEAD as to GET, without the body', async () => {
       const [get, head] = [await api.request('GET', path), await api.request('HEAD', path)];
       expect(head).toMatchObject({ status: 200, text: '' });
       for (const name of ['etag', 'content-type', 'content-length']) {
@@ -190,7 +190,7 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
     });
   });
 
-  test('a stream that is not of an order is no order, for reads and for commands', async () => {
+  test('the stream of something else is not an order, for reads and for commands', async () => {
     const sagaId = '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a12';
     await database.query(
       `insert into streams values ('${sagaId}', 'fulfilment', 1);
@@ -280,7 +280,7 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
       );
     });
 
-    test('is of 25 unless told otherwise, and of nothing where there is nothing', async () => {
+    test('has 25 orders by default, and may be empty', async () => {
       expect((await api.list()).data).toHaveLength(25);
       expect(await api.list({ customerId: 'nobody' })).toEqual({ data: [], nextCursor: null });
     });
@@ -293,7 +293,7 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
       },
     );
 
-    test('from an instant to another includes both', async () => {
+    test('includes both ends of a range of times', async () => {
       const instants = [...new Set(orders.map(({ placedAt }) => placedAt))];
       const [placedTo, placedFrom] = [instants[1]!, instants.at(-2)!];
       const isWithin = ({ placedAt }: OrderRow) => placedAt >= placedFrom && placedAt <= placedTo;
@@ -307,7 +307,7 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
       expect(await api.listAll(none)).toEqual([]);
     });
 
-    test('does not go on with the cursor of another list, or with one that is damaged', async () => {
+    test('refuses the cursor of another list and a damaged one', async () => {
       const { nextCursor } = await api.list({ customerId: CUSTOMER, limit: '5' });
       const cursor = nextCursor!;
       for (const query of [

@@ -17,7 +17,7 @@ import { startTcpProxy } from '#test/support/tcp-proxy.ts';
 const STOP_MS_MAX = 10_000;
 
 describe.skipIf(skipReason('postgres'))('on SIGTERM the service', () => {
-  test('answers what is under way, and then ends though nobody closes a connection', async () => {
+  test('completes the requests in progress, and then ends even if no client closes its connection', async () => {
     await using database = await createTestDatabase();
     await using proxy = await startTcpProxy(database.url);
     await using service = await startService({ databaseUrl: proxy.url });
@@ -52,7 +52,7 @@ describe.skipIf(skipReason('postgres'))('on SIGTERM the service', () => {
     expect(await checkHistory(recorder.calls, database.url, { relay: 'off' })).toEqual([]);
   });
 
-  test('resets no request of clients that never pause', async () => {
+  test('resets no request of busy clients', async () => {
     await using database = await createTestDatabase();
     await using service = await startService({
       databaseUrl: database.url,
@@ -77,7 +77,7 @@ describe.skipIf(skipReason('postgres'))('on SIGTERM the service', () => {
     expect(await checkHistory(recorder.calls, database.url, { relay: 'off' })).toEqual([]);
   });
 
-  test('says so to whoever asks for its readiness, and serves on for a while', async () => {
+  test('reports that it is draining, and still serves for a while', async () => {
     await using database = await createTestDatabase();
     await using service = await startService({
       databaseUrl: database.url,

@@ -19,7 +19,7 @@ const serverWith = (dependencies: Partial<HealthDependencies>) =>
   });
 
 describe('/livez', () => {
-  test('asks nothing', async () => {
+  test('checks nothing', async () => {
     const check = vi.fn<() => Promise<Health>>(() => Promise.reject(new Error('asked')));
     await using server = serverWith({ check, isDraining: () => true });
     const answer = await server.app.inject('/livez');
@@ -30,14 +30,14 @@ describe('/livez', () => {
 });
 
 describe('/readyz', () => {
-  test('tells what was found', async () => {
+  test('shows the result of the check', async () => {
     await using server = serverWith({});
     const answer = await server.app.inject('/readyz');
     expect(answer.statusCode).toBe(200);
     expect(answer.json()).toStrictEqual({ status: 'ready', ...well.details });
   });
 
-  test('is 503 when the check says no', async () => {
+  test('is 503 if the check finds the service unready', async () => {
     const details = { database: 'away', status: 'cannot be overridden' };
     await using server = serverWith({ check: async () => ({ ready: false, details }) });
     const answer = await server.app.inject('/readyz');
@@ -78,7 +78,7 @@ describe('/readyz', () => {
     expect(answer.json()).toMatchObject({ reason: expect.stringContaining('too long') });
   });
 
-  test('asks once for many that ask together', async () => {
+  test('checks once for many concurrent requests', async () => {
     const check = vi.fn<() => Promise<Health>>(async () => well);
     await using server = serverWith({ check });
     const answers = await Promise.all(
@@ -90,7 +90,7 @@ describe('/readyz', () => {
 });
 
 describe('/metrics', () => {
-  test('is read once for many that ask together, and for a moment after', async () => {
+  test('is read once for many concurrent requests, and for a second after', async () => {
     const metrics = createMetrics();
     const text = vi.fn<() => Promise<string>>(() => metrics.text());
     await using server = serverWith({ metrics: { contentType: metrics.contentType, text } });
@@ -101,7 +101,7 @@ describe('/metrics', () => {
     expect(text).toHaveBeenCalledTimes(1);
   });
 
-  test('has what fails read again at once', async () => {
+  test('is read again at once after a failure', async () => {
     const metrics = createMetrics();
     const text = vi
       .fn<() => Promise<string>>(() => metrics.text())

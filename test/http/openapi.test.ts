@@ -134,7 +134,7 @@ function resolve(document: unknown, reference: string): unknown {
 }
 
 describe('the OpenAPI document', () => {
-  test('has each route of the server, and the server each route of it', async () => {
+  test('lists the routes of the server, and no others', async () => {
     const { document } = await served();
     await using server = fullServer();
     await server.app.ready();
@@ -162,7 +162,7 @@ describe('the OpenAPI document', () => {
     expect(paths.filter((path) => path === '/' || path.startsWith('/docs'))).toStrictEqual([]);
   });
 
-  test('has an id for each operation, once', async () => {
+  test('gives each operation an id of its own', async () => {
     const ids = operations((await served()).document).map(({ operationId }) => operationId);
     expect(new Set(ids).size).toBe(ids.length);
   });
@@ -175,7 +175,7 @@ describe('the OpenAPI document', () => {
     expect(JSON.stringify(document)).not.toContain('$defs');
   });
 
-  test('declares each parameter of a path, as required, and none twice', async () => {
+  test('declares each parameter of a path as required, and none twice', async () => {
     for (const { path, parameters } of operations((await served()).document)) {
       const inPath = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
       const declared = parameters.filter((of) => of.in === 'path');
@@ -186,7 +186,7 @@ describe('the OpenAPI document', () => {
     }
   });
 
-  test('uses every tag that it lists, and lists every tag that it uses', async () => {
+  test('lists the tags that it uses, and no others', async () => {
     const { document } = await served();
     const used = new Set(operations(document).flatMap(({ tags }) => tags));
     expect(new Set(document.tags.map(({ name }) => name))).toStrictEqual(used);
@@ -224,7 +224,7 @@ describe('the OpenAPI document', () => {
     ]);
   });
 
-  test('lists answers and problems with their codes and headers', async () => {
+  test('lists responses and problems with their codes and headers', async () => {
     const { document } = await served();
     const responses = document.paths['/v1/things']?.post?.responses;
     expect(Object.keys(responses ?? {})).toStrictEqual([
@@ -262,7 +262,7 @@ describe('the OpenAPI document', () => {
     );
   });
 
-  test('tells of each read how to ask whether it has changed', async () => {
+  test('describes If-None-Match, ETag and 304 for each read', async () => {
     for (const { method, path, parameters, responses } of operations((await served()).document)) {
       const isRead = method === 'GET';
       const names = parameters.map(({ name }) => name);
@@ -272,7 +272,7 @@ describe('the OpenAPI document', () => {
     }
   });
 
-  test('is what the example bodies obey', async () => {
+  test('has valid example bodies', async () => {
     await using server = fullServer();
     await server.app.ready();
     for (const { body } of server.routes) {
@@ -319,7 +319,7 @@ function linksOf(page: string): string[] {
 
 describe('the pages', () => {
   test.each(['/', '/docs', '/docs/problems', '/docs/events'])(
-    '%s loads nothing from elsewhere and runs nothing inline',
+    '%s loads nothing from another server and has no inline script or style',
     async (url) => {
       await using server = fullServer();
       const answer = await server.app.inject(url);
@@ -345,7 +345,7 @@ describe('the pages', () => {
   );
 
   test.each(['/', '/docs', '/docs/problems', '/docs/events'])(
-    '%s has only links that lead somewhere on this server',
+    '%s has only links that work on this server',
     async (url) => {
       await using server = fullServer();
       const page = (await server.app.inject(url)).body;
@@ -356,7 +356,7 @@ describe('the pages', () => {
     },
   );
 
-  test('begin at /, which leads to everything that can be read without an id', async () => {
+  test('start at /, which links to everything that can be read without an id', async () => {
     await using server = fullServer();
     const links = linksOf((await server.app.inject('/')).body);
     expect(new Set(links)).toStrictEqual(
@@ -374,7 +374,7 @@ describe('the pages', () => {
     );
   });
 
-  test('and documents are made once, with their tags, not for every request', async () => {
+  test('and documents are made once, with their ETags', async () => {
     await using server = fullServer();
     const payloads: unknown[] = [];
     server.app.addHook('onSend', async (_request, _reply, payload) => {
@@ -394,7 +394,7 @@ describe('the pages', () => {
   });
 
   test.each(['/docs/style.css', '/docs/swagger-ui.css'])(
-    'have styles that load nothing from elsewhere: %s',
+    'have styles that load nothing from another server: %s',
     async (url) => {
       await using server = fullServer();
       const { body } = await server.app.inject(url);
@@ -404,7 +404,7 @@ describe('the pages', () => {
     },
   );
 
-  test('have a place for every message, with its example, and are led to from the API', async () => {
+  test('describe every message with its example, and the API links to them', async () => {
     await using server = fullServer();
     const page = (await server.app.inject('/docs/events')).body;
     expect(page).toContain('id="thing.made.v1"');
@@ -421,7 +421,7 @@ describe('the pages', () => {
     );
   });
 
-  test('have a place for the type of every problem', async () => {
+  test('describe every problem at the address in its type', async () => {
     await using server = fullServer();
     const page = (await server.app.inject('/docs/problems')).body;
     const failure = z.object({ type: z.string() }).parse((await server.app.inject('/nope')).json());
@@ -433,7 +433,7 @@ describe('the pages', () => {
   });
 
   test.each(['/docs/../package.json', '/docs/%2e%2e/package.json', '/docs/index.html', '/docs/'])(
-    'give no other file: %s',
+    'serve no other file: %s',
     async (url) => {
       await using server = fullServer();
       expect((await server.app.inject(url)).statusCode).toBe(404);

@@ -23,7 +23,7 @@ const failing = (error: unknown) =>
     }),
   });
 
-describe('a path that nothing answers', () => {
+describe('an unknown path', () => {
   test.each([
     '/',
     '/nope',
@@ -32,7 +32,7 @@ describe('a path that nothing answers', () => {
     '/V1/things',
     '/v1/things/a/b/c',
     '/v1/things%2F',
-  ])('%s is a 404 problem', async (url) => {
+  ])('(%s) gets a 404 problem', async (url) => {
     await using server = sampleServer();
     const client = await rawClient(await server.listen());
     client.socket.write(requestText('GET', url, ['connection: close']));
@@ -42,7 +42,7 @@ describe('a path that nothing answers', () => {
     expect(client.received()).toContain('"code":"route_not_found"');
   });
 
-  test('is a 404 even for a body that is not JSON', async () => {
+  test('gets 404 even with a body that is not JSON', async () => {
     await using server = sampleServer();
     const headers = { 'content-type': 'application/json' };
     const answer = await server.app.inject({ method: 'POST', url: '/nope', headers, payload: '{' });
@@ -50,7 +50,7 @@ describe('a path that nothing answers', () => {
   });
 });
 
-describe('a path that cannot be read', () => {
+describe('a path with an invalid part', () => {
   test.each([
     ['/v1/things/%zz', 400, 'malformed_request'],
     ['/%', 400, 'malformed_request'],
@@ -62,7 +62,7 @@ describe('a path that cannot be read', () => {
     ['/v1/things/', 400, 'invalid_request'],
     ['/v1/things/a%2Fb', 400, 'invalid_request'],
     ['/v1/things/a%00b', 400, 'invalid_request'],
-  ])('%s is answered with %i', async (url, status, code) => {
+  ])('(%s) gets %i', async (url, status, code) => {
     await using server = sampleServer();
     const client = await rawClient(await server.listen());
     client.socket.write(requestText('GET', url, ['connection: close']));
@@ -75,13 +75,13 @@ describe('a path that cannot be read', () => {
   });
 });
 
-describe('a method that a path does not have', () => {
+describe('a method that a path does not support', () => {
   test.each([
     ['DELETE', '/v1/things', 'POST'],
     ['GET', '/v1/things', 'POST'],
     ['OPTIONS', '/v1/things', 'POST'],
     ['PUT', `/v1/things/${THING_ID}`, 'GET, HEAD'],
-  ] as const)('%s %s is answered with those it has', async (method, url, allow) => {
+  ] as const)('(%s %s) gets 405 with the methods that it supports', async (method, url, allow) => {
     await using server = sampleServer();
     const answer = await server.app.inject({ method, url });
     expect(answer.headers['allow']).toBe(allow);
@@ -89,30 +89,27 @@ describe('a method that a path does not have', () => {
   });
 });
 
-describe('every answer', () => {
+describe('every response', () => {
   test.each([
     ['POST', '/v1/things', 201, 'no-store'],
     ['GET', `/v1/things/${THING_ID}`, 200, 'private, no-cache'],
     ['GET', '/v1/things/x', 400, 'no-store'],
     ['GET', '/nope', 404, 'no-store'],
-  ] as const)(
-    'to %s %s is safe to show and says which it is',
-    async (method, url, status, cache) => {
-      await using server = sampleServer();
-      const payload = method === 'POST' ? { payload: goodThing } : {};
-      const answer = await server.app.inject({ method, url, ...payload });
-      expect(answer.statusCode).toBe(status);
-      expect(answer.headers).toMatchObject({
-        'cache-control': cache,
-        'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
-        'x-content-type-options': 'nosniff',
-        'x-request-id': expect.stringMatching(UUID),
-      });
-      expect(answer.headers['x-powered-by']).toBeUndefined();
-    },
-  );
+  ] as const)('to %s %s has the common headers', async (method, url, status, cache) => {
+    await using server = sampleServer();
+    const payload = method === 'POST' ? { payload: goodThing } : {};
+    const answer = await server.app.inject({ method, url, ...payload });
+    expect(answer.statusCode).toBe(status);
+    expect(answer.headers).toMatchObject({
+      'cache-control': cache,
+      'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+      'x-content-type-options': 'nosniff',
+      'x-request-id': expect.stringMatching(UUID),
+    });
+    expect(answer.headers['x-powered-by']).toBeUndefined();
+  });
 
-  test('has a request id of its own, not the caller’s', async () => {
+  test('has a request id of the server, not that of the caller', async () => {
     await using server = sampleServer();
     const headers = { 'x-request-id': 'mine', 'request-id': 'mine' };
     const first = await server.app.inject({ url: '/nope', headers });
@@ -124,7 +121,7 @@ describe('every answer', () => {
 });
 
 describe('a failure of a handler', () => {
-  test('that is a Problem is answered as it is', async () => {
+  test('that is a Problem is sent as it is', async () => {
     await using server = failing(
       new Problem(thingBusy, {
         detail: 'Wait.',
@@ -158,7 +155,7 @@ describe('a failure of a handler', () => {
     ['a string'],
     [null],
     [undefined],
-  ])('that nobody expected (%s) is a 500 that tells nothing', async (error) => {
+  ])('that is unexpected (%s) is a 500 without details', async (error) => {
     await using server = failing(error);
     const answer = await server.app.inject(`/v1/things/${THING_ID}`);
     expect(answer.statusCode).toBe(500);
@@ -173,7 +170,7 @@ describe('a failure of a handler', () => {
     expect(answer.body).not.toMatch(/secrets|duplicate|function|\.ts/);
   });
 
-  test('that nobody expected is logged once, with its stack', async () => {
+  test('that is unexpected is logged once, with its stack', async () => {
     await using server = failing(new Error('boom'));
     const answer = await server.app.inject(`/v1/things/${THING_ID}`);
     const failures = server.lines.filter(({ msg }) => msg === 'request failed');
@@ -188,7 +185,7 @@ describe('a failure of a handler', () => {
 });
 
 describe('the log', () => {
-  test('has one line for a request, of known fields only', async () => {
+  test('has one line per request, with known fields only', async () => {
     await using server = sampleServer();
     const answer = await server.app.inject({
       method: 'POST',
@@ -217,7 +214,7 @@ describe('the log', () => {
     expect(server.raw.join('')).not.toContain('CANARY');
   });
 
-  test('is spared quiet routes, unless it wants all', async () => {
+  test('shows quiet routes at debug only', async () => {
     const routes = sampleRoutes(undefined, { quiet: true });
     await using usual = sampleServer({ routes });
     await usual.app.inject(`/v1/things/${THING_ID}`);
@@ -227,15 +224,15 @@ describe('the log', () => {
     expect(thorough.lines).toMatchObject([{ level: 20, status: 200 }]);
   });
 
-  test('keeps the path of a stranger short', async () => {
+  test('shortens a long path', async () => {
     await using server = sampleServer();
     await server.app.inject(`/${'x/'.repeat(1000)}`);
     expect(String(server.lines[0]?.['path'])).toHaveLength(200);
   });
 });
 
-describe('a caller who leaves before the answer', () => {
-  test('is logged and counted with 499, not as served', async () => {
+describe('a caller that leaves before the response', () => {
+  test('is logged and counted with 499', async () => {
     const reached = Promise.withResolvers<void>();
     const left = Promise.withResolvers<void>();
     const metrics = createMetrics();
@@ -273,8 +270,8 @@ describe('the metrics', () => {
   });
 });
 
-describe('a server that is asked to leave', () => {
-  test('answers everything and asks callers to reconnect', async () => {
+describe('a server that is stopping', () => {
+  test('still responds, and asks callers to close their connections', async () => {
     let draining = false;
     await using server = sampleServer({ isDraining: () => draining });
     const before = await server.app.inject(`/v1/things/${THING_ID}`);

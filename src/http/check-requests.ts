@@ -16,15 +16,15 @@ import { createGuardCheck, guardsOf, queryFaults } from './request-head.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** What the route can fail with, beside what every route can. */
+    /** What the route can fail with, besides what every route can. */
     problems?: readonly ProblemKind[];
-    /** Logs its requests at debug: probes and scrapes come every few seconds. */
+    /** Its requests are logged at debug, because probes and scrapes come every few seconds. */
     quiet?: boolean;
     /** `/v1/orders/{orderId}`; set for every route. */
     template?: string;
   }
   interface FastifyRequest {
-    /** Of a command that was sent with an Idempotency-Key. */
+    /** Set for a command that was sent with an Idempotency-Key. */
     keyed: KeyedRequest | undefined;
     ifMatch: EntityTags | undefined;
     ifNoneMatch: EntityTags | undefined;
@@ -42,17 +42,17 @@ type RequestSchemas = Readonly<{
 const noQuery = z.strictObject({});
 const NO_BODY = 'must be empty: this request takes no body';
 const noBody = z.undefined({ error: NO_BODY });
-/** Many clients send an empty object where there is nothing to say. */
+/** Many clients send an empty object with a command that has no fields. */
 const emptyBody = z
   .strictObject({}, { error: NO_BODY })
   .optional()
   .transform(() => undefined);
 
 /**
- * Makes zod check the requests of every route that is added to `app` from now on: all parts at once, before
- * the handler. Reads also get the header If-None-Match and the response 304.
+ * Checks the requests of every route that is added to `app` from now on, with the zod schemas of the route: all
+ * parts together, before the handler. A read also accepts If-None-Match.
  *
- * Fastify's own validation would stop at the first part that is not valid, so it is switched off.
+ * Fastify's own validation is switched off, because it stops at the first part that is not valid.
  */
 export function checkRequests(app: FastifyInstance): void {
   app.setValidatorCompiler(() => () => true);
@@ -72,7 +72,7 @@ export function checkRequests(app: FastifyInstance): void {
   });
 }
 
-/** A route has one method; Fastify adds HEAD to each GET. */
+/** Every route has one method. Fastify adds a HEAD route to each GET. */
 export function isRead({ method }: Pick<RouteOptions, 'method'>): boolean {
   return method === 'GET' || method === 'HEAD';
 }
@@ -82,13 +82,13 @@ function pathTemplate(url: string): string {
   return url.replaceAll(/:(\w+)/g, '{$1}');
 }
 
-/** An address without its query. */
+/** A URL without its query. */
 export function pathOf(url: string): string {
   const end = url.indexOf('?');
   return end === -1 ? url : url.slice(0, end);
 }
 
-/** The schemas by which a route checks its requests. */
+/** The schemas of a route's requests. */
 export function requestSchemas({ schema }: Pick<RouteOptions, 'schema'>): RequestSchemas {
   return {
     params: zodType(schema?.params),
@@ -117,10 +117,10 @@ function conditional(schema: FastifySchema = {}): FastifySchema {
 }
 
 /**
- * Makes the function that checks requests of one route. It stores what the schemas make of the request as
- * `params`, `query` and `body`, and the guarding headers as `keyed`, `ifMatch` and `ifNoneMatch`.
- * It throws the Problem `malformed_json` for a missing body, `header_not_honoured`,
- * `precondition_required`, `cross_origin`, or else `invalid_request`.
+ * Makes the function that checks the requests of one route. It replaces `params`, `query` and `body` of the
+ * request by the output of their schemas, and sets `keyed`, `ifMatch` and `ifNoneMatch`. It throws the Problem
+ * `cross_origin`, `header_not_honoured`, `precondition_required`, `malformed_json` for a missing body, or
+ * `invalid_request`.
  */
 function createRequestCheck(
   route: RouteOptions,
@@ -175,7 +175,7 @@ function check(
   return undefined;
 }
 
-/** An object that takes unknown members would let a misspelt field pass in silence. */
+/** A loose object would silently ignore a misspelt field. */
 function refuseLooseObjects(url: string, { params, query, body }: RequestSchemas): void {
   for (const [part, schema] of Object.entries({ params, query, body })) {
     if (schema !== undefined && !isStrict(toJsonSchema(schema))) {

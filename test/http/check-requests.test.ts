@@ -8,7 +8,7 @@ import type { SeenRequest } from './sample-server.ts';
 const path = '/v1/things';
 
 describe('a request', () => {
-  test('that is good reaches its handler, parsed', async () => {
+  test('that is valid reaches its handler, parsed', async () => {
     const seen: SeenRequest[] = [];
     const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
     await using server = sampleServer({
@@ -135,7 +135,7 @@ describe('a request', () => {
     expect(answer.json()).toMatchObject({ status: 400, code });
   });
 
-  test('without a body is told so', async () => {
+  test('without a body gets a problem that says so', async () => {
     await using server = sampleServer();
     const answer = await server.app.inject({ method: 'POST', url: path });
     expect(answer.json()).toMatchObject({
@@ -171,7 +171,7 @@ describe('a request', () => {
     'Application/JSON',
     'application/json; charset=utf-8',
     'application/json;charset="UTF-8"',
-  ])('of the media type %j is taken', async (contentType) => {
+  ])('of the media type %j is accepted', async (contentType) => {
     await using server = sampleServer();
     const headers = { 'content-type': contentType };
     const payload = JSON.stringify(goodThing);
@@ -204,7 +204,7 @@ describe('a request', () => {
     });
   });
 
-  test('with a query where none is known is refused', async () => {
+  test('with a query is refused if the route has none', async () => {
     await using server = sampleServer();
     const answer = await server.app.inject({
       method: 'POST',
@@ -250,7 +250,7 @@ describe('a request', () => {
     },
   );
 
-  test('with a body where none is taken is refused', async () => {
+  test('with a body is refused if the route has none', async () => {
     await using server = sampleServer();
     const url = `${path}/${THING_ID}/poke`;
     const send = (payload: unknown) =>
@@ -269,7 +269,7 @@ describe('a request', () => {
     expect((await server.app.inject({ method: 'POST', url })).statusCode).toBe(204);
   });
 
-  test('that needs no body may send an empty object, or nothing and call it a form', async () => {
+  test('without fields may have an empty object or an empty form as its body', async () => {
     await using server = sampleServer();
     const url = `${path}/${THING_ID}/poke`;
     const object = await server.app.inject({ method: 'POST', url, payload: {} });
@@ -292,20 +292,23 @@ describe('a request', () => {
     ['an old browser, no origin to name', { origin: 'null' }, 403],
     ['an old browser, this origin', { origin: 'http://here:80', host: 'here' }, 204],
     ['no browser', {}, 204],
-  ])('without a body that a browser sends for a page is judged: %s', async (_, headers, status) => {
-    await using server = sampleServer();
-    const url = `${path}/${THING_ID}/poke`;
-    const answer = await server.app.inject({ method: 'POST', url, headers });
-    expect(answer.statusCode).toBe(status);
-    if (status === 403) expect(answer.json()).toMatchObject({ code: 'cross_origin' });
-    // A browser asks before it sends JSON (CORS preflight), and nobody here says yes.
-    const json = await server.app.inject({ method: 'POST', url, headers, payload: {} });
-    expect(json.statusCode).toBe(204);
-    const read = await server.app.inject({ url: `${path}/${THING_ID}`, headers });
-    expect(read.statusCode).toBe(200);
-  });
+  ])(
+    'without a body that a browser sends for a page is checked for its origin: %s',
+    async (_, headers, status) => {
+      await using server = sampleServer();
+      const url = `${path}/${THING_ID}/poke`;
+      const answer = await server.app.inject({ method: 'POST', url, headers });
+      expect(answer.statusCode).toBe(status);
+      if (status === 403) expect(answer.json()).toMatchObject({ code: 'cross_origin' });
+      // A browser asks before it sends JSON (CORS preflight), and nobody here says yes.
+      const json = await server.app.inject({ method: 'POST', url, headers, payload: {} });
+      expect(json.statusCode).toBe(204);
+      const read = await server.app.inject({ url: `${path}/${THING_ID}`, headers });
+      expect(read.statusCode).toBe(200);
+    },
+  );
 
-  test('with faults everywhere hears of all of them, none of its values repeated', async () => {
+  test('with several faults gets all of them, and none of its values', async () => {
     await using server = sampleServer();
     const payload = {
       name: 'SECRET'.repeat(20),
@@ -323,7 +326,7 @@ describe('a request', () => {
     expect(answer.body).not.toContain('SECRET');
   });
 
-  test('with hundreds of faults hears of fifty', async () => {
+  test('with hundreds of faults gets fifty of them', async () => {
     await using server = sampleServer();
     const payload = {
       name: 'a',
@@ -340,8 +343,8 @@ const problemShape = z.object({
   errors: z.array(z.object({ pointer: z.string(), message: z.string() })).optional(),
 });
 
-describe('an answer', () => {
-  test('is 304 without a body when the caller has it', async () => {
+describe('a response', () => {
+  test('is 304 without a body if the caller has it', async () => {
     await using server = sampleServer();
     const answer = await server.app.inject({
       url: `${path}/${THING_ID}`,
@@ -353,7 +356,7 @@ describe('an answer', () => {
     expect(answer.headers['content-type']).toBeUndefined();
   });
 
-  test('without a tag of its own has a weak one of its body, and is 304 until that changes', async () => {
+  test('without an ETag of its own gets a weak one of its body, and is 304 until the body changes', async () => {
     let text = '{"a":1}';
     await using server = sampleServer({
       routes: async (app) => {
@@ -388,7 +391,7 @@ describe('an answer', () => {
     expect((await ask('GET', 'v1')).statusCode).toBe(400);
   });
 
-  test('to a command has no tag but its own, and is never 304', async () => {
+  test('to a command gets no ETag but its own, and is never 304', async () => {
     await using server = sampleServer();
     const made = await server.app.inject({
       method: 'POST',
@@ -401,7 +404,7 @@ describe('an answer', () => {
     expect(poked.headers).not.toHaveProperty('etag');
   });
 
-  test('to HEAD is that to GET without a body', async () => {
+  test('to HEAD is that to GET without the body', async () => {
     await using server = sampleServer();
     const answer = await server.app.inject({ method: 'HEAD', url: `${path}/${THING_ID}` });
     expect(answer.statusCode).toBe(200);
@@ -413,7 +416,7 @@ describe('an answer', () => {
   });
 });
 
-describe('declaring a route', () => {
+describe('a route', () => {
   test('with an object that is not strict is refused', async () => {
     const declare = async (body: z.ZodType) => {
       await using server = sampleServer({
@@ -431,7 +434,7 @@ describe('declaring a route', () => {
     await declare(z.strictObject({ a: z.array(z.strictObject({ b: z.string() })) }));
   });
 
-  test('types what its handler gets and may respond with', async () => {
+  test('types the request and the response of its handler', async () => {
     const schema = {
       body: z.strictObject({ n: z.number() }),
       response: {
