@@ -1,4 +1,4 @@
-import { constants, fstatSync, openSync, writeSync } from 'node:fs';
+import { constants, fstatSync, openSync, writevSync } from 'node:fs';
 import { isatty } from 'node:tty';
 import { pino } from 'pino';
 import type { Logger } from 'pino';
@@ -88,6 +88,7 @@ function createLogSink(render = (line: string) => line): LogSink {
     write,
     lost: () => lost,
     flushed: async () => {
+      await new Promise(setImmediate);
       const endsAt = performance.now() + FLUSH_MS_MAX;
       while (output.waitingBytes() > 0 && performance.now() < endsAt) {
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
@@ -102,15 +103,28 @@ function openOutput(lose: () => void): Output {
   return toDescriptor(isatty(STDOUT) ? openTerminal() : STDOUT, lose);
 }
 
-/** Node writes to a pipe or socket what fits in at once, and keeps the rest in memory. */
+/**
+ * Node writes to a pipe or socket what fits in at once, and keeps the rest in memory. It gets all lines of one
+ * turn of the event loop in one call.
+ */
 function toStream(stream: NodeJS.WriteStream, lose: () => void): Output {
   let isClosed = false;
+  let isCorked = false;
+  const uncork = () => {
+    isCorked = false;
+    stream.uncork();
+  };
   stream.on('error', () => {
     isClosed = true;
   });
   return {
     take: (line) => {
       if (isClosed || stream.writableLength + line.length > WAITING_BYTES_MAX) return false;
+      if (!isCorked) {
+        isCorked = true;
+        stream.cork();
+        setImmediate(uncork);
+      }
       stream.write(line, (error) => {
         if (error) lose();
       });
@@ -131,39 +145,46 @@ function openTerminal(): number {
 }
 
 /**
- * Writes at once what fits in. If only a part of a line fits in, the rest is kept and written first
- * later. Otherwise the next line would be appended to the part.
+ * Writes all lines of one turn of the event loop in one call. After a failure each line is tried by itself until
+ * one is accepted, so that it is known which lines are lost. If only a part of a line fits in, the rest is kept
+ * and written first later. Otherwise the next line would be appended to the part.
  */
 function toDescriptor(fd: number, lose: () => void): Output {
   let waiting: Buffer[] = [];
   let waitingBytes = 0;
   let isBegun = false;
-  let timer: NodeJS.Timeout | undefined;
-
-  const push = (bytes: Buffer) => {
-    waiting.push(bytes);
-    waitingBytes += bytes.length;
-  };
+  let hasFailed = false;
+  let planned: NodeJS.Immediate | NodeJS.Timeout | undefined;
 
   /** Writes what waits. Returns false if a write failed, but true if there is no room now. */
   const flush = (): boolean => {
-    for (let first = waiting[0]; first !== undefined; first = waiting[0]) {
-      const written = writeNow(fd, first);
+    while (waiting.length > 0) {
+      const written = writeNow(fd, waiting);
+      hasFailed = written === 'failed';
       if (written === 'failed') return false;
       if (written === 'later') {
-        timer ??= setTimeout(retry, RETRY_MS).unref();
+        planned ??= setTimeout(flushOrLose, RETRY_MS).unref();
         return true;
       }
-      waitingBytes -= written;
-      isBegun = written < first.length;
-      if (isBegun) waiting[0] = first.subarray(written);
-      else waiting.shift();
+      remove(written);
     }
     return true;
   };
 
-  const retry = () => {
-    timer = undefined;
+  const remove = (bytes: number) => {
+    waitingBytes -= bytes;
+    isBegun = false;
+    for (let left = bytes; left > 0;) {
+      const [first = Buffer.alloc(0)] = waiting;
+      isBegun = left < first.length;
+      if (isBegun) waiting[0] = first.subarray(left);
+      else waiting.shift();
+      left -= first.length;
+    }
+  };
+
+  const flushOrLose = () => {
+    planned = undefined;
     if (flush()) return;
     const begun = isBegun ? waiting.slice(0, 1) : [];
     for (const _ of waiting.slice(begun.length)) lose();
@@ -173,23 +194,25 @@ function toDescriptor(fd: number, lose: () => void): Output {
 
   return {
     take: (line) => {
-      if (timer === undefined && !flush()) return false; // the rest of a line
+      if (hasFailed && planned === undefined && !flush()) return false; // the rest of a line
       const bytes = Buffer.from(line);
       if (waitingBytes + bytes.length > WAITING_BYTES_MAX) return false;
-      push(bytes);
-      if (timer !== undefined || flush() || isBegun) return true;
+      waiting.push(bytes);
+      waitingBytes += bytes.length;
+      if (!hasFailed) planned ??= setImmediate(flushOrLose);
+      if (planned !== undefined || flush() || isBegun) return true;
       waiting.pop();
       waitingBytes -= bytes.length;
       return false;
     },
-    waitingBytes: () => (timer === undefined ? 0 : waitingBytes),
+    waitingBytes: () => (planned === undefined ? 0 : waitingBytes),
   };
 }
 
 /** Returns how many bytes were written, or `later` if there is no room now. */
-function writeNow(fd: number, bytes: Buffer): number | 'later' | 'failed' {
+function writeNow(fd: number, lines: readonly Buffer[]): number | 'later' | 'failed' {
   try {
-    return writeSync(fd, bytes);
+    return writevSync(fd, lines);
   } catch (error) {
     const isFull = error instanceof Error && 'code' in error && error.code === 'EAGAIN';
     return isFull ? 'later' : 'failed';
