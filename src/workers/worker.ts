@@ -31,10 +31,29 @@ export function createWorker(options: WorkerOptions): Worker {
   const { name, tick, idleMs, errorBackoff, log } = options;
   const stopping = new AbortController();
   const { signal } = stopping;
-  const wait = createWait(signal);
+  let running: Promise<void> | undefined;
   let failures = 0;
   let lastError: string | undefined;
-  let running: Promise<void> | undefined;
+  let isIdle = false;
+  /** A wake that came before the idle wait ends it at once. */
+  let isWoken = false;
+  let endWait: (() => void) | undefined;
+
+  const wait = async (ms: number) => {
+    if (signal.aborted) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, ms);
+    endWait = resolve;
+    await promise;
+    clearTimeout(timer);
+  };
+
+  const waitIdle = async () => {
+    isIdle = true;
+    if (!isWoken) await wait(idleMs);
+    isIdle = false;
+    isWoken = false;
+  };
 
   const run = async () => {
     while (!signal.aborted) {
@@ -44,14 +63,14 @@ export function createWorker(options: WorkerOptions): Worker {
           log.info({ worker: name, failures }, 'worker recovered');
         failures = 0;
         lastError = undefined;
-        if (done === 0) await wait.untilWokenOr(idleMs);
+        if (done === 0) await waitIdle();
         else await setImmediate(); // lets I/O run between two ticks
       } catch (error) {
         if (signal.aborted) return;
         failures += 1;
         lastError = String(error);
         if (failures === 1) log.error({ worker: name, err: error }, 'worker failed, retrying');
-        await wait.full(fullJitterMs(failures, errorBackoff));
+        await wait(fullJitterMs(failures, errorBackoff));
       }
     }
   };
@@ -60,9 +79,13 @@ export function createWorker(options: WorkerOptions): Worker {
     start: () => {
       running ??= run();
     },
-    wake: wait.wake,
+    wake: () => {
+      isWoken = true;
+      if (isIdle) endWait?.();
+    },
     stop: async () => {
       stopping.abort();
+      endWait?.();
       await running;
     },
     lastError: () => lastError,
@@ -84,40 +107,4 @@ export function withDeadline<T>(
     const timer = setTimeout(() => resolve(onTimeout()), timeoutMs);
     work.then(resolve, reject).finally(() => clearTimeout(timer));
   });
-}
-
-/** Waits that end on stop. An idle wait also ends on a wake, even one that came before it. */
-function createWait(stopping: AbortSignal) {
-  let woken = false;
-  let endIdleWait: (() => void) | undefined;
-
-  const full = (ms: number, register?: (end: () => void) => void) =>
-    new Promise<void>((resolve) => {
-      if (stopping.aborted) return resolve();
-      const end = () => {
-        clearTimeout(timer);
-        stopping.removeEventListener('abort', end);
-        resolve();
-      };
-      const timer = setTimeout(end, ms);
-      stopping.addEventListener('abort', end);
-      register?.(end);
-    });
-
-  return {
-    full: (ms: number) => full(ms),
-    wake: () => {
-      woken = true;
-      endIdleWait?.();
-    },
-    untilWokenOr: async (ms: number) => {
-      if (!woken) {
-        await full(ms, (end) => {
-          endIdleWait = end;
-        });
-      }
-      endIdleWait = undefined;
-      woken = false;
-    },
-  };
 }
