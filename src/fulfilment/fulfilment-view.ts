@@ -87,12 +87,12 @@ function stepView(step: string, saga: Saga, row: FulfilmentRow): StepView {
     ...(details && Object.keys(details).length > 0 && { result: details }),
     ...(requestedAt !== null && { requestedAt }),
     ...(settledAt !== null && { settledAt }),
-    ...(isNext && row.dueAt !== null && { nextTryAt: row.dueAt }),
-    ...(isNext && row.deadlineAt !== null && { deadlineAt: row.deadlineAt }),
+    ...(isNext && row.dueAt !== null && { nextTryAt: row.dueAt.toISOString() }),
+    ...(isNext && row.deadlineAt !== null && { deadlineAt: row.deadlineAt.toISOString() }),
   };
 }
 
-/** The fulfilment of an order in the queue. Instants are ISO 8601 in UTC. */
+/** The fulfilment of an order in the queue. */
 export type FulfilmentRow = Readonly<{
   sagaId: string;
   state: FulfilmentState;
@@ -102,21 +102,8 @@ export type FulfilmentRow = Readonly<{
   epoch: number;
   step: string | null;
   /** When it is tried next. Null while it is being tried. */
-  dueAt: string | null;
-  deadlineAt: string | null;
-}>;
-
-type StoredRow = Readonly<{
-  saga_id: string;
-  subject_id: string;
-  definition_version: number;
-  epoch: number;
-  state: FulfilmentState;
-  reason: string | null;
-  step: string | null;
-  owner: string | null;
-  due_at: Date | null;
-  deadline_at: Date | null;
+  dueAt: Date | null;
+  deadlineAt: Date | null;
 }>;
 
 const fulfilments = ({ knex }: ReadPool) => knex('saga_work').where('definition', 'fulfilment');
@@ -126,20 +113,20 @@ export async function readFulfilmentRow(
   reads: ReadPool,
   orderId: string,
 ): Promise<FulfilmentRow | null> {
-  const [row] = await reads.rows<StoredRow>(
-    fulfilments(reads).select('*').where('subject_id', orderId),
-  );
-  if (!row) return null;
-  return {
-    sagaId: row.saga_id,
-    state: row.state,
-    reason: row.reason,
-    definitionVersion: row.definition_version,
-    epoch: row.epoch,
-    step: row.step,
-    dueAt: row.owner === null ? (row.due_at?.toISOString() ?? null) : null,
-    deadlineAt: row.deadline_at?.toISOString() ?? null,
-  };
+  const query = fulfilments(reads)
+    .where('subject_id', orderId)
+    .select({
+      sagaId: 'saga_id',
+      state: 'state',
+      reason: 'reason',
+      definitionVersion: 'definition_version',
+      epoch: 'epoch',
+      step: 'step',
+      dueAt: reads.knex.raw('case when owner is null then due_at end'),
+      deadlineAt: 'deadline_at',
+    });
+  const [row] = await reads.rows<FulfilmentRow>(query);
+  return row ?? null;
 }
 
 /** The states of the fulfilments of these orders. An order without a fulfilment is left out. */
@@ -148,10 +135,9 @@ export async function readFulfilmentStates(
   orderIds: readonly string[],
 ): Promise<ReadonlyMap<string, FulfilmentState>> {
   if (orderIds.length === 0) return new Map();
-  const rows = await reads.rows<StoredRow>(
-    fulfilments(reads)
-      .select('subject_id', 'state')
-      .whereIn('subject_id', [...orderIds]),
-  );
-  return new Map(rows.map(({ subject_id: orderId, state }) => [orderId, state]));
+  const query = fulfilments(reads)
+    .whereIn('subject_id', [...orderIds])
+    .select({ orderId: 'subject_id', state: 'state' });
+  const rows = await reads.rows<Readonly<{ orderId: string; state: FulfilmentState }>>(query);
+  return new Map(rows.map(({ orderId, state }) => [orderId, state]));
 }

@@ -159,7 +159,7 @@ export function cancelOutcome<Result>(
   const { data } = done.safeParse(response.body);
   return data
     ? { outcome: 'already_done', result: data.result }
-    : unknown(response, 'answer 200 is not as the contract has it');
+    : unknown(response, 'response 200 does not match the contract');
 }
 
 function readResult<Result, Outcome extends 'ok' | 'found'>(
@@ -168,7 +168,7 @@ function readResult<Result, Outcome extends 'ok' | 'found'>(
   outcome: Outcome,
 ): { outcome: Outcome; result: Result } | UnknownOutcome<Result> {
   const { success, data } = result.safeParse(response.body);
-  if (!success) return unknown(response, `answer ${response.status} is not as the contract has it`);
+  if (!success) return unknown(response, `response ${response.status} does not match the contract`);
   const differs = difference?.(data);
   if (differs !== undefined) return { ...unknown(response, differs), stated: data };
   return { outcome, result: data };
@@ -180,11 +180,11 @@ const isDone = ({ status }: ReadResponse) => status === 200 || status === 201;
 const isForKey = (response: ReadResponse, { key }: { key: string }) =>
   keyed.safeParse(response.body).data?.key === key;
 
-const otherKey = ({ status }: ReadResponse) => `answer ${status} does not name the key`;
+const otherKey = ({ status }: ReadResponse) => `response ${status} does not name the key`;
 
 function statesNoOutcome({ status, body }: ReadResponse): string {
   const { data } = coded.safeParse(body);
-  return `answer ${status}${data ? ` ${data.code}` : ''} settles nothing`;
+  return `response ${status}${data ? ` ${data.code}` : ''} states no outcome`;
 }
 
 const retryAfter = (response: ProviderResponse) =>

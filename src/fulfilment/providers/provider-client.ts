@@ -123,7 +123,7 @@ async function exchange({ request, text, timeoutMs, signal }: Exchange): Promise
   // A busy process may not have read a response that is there already. It does so before the timeout counts.
   let lastLook: NodeJS.Immediate | undefined;
   const timer = setTimeout(() => {
-    lastLook = setImmediate(() => giveUp(`no answer in ${timeoutMs} ms`));
+    lastLook = setImmediate(() => giveUp(`no response in ${timeoutMs} ms`));
   }, timeoutMs);
   signal?.addEventListener('abort', leave, { once: true });
 
@@ -149,13 +149,13 @@ async function readResponse(response: IncomingMessage): Promise<ProviderResponse
   const { statusCode: status = 0, headers } = response;
   const again = retryAfter(headers['retry-after']);
   const bytes = await readBytes(response);
-  if (!bytes) return { kind: 'lost', reason: `answer ${status} is too large`, ...again };
-  if (bytes.length === 0) return { kind: 'lost', reason: `answer ${status} is empty`, ...again };
+  if (!bytes) return { kind: 'lost', reason: `response ${status} is too large`, ...again };
+  if (bytes.length === 0) return { kind: 'lost', reason: `response ${status} is empty`, ...again };
   try {
     const body: unknown = JSON.parse(utf8.decode(bytes));
     return { kind: 'response', status, body, ...again };
   } catch {
-    return { kind: 'lost', reason: `answer ${status} is not JSON`, ...again };
+    return { kind: 'lost', reason: `response ${status} is not JSON`, ...again };
   }
 }
 
@@ -212,47 +212,40 @@ export type CallLimitBounds = Readonly<{
   waitMsMax: number;
 }>;
 
-/** Bounds the calls to one provider, so that a slow one cannot take up the whole service. */
-export type CallLimit = Readonly<{
-  /** True once the call may run, and then `leave` must follow. False after the wait, or if `signal` aborts. */
-  enter(signal?: AbortSignal): Promise<boolean>;
-  leave(): void;
-}>;
-
-/** First come, first served. */
-export function createCallLimit({ callsMax, waitersMax, waitMsMax }: CallLimitBounds): CallLimit {
-  const waiting = new Set<() => void>();
+/** Bounds the calls to one provider, so that a slow one cannot take up the whole service. First come, first served. */
+export function createCallLimit({ callsMax, waitersMax, waitMsMax }: CallLimitBounds) {
+  const waiting = new Set<(entered: boolean) => void>();
   let underWay = 0;
-
-  const wait = (signal: AbortSignal | undefined) => {
-    const { promise, resolve } = Promise.withResolvers<boolean>();
-    const settle = (entered: boolean) => {
-      waiting.delete(admit);
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', giveUp);
-      resolve(entered);
-    };
-    const admit = () => settle(true);
-    const giveUp = () => settle(false);
-    const timer = setTimeout(giveUp, waitMsMax);
-    signal?.addEventListener('abort', giveUp, { once: true });
-    waiting.add(admit);
-    return promise;
-  };
-
   return {
-    enter: async (signal) => {
+    /** True once the call may run, and then `leave` must follow. False after the wait, or if `signal` aborts. */
+    enter: async (signal?: AbortSignal): Promise<boolean> => {
       if (signal?.aborted) return false;
       if (underWay < callsMax) {
         underWay += 1;
         return true;
       }
-      return waiting.size < waitersMax && (await wait(signal));
+      if (waiting.size >= waitersMax) return false;
+      const { promise, resolve } = Promise.withResolvers<boolean>();
+      const giveUp = () => {
+        waiting.delete(resolve);
+        resolve(false);
+      };
+      const timer = setTimeout(giveUp, waitMsMax);
+      signal?.addEventListener('abort', giveUp, { once: true });
+      waiting.add(resolve);
+      const entered = await promise;
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', giveUp);
+      return entered;
     },
     leave: () => {
       const [next] = waiting;
-      if (next) next();
-      else underWay -= 1;
+      if (!next) {
+        underWay -= 1;
+        return;
+      }
+      waiting.delete(next);
+      next(true);
     },
   };
 }

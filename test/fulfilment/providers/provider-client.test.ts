@@ -82,7 +82,7 @@ describe('a request to a provider', () => {
     const payments = createHttpPaymentProvider({ url: server.url, apiKey: SECRET, ...limits });
     expect(await payments.capture(request)).toEqual({
       outcome: 'unknown',
-      reason: 'answer 307 is empty',
+      reason: 'response 307 is empty',
     });
     expect(server.requests).toHaveLength(1);
   });
@@ -102,7 +102,7 @@ describe('a request to a provider', () => {
       if (text.startsWith('POST')) socket.write(http('201 Yes', captured).slice(0, -5));
     });
     const payments = createHttpPaymentProvider({ url: server.url, timeoutMs: 1_000, callsMax: 4 });
-    const late = { outcome: 'unknown', reason: 'no answer in 1000 ms' };
+    const late = { outcome: 'unknown', reason: 'no response in 1000 ms' };
     const outcomes = [payments.capture(request), payments.lookUpCapture(request)];
     expect(await Promise.all<unknown>(outcomes)).toEqual([late, late]);
   });
@@ -167,10 +167,10 @@ describe('an answer of a provider', () => {
     [
       'bytes that are not UTF-8',
       Buffer.from(captured.replace('pay_1', '\xff'), 'latin1'),
-      'answer 201 is not JSON',
+      'response 201 is not JSON',
     ],
-    ['more than 64 KiB', Buffer.from(`"${'x'.repeat(64 * 1024)}"`), 'answer 201 is too large'],
-    ['nothing', Buffer.from(''), 'answer 201 is empty'],
+    ['more than 64 KiB', Buffer.from(`"${'x'.repeat(64 * 1024)}"`), 'response 201 is too large'],
+    ['nothing', Buffer.from(''), 'response 201 is empty'],
   ])('with %s is unknown', async (_, body, reason) => {
     await using server = await startRawServer((socket) => {
       socket.write(`HTTP/1.1 201 Yes\r\ncontent-length: ${body.length}\r\n\r\n`);
@@ -209,7 +209,7 @@ describe('an answer of a provider', () => {
     const payments = createHttpPaymentProvider({ url: server.url, ...limits });
     expect(await payments.capture(request)).toEqual({
       outcome: 'unknown',
-      reason: 'answer 201 is too large',
+      reason: 'response 201 is too large',
     });
     await cut.promise;
   });
@@ -259,7 +259,7 @@ test('a call that is given up while it still connects has not applied anything',
   });
   expect(await payments.capture(request)).toEqual({
     outcome: 'not_applied',
-    reason: 'no answer in 50 ms',
+    reason: 'no response in 50 ms',
   });
 });
 

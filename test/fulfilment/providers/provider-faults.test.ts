@@ -228,7 +228,7 @@ test('what a provider says to wait is passed on, and bounded', async () => {
   await simulator.control.addFault({ fault: 'overloaded_after', times: 1, retryAfterSeconds: 9e9 });
   expect(await payments.capture(request)).toEqual({
     outcome: 'unknown',
-    reason: 'answer 503 is not JSON',
+    reason: 'response 503 is not JSON',
   });
   await simulator.control.addFault({ fault: 'unavailable', times: 1, retryAfterSeconds: 9e8 });
   expect(await payments.capture(request)).toMatchObject({ retryAfterMs: 3_600_000 });

@@ -77,14 +77,14 @@ describe('the outcome of a call that acts', () => {
     const broken = callOutcome(answer(201, { ...right, currency: 6 }), expected);
     expect(broken).toEqual({
       outcome: 'unknown',
-      reason: 'answer 201 is not as the contract has it',
+      reason: 'response 201 does not match the contract',
     });
   });
 
   test('names the code of an answer that settles nothing', () => {
     expect(callOutcome(answer(422, { code: 'key_reused', key }), expected)).toEqual({
       outcome: 'unknown',
-      reason: 'answer 422 key_reused settles nothing',
+      reason: 'response 422 key_reused states no outcome',
     });
   });
 });
