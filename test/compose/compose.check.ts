@@ -18,7 +18,7 @@ const newOrder = {
   items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
 };
 
-type Answer = Readonly<{
+type HttpResponse = Readonly<{
   url: string;
   status: number;
   retryAfter: string | null;
@@ -128,7 +128,7 @@ describe('docker compose', () => {
 
   test('loses no order answered 201 when Postgres stops under load, and says 503 till it is back', async () => {
     const callers = new AbortController();
-    const answers: Answer[] = [];
+    const answers: HttpResponse[] = [];
     const load = Promise.all(
       Array.from({ length: CALLERS }, async (_, n) => {
         while (!callers.signal.aborted) {
@@ -206,15 +206,15 @@ async function printLogs(): Promise<void> {
   console.log(await project.compose('logs', '--no-color', '--tail=30'));
 }
 
-function place(url: string): Promise<Answer> {
+function place(url: string): Promise<HttpResponse> {
   return post(url, '/v1/orders', newOrder);
 }
 
-function list(url: string): Promise<Answer> {
+function list(url: string): Promise<HttpResponse> {
   return get(url, '/v1/orders?limit=1');
 }
 
-function post(url: string, path: string, body: unknown): Promise<Answer> {
+function post(url: string, path: string, body: unknown): Promise<HttpResponse> {
   return ask(url, path, jsonRequest('POST', body));
 }
 
@@ -222,21 +222,21 @@ function jsonRequest(method: string, body: unknown): RequestInit {
   return { method, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) };
 }
 
-function get(url: string, path: string): Promise<Answer> {
+function get(url: string, path: string): Promise<HttpResponse> {
   return ask(url, path, {});
 }
 
-async function ask(url: string, path: string, request: RequestInit): Promise<Answer> {
+async function ask(url: string, path: string, request: RequestInit): Promise<HttpResponse> {
   const response = await fetch(`${url}${path}`, {
     ...request,
     signal: AbortSignal.timeout(30_000),
   });
-  const body: Answer['body'] = JSON.parse(await response.text());
+  const body: HttpResponse['body'] = JSON.parse(await response.text());
   return { url, status: response.status, retryAfter: response.headers.get('retry-after'), body };
 }
 
 /** A closed connection is not a 503. */
-function noAnswer(url: string, error: unknown): Answer {
+function noAnswer(url: string, error: unknown): HttpResponse {
   return { url, status: 0, retryAfter: null, body: { code: String(error) } };
 }
 

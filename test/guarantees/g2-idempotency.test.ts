@@ -4,7 +4,7 @@ import { orderOf, problemOf } from '#test/support/api-shapes.ts';
 import type { Order } from '#test/support/api-shapes.ts';
 import { createTestDatabase, rowCounts } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
-import type { Answer } from '#test/support/http-client.ts';
+import type { HttpResponse } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { placeBody } from '#test/support/order-api.ts';
 import type { CommandName, OrderApi } from '#test/support/order-api.ts';
@@ -37,7 +37,7 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
   });
 
   /** Each command on an order that is ready for it. */
-  const commands: ReadonlyArray<[string, () => Promise<(key: string) => Promise<Answer>>]> = [
+  const commands: ReadonlyArray<[string, () => Promise<(key: string) => Promise<HttpResponse>>]> = [
     ['place', async () => (key) => api.place(placeBody, { key })],
     ['pay', async () => sender('pay', await api.placeOrder())],
     ['ship', async () => sender('ship', await api.pay(await api.placeOrder()))],
@@ -87,7 +87,7 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
       const before = await rowCounts(database);
       const key = randomUUID();
       const placeKey = randomUUID();
-      const toBoth = (send: (api: OrderApi) => Promise<Answer>) =>
+      const toBoth = (send: (api: OrderApi) => Promise<HttpResponse>) =>
         Promise.all(
           Array.from({ length: REPEATS }, (_, i) => send(i % 2 ? service.api : replica.api)),
         );
@@ -320,7 +320,7 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
   });
 });
 
-function expectReplay(answer: Answer, first: Answer): void {
+function expectReplay(answer: HttpResponse, first: HttpResponse): void {
   expect(answer.text).toBe(first.text);
   expect(answer.status).toBe(first.status);
   for (const name of ['etag', 'location', 'content-type']) {
@@ -330,7 +330,7 @@ function expectReplay(answer: Answer, first: Answer): void {
 }
 
 /** One answer is the first; the others repeat it, or say that it is under way. */
-function expectOneEffect(answers: readonly Answer[], later: Answer): void {
+function expectOneEffect(answers: readonly HttpResponse[], later: HttpResponse): void {
   const [first, ...others] = answers.filter(
     ({ status, headers }) => status < 300 && headers['idempotency-replayed'] === undefined,
   );

@@ -5,7 +5,7 @@ import type { Order } from '#test/support/api-shapes.ts';
 import { checkHistory } from '#test/support/checker.ts';
 import { createTestDatabase, rowCounts } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
-import type { Answer } from '#test/support/http-client.ts';
+import type { HttpResponse } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createOrderApi } from '#test/support/order-api.ts';
 import type { OrderApi } from '#test/support/order-api.ts';
@@ -194,7 +194,7 @@ function expectReplayed(call: Call): void {
   orderOf(call.answer!);
 }
 
-function expectUnknown(answer: Answer): void {
+function expectUnknown(answer: HttpResponse): void {
   expect(problemOf(answer)).toMatchObject({ status: 503, code: 'outcome_unknown' });
   expect(Number(answer.headers['retry-after'])).toBeGreaterThan(0);
 }

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { faultNames } from '#test/support/saga/stories.ts';
 import { operations } from '#dev/provider-simulator/contract.ts';
 import type { SimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
-import type { Answer } from '#test/support/http-client.ts';
+import type { HttpResponse } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
 import { createRandom } from '#test/support/random.ts';
@@ -51,8 +51,8 @@ type Customer = Readonly<{
 /** Tries again, with the same key, until a replica has answered. */
 async function insist(
   replicas: readonly SagaApi[],
-  ask: (api: SagaApi) => Promise<Answer>,
-): Promise<Answer> {
+  ask: (api: SagaApi) => Promise<HttpResponse>,
+): Promise<HttpResponse> {
   let turn = 0;
   const askNext = async () => {
     turn += 1;

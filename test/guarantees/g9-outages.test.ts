@@ -7,7 +7,7 @@ import { checkHistory } from '#test/support/checker.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { startFaultyPostgres } from '#test/support/faulty-servers.ts';
 import type { FaultyPostgres } from '#test/support/faulty-servers.ts';
-import type { Answer } from '#test/support/http-client.ts';
+import type { HttpResponse } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { placeBody } from '#test/support/order-api.ts';
 import type { OrderApi } from '#test/support/order-api.ts';
@@ -171,7 +171,7 @@ async function expectUnavailable({ api }: TestService, call: Promise<Call>): Pro
   await untilReadiness(api, 503);
 }
 
-function expectToComeAgain(answer: Answer): void {
+function expectToComeAgain(answer: HttpResponse): void {
   const problem = problemOf(answer);
   expect(problem.status).toBe(503);
   expect(['database_unavailable', 'outcome_unknown']).toContain(problem.code);

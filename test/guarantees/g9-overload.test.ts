@@ -7,7 +7,7 @@ import { orderOf, problemOf } from '#test/support/api-shapes.ts';
 import { createTestDatabase, rowCounts } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { placeBody } from '#test/support/order-api.ts';
-import type { Answer } from '#test/support/http-client.ts';
+import type { HttpResponse } from '#test/support/http-client.ts';
 import { eventually } from '#test/support/poll.ts';
 import { startService } from '#test/support/service.ts';
 import { createSagaApi } from '#test/support/saga/api.ts';
@@ -61,7 +61,7 @@ describe.skipIf(skipReason('postgres'))('overload', () => {
     const { api } = service;
     const placed = await api.placeOrder();
 
-    const underWay: Promise<Answer>[] = [];
+    const underWay: Promise<HttpResponse>[] = [];
     const held = [];
     for (const customerId of [randomUUID(), randomUUID()]) {
       const trap = proxy.trap(customerId, 'hold');
@@ -256,15 +256,18 @@ async function startTransaction(url: string) {
   };
 }
 
-async function statusOf(answer: Promise<Answer>): Promise<number> {
+async function statusOf(answer: Promise<HttpResponse>): Promise<number> {
   return (await answer).status;
 }
 
 /** The first so many answers; the others may take their time. */
-function untilAnswered(all: readonly Promise<Answer>[], count: number): Promise<Answer[]> {
-  const answers: Answer[] = [];
-  const enough = Promise.withResolvers<Answer[]>();
-  const collect = async (one: Promise<Answer>) => {
+function untilAnswered(
+  all: readonly Promise<HttpResponse>[],
+  count: number,
+): Promise<HttpResponse[]> {
+  const answers: HttpResponse[] = [];
+  const enough = Promise.withResolvers<HttpResponse[]>();
+  const collect = async (one: Promise<HttpResponse>) => {
     answers.push(await one);
     if (answers.length === count) enough.resolve([...answers]);
   };
@@ -272,15 +275,15 @@ function untilAnswered(all: readonly Promise<Answer>[], count: number): Promise<
   return enough.promise;
 }
 
-function expectOverloaded(answer: Answer): void {
+function expectOverloaded(answer: HttpResponse): void {
   expect(problemOf(answer)).toMatchObject({ status: 503, code: 'overloaded' });
   expectRetryAfter(answer);
 }
 
-function expectRetryAfter({ headers }: Answer): void {
+function expectRetryAfter({ headers }: HttpResponse): void {
   expect(headers['retry-after']).toMatch(/^[1-9]\d*$/);
 }
 
-function waitingCommands({ text }: Answer): number {
+function waitingCommands({ text }: HttpResponse): number {
   return Number(/^orders_command_queue_length (\d+)/m.exec(text)?.[1]);
 }

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { orderOf, problemOf } from '#test/support/api-shapes.ts';
 import { createTestDatabase, rowCounts } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
-import type { Answer } from '#test/support/http-client.ts';
+import type { HttpResponse } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { placeBody } from '#test/support/order-api.ts';
 import type { OrderApi } from '#test/support/order-api.ts';
@@ -53,9 +53,11 @@ describe.skipIf(skipReason('postgres'))('a command that meets', () => {
   });
 
   /** Both slots are busy meanwhile, so that all of them meet in one batch. */
-  async function inOneBatch(commands: ReadonlyArray<() => Promise<Answer>>): Promise<Answer[]> {
+  async function inOneBatch(
+    commands: ReadonlyArray<() => Promise<HttpResponse>>,
+  ): Promise<HttpResponse[]> {
     const held = [];
-    const first: Promise<Answer>[] = [];
+    const first: Promise<HttpResponse>[] = [];
     for (const customerId of [randomUUID(), randomUUID()]) {
       const trap = proxy.trap(customerId, 'hold');
       first.push(api.place({ ...placeBody, customerId }));
@@ -92,7 +94,7 @@ describe.skipIf(skipReason('postgres'))('a command that meets', () => {
       expect(problemOf(failed!)).toMatchObject({ status, code });
       if (status === 503) expect(failed!.headers['retry-after']).toMatch(/^[1-9]\d*$/);
       expect(failed!.text).not.toMatch(/insert|constraint|write_units|No space/);
-      const isHit = (answer: Answer) => status === 503 && problemOf(answer).code === code;
+      const isHit = (answer: HttpResponse) => status === 503 && problemOf(answer).code === code;
       const written = others.filter((answer) => answer.status < 300 || !isHit(answer));
       for (const answer of written) orderOf(answer);
       const after = await rowCounts(database);

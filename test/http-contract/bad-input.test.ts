@@ -5,7 +5,7 @@ import type { Order } from '#test/support/api-shapes.ts';
 import { createTestDatabase, rowCounts } from '#test/support/database.ts';
 import type { RowCounts, TestDatabase } from '#test/support/database.ts';
 import { exchangeRaw } from '#test/support/http-client.ts';
-import type { Answer, RequestOptions } from '#test/support/http-client.ts';
+import type { HttpResponse, RequestOptions } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { placeBody } from '#test/support/order-api.ts';
 import { startService } from '#test/support/service.ts';
@@ -47,9 +47,9 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
     expect(await rowCounts(database)).toEqual(before);
   });
 
-  const request = (method: string, path: string, options?: RequestOptions): Promise<Answer> =>
+  const request = (method: string, path: string, options?: RequestOptions): Promise<HttpResponse> =>
     service.api.request(method, path.replace('ORDER', order.orderId), options);
-  const post = (path: string, rawBody: string | Buffer): Promise<Answer> =>
+  const post = (path: string, rawBody: string | Buffer): Promise<HttpResponse> =>
     request('POST', path, { rawBody });
 
   describe('in the body of a place', () => {
@@ -473,7 +473,7 @@ function head(line: string): string {
   return `${line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n`;
 }
 
-function expectInvalid(answer: Answer, pointer: string, rule: RegExp): void {
+function expectInvalid(answer: HttpResponse, pointer: string, rule: RegExp): void {
   const { status, code, errors, detail } = problemOf(answer);
   expect({ status, code }).toEqual({ status: 400, code: 'invalid_request' });
   expect(errors).toContainEqual({ pointer, message: expect.stringMatching(rule) });

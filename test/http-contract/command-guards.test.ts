@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { Answer } from '#test/support/http-client.ts';
+import type { HttpResponse } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
 import { refusalOf } from '#test/support/saga/api.ts';
@@ -62,7 +62,7 @@ describe.skipIf(skipReason('postgres'))('a guarding header of a command', () => 
   const needed = (name: string): Readonly<Record<string, string>> =>
     name === 'resolveFulfilment' ? { 'if-match': '*' } : {};
   /** What a request has written: events by its id, and the stock. */
-  const written = async ({ headers }: Answer) => {
+  const written = async ({ headers }: HttpResponse) => {
     const requestId = headers['x-request-id'];
     const [row] = await world.database.query<{ events: number; stock: string }>(
       `select (select count(*) from events where metadata ->> 'correlationId' = $1

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Answer } from '#test/support/http-client.ts';
+import type { HttpResponse } from '#test/support/http-client.ts';
 import { eventually } from '#test/support/poll.ts';
 import { TWO_BOOKS } from '#test/support/saga/api.ts';
 import type { SagaApi } from '#test/support/saga/api.ts';
@@ -112,6 +112,6 @@ const documentShape = z.looseObject({
   ),
 });
 
-function accepted({ status, text }: Answer): void {
+function accepted({ status, text }: HttpResponse): void {
   if (status < 200 || status > 299) throw new Error(`answered ${status}: ${text}`);
 }

@@ -3,7 +3,7 @@ import { orderOf, problemOf, rowOf } from '#test/support/api-shapes.ts';
 import type { Order } from '#test/support/api-shapes.ts';
 import { createTestDatabase, rowCounts } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
-import type { Answer } from '#test/support/http-client.ts';
+import type { HttpResponse } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { placeBody } from '#test/support/order-api.ts';
 import type { CommandName, OrderApi } from '#test/support/order-api.ts';
@@ -376,7 +376,7 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
   });
 
   async function sent(status: number, name: CommandName, { orderId }: Order, body: unknown) {
-    const answer: Answer = await api.send(name, orderId, body);
+    const answer: HttpResponse = await api.send(name, orderId, body);
     const order = orderOf(answer);
     expect(answer.status).toBe(status);
     expect(answer.headers['etag']).toBe(`"v${order.version}"`);

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import type { Answer, HttpClient, RequestOptions } from '#test/support/http-client.ts';
+import type { HttpResponse, HttpClient, RequestOptions } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
 import { TWO_BOOKS } from '#test/support/saga/api.ts';
@@ -346,7 +346,7 @@ function namedBy({ spec: { operationId, responses } }: Operation): string[] {
   });
 }
 
-function toldBy({ status, headers, text }: Answer): string {
+function toldBy({ status, headers, text }: HttpResponse): string {
   if (headers['content-type']?.startsWith('application/problem+json') !== true) return `${status}`;
   return `${status} ${z.looseObject({ code: z.string() }).parse(JSON.parse(text)).code}`;
 }

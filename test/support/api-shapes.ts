@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Answer } from './http-client.ts';
+import type { HttpResponse } from './http-client.ts';
 
 /*
  * What the interface promises of its answers, stated once more and strictly: a field that is missing,
@@ -81,20 +81,20 @@ export function rowOf(order: Order): OrderRow {
 }
 
 /** The order of a 2xx answer. */
-export function orderOf(answer: Answer): Order {
+export function orderOf(answer: HttpResponse): Order {
   return bodyOf(answer, orderShape, (status) => status >= 200 && status < 300);
 }
 
-export function pageOf(answer: Answer): z.infer<typeof pageShape> {
+export function pageOf(answer: HttpResponse): z.infer<typeof pageShape> {
   return bodyOf(answer, pageShape, (status) => status === 200);
 }
 
-export function historyOf(answer: Answer): History {
+export function historyOf(answer: HttpResponse): History {
   return bodyOf(answer, historyShape, (status) => status === 200);
 }
 
 /** The problem of a 4xx or 5xx answer: its media type, its status, a requestId that the header repeats. */
-export function problemOf(answer: Answer): ApiProblem {
+export function problemOf(answer: HttpResponse): ApiProblem {
   const problem = bodyOf(answer, problemShape, (status) => status >= 400);
   const type = answer.headers['content-type'] ?? '';
   if (!type.startsWith('application/problem+json')) throw unlike(answer, `it is ${type}`);
@@ -107,7 +107,7 @@ export function problemOf(answer: Answer): ApiProblem {
 }
 
 function bodyOf<T>(
-  answer: Answer,
+  answer: HttpResponse,
   shape: z.ZodType<T>,
   isExpected: (status: number) => boolean,
 ): T {
@@ -117,6 +117,6 @@ function bodyOf<T>(
   return parsed.data;
 }
 
-function unlike({ status, text }: Answer, reason: string): Error {
+function unlike({ status, text }: HttpResponse, reason: string): Error {
   return new Error(`an answer not as promised: ${reason}\n${status} ${text.slice(0, 2_000)}`);
 }

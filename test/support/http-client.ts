@@ -6,7 +6,7 @@ import { connect } from 'node:net';
 const HANG_MS = 120_000;
 
 /** A response as it arrived. */
-export type Answer = Readonly<{ status: number; headers: IncomingHttpHeaders; text: string }>;
+export type HttpResponse = Readonly<{ status: number; headers: IncomingHttpHeaders; text: string }>;
 
 /** Parts of a request. `body` is sent as JSON, `rawBody` as it is. */
 export type RequestOptions = Readonly<{
@@ -20,7 +20,7 @@ export type RequestOptions = Readonly<{
 
 /** Calls one server over keep-alive connections. */
 export type HttpClient = Readonly<{
-  request(method: string, path: string, options?: RequestOptions): Promise<Answer>;
+  request(method: string, path: string, options?: RequestOptions): Promise<HttpResponse>;
   close(): void;
 }>;
 
@@ -84,7 +84,7 @@ function headersOf(
  * Sends any bytes on a connection of their own and reads until the server closes it. It stops writing when the
  * response begins, as a careful client does.
  */
-export function exchangeRaw(url: string, bytes: string | Buffer): Promise<Answer> {
+export function exchangeRaw(url: string, bytes: string | Buffer): Promise<HttpResponse> {
   const { hostname, port } = new URL(url);
   const left = Buffer.from(bytes);
   return new Promise((resolve, reject) => {
@@ -106,7 +106,7 @@ export function exchangeRaw(url: string, bytes: string | Buffer): Promise<Answer
   });
 }
 
-function parsed(response: string): Answer {
+function parsed(response: string): HttpResponse {
   const end = response.indexOf('\r\n\r\n');
   const [statusLine = '', ...lines] = response.slice(0, end).split('\r\n');
   const headers = lines.map((line): [string, string] => {

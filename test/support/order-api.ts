@@ -1,17 +1,22 @@
 import { historyOf, orderOf, pageOf } from './api-shapes.ts';
 import type { History, Order, OrderRow } from './api-shapes.ts';
 import { createHttpClient } from './http-client.ts';
-import type { Answer, HttpClient } from './http-client.ts';
+import type { HttpResponse, HttpClient } from './http-client.ts';
 
 /** Headers that a command may carry. */
 export type CommandOptions = Readonly<{ key?: string; ifMatch?: string; signal?: AbortSignal }>;
 export type CommandName = 'pay' | 'ship' | 'cancel' | 'refund';
 
-/** The API of orders. A method that returns an `Answer` accepts any status. The others throw unless it is 2xx. */
+/** The API of orders. A method that returns an `HttpResponse` accepts any status. The others throw unless it is 2xx. */
 export type OrderApi = HttpClient &
   Readonly<{
-    place(body: unknown, options?: CommandOptions): Promise<Answer>;
-    send(name: CommandName, orderId: string, body: unknown, o?: CommandOptions): Promise<Answer>;
+    place(body: unknown, options?: CommandOptions): Promise<HttpResponse>;
+    send(
+      name: CommandName,
+      orderId: string,
+      body: unknown,
+      o?: CommandOptions,
+    ): Promise<HttpResponse>;
     get(orderId: string, query?: string): Promise<Order>;
     list(query?: Readonly<Record<string, string>>): Promise<ReturnType<typeof pageOf>>;
     /** All orders that match the filters. Reads page by page. */

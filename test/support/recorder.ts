@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { orderOf, problemOf } from './api-shapes.ts';
 import type { Order } from './api-shapes.ts';
-import type { Answer } from './http-client.ts';
+import type { HttpResponse } from './http-client.ts';
 import { placeBody } from './order-api.ts';
 import type { CommandName, CommandOptions, OrderApi } from './order-api.ts';
 
@@ -20,7 +20,7 @@ export type Call = Readonly<{
   /** `ok`: a 2xx. `fail`: nothing was written. `info`: something may have been written, or may be yet. */
   outcome: 'ok' | 'fail' | 'info';
   isReplayed: boolean;
-  answer?: Answer;
+  answer?: HttpResponse;
   order?: Order;
   /** The code of the problem, or the error of the connection. */
   reason?: string;
@@ -42,7 +42,7 @@ export function createRecorder(): Recorder {
   const calls: Call[] = [];
   const record = async (
     about: Pick<Call, 'operation' | 'token' | 'key' | 'orderId'>,
-    request: Promise<Answer>,
+    request: Promise<HttpResponse>,
   ): Promise<Call> => {
     const invokedAt = performance.now();
     const seen = await request.then(seenOf, lost);
@@ -76,7 +76,7 @@ export function orderIn({ operation, order, reason }: Call): Order {
   return order;
 }
 
-function seenOf(answer: Answer): Omit<Call, 'operation' | 'invokedAt' | 'completedAt'> {
+function seenOf(answer: HttpResponse): Omit<Call, 'operation' | 'invokedAt' | 'completedAt'> {
   const isReplayed = answer.headers['idempotency-replayed'] === 'true';
   if (answer.status < 400) {
     const order = orderOf(answer);

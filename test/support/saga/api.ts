@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { createHttpClient } from '../http-client.ts';
-import type { Answer, HttpClient } from '../http-client.ts';
+import type { HttpResponse, HttpClient } from '../http-client.ts';
 
 const orderShape = z.looseObject({
   orderId: z.string(),
@@ -29,16 +29,16 @@ export type FulfilmentAnswer = z.infer<typeof fulfilmentShape>;
 
 type Item = Readonly<{ sku: string; quantity: number; priceCents: number }>;
 
-/** Orders and their fulfilment over HTTP. What answers an `Answer` says nothing of its status. */
+/** Orders and their fulfilment over HTTP. A method that returns an `HttpResponse` accepts any status. */
 export type SagaApi = HttpClient &
   Readonly<{
     place(
       items?: readonly Item[],
       options?: Readonly<{ fulfilment?: 'manual' | 'automatic'; key?: string }>,
-    ): Promise<Answer>;
+    ): Promise<HttpResponse>;
     /** Placed and accepted; the orderId. */
     placed(items?: readonly Item[], fulfilment?: 'manual' | 'automatic'): Promise<string>;
-    command(name: string, orderId: string, body?: unknown): Promise<Answer>;
+    command(name: string, orderId: string, body?: unknown): Promise<HttpResponse>;
     order(orderId: string): Promise<FulfilledOrder>;
     fulfilment(orderId: string): Promise<FulfilmentAnswer>;
   }>;
@@ -72,18 +72,18 @@ export function createSagaApi(url: string): SagaApi {
 }
 
 /** The order of a 2xx answer. */
-export function orderIn(answer: Answer): FulfilledOrder {
+export function orderIn(answer: HttpResponse): FulfilledOrder {
   return read(answer, orderShape);
 }
 
 /** What a 4xx or 5xx answer says went wrong: its status and its code. */
-export function refusalOf({ status, text }: Answer): string {
+export function refusalOf({ status, text }: HttpResponse): string {
   const problem = problemShape.parse(JSON.parse(text));
   if (problem.status !== status) throw new Error(`status ${status} with the problem ${text}`);
   return `${status} ${problem.code}`;
 }
 
-function read<T>({ status, text }: Answer, shape: z.ZodType<T>): T {
+function read<T>({ status, text }: HttpResponse, shape: z.ZodType<T>): T {
   if (status < 200 || status > 299) throw new Error(`answered ${status}: ${text.slice(0, 1000)}`);
   return shape.parse(JSON.parse(text));
 }
