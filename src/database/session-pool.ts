@@ -21,9 +21,9 @@ export type SessionPools = Readonly<{
 export function createSessionPools(url: string): SessionPools {
   const server = createCurrentServer();
   const givenUp = createGivenUpSessions(connectionTo(url));
+  const sessions = new WeakMap<ClientBase, Session>();
 
   function open(settings: SessionSettings, options: PoolConfig): Pool {
-    const sessions = new WeakMap<ClientBase, Session>();
     const hooks = {
       onConnect: async (client: ClientBase) => {
         const session = await checkSession(client, settings);
@@ -37,31 +37,35 @@ export function createSessionPools(url: string): SessionPools {
       maxLifetimeSeconds: LIFETIME_S.min + Math.floor(Math.random() * LIFETIME_S.spread),
       ...hooks,
     });
-    const keepIfGivenUp = (client: PoolClient) => {
-      const release = client.release.bind(client);
-      client.release = (error) => {
-        if (!isGivenUp(error)) release(error);
-        else givenUp.keep(client, sessions.get(client), () => release(true));
-      };
-    };
-    wrapConnect(pool, (connect) => {
-      const connectToCurrent: Connect = (callback) => {
-        connect((error, client, release) => {
-          const session = client && sessions.get(client);
-          if (client === undefined || session === undefined) {
-            callback(error, client, release);
-          } else if (server.isCurrent(session.server)) {
-            keepIfGivenUp(client);
-            callback(undefined, client, (error) => client.release(error));
-          } else {
-            client.release(true);
-            connectToCurrent(callback);
-          }
-        });
-      };
-      return connectToCurrent;
-    });
+    wrapConnect(pool, toCurrentServer);
     return pool;
+  }
+
+  /** Closes a connection to an earlier server and takes the next one. */
+  function toCurrentServer(connect: Connect): Connect {
+    return function connectToCurrent(callback) {
+      connect((error, client, release) => {
+        const session = client && sessions.get(client);
+        if (client === undefined || session === undefined) {
+          callback(error, client, release);
+        } else if (server.isCurrent(session.server)) {
+          keepIfGivenUp(client, session);
+          callback(undefined, client, (error) => client.release(error));
+        } else {
+          client.release(true);
+          connectToCurrent(callback);
+        }
+      });
+    };
+  }
+
+  /** The caller's release of a session that was given up takes effect once the session has ended. */
+  function keepIfGivenUp(client: PoolClient, session: Session): void {
+    const release = client.release.bind(client);
+    client.release = (error) => {
+      if (!isGivenUp(error)) release(error);
+      else givenUp.keep(client, session, () => release(true));
+    };
   }
 
   return { open, givenUp };
