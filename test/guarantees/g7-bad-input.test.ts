@@ -10,7 +10,7 @@ import { eventually } from '#test/support/poll.ts';
 import { orderIn, refusalOf } from '#test/support/saga/api.ts';
 import type { SagaApi } from '#test/support/saga/api.ts';
 import { fastClock } from '#test/support/saga/points.ts';
-import { BY_HAND } from '#test/support/saga/fold-order.ts';
+import { BY_HAND } from '#test/support/order-fold.ts';
 import { verifySagas } from '#test/support/saga/verify-sagas.ts';
 import { createSagaWorld, startReplica, untilAtRest } from '#test/support/saga/world.ts';
 import type { SagaWorld } from '#test/support/saga/world.ts';

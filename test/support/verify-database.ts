@@ -79,7 +79,7 @@ export function verifyStored(stored: Stored, { relay }: VerifyOptions): string[]
   const impossible: string[] = [];
   for (const [id, events] of histories) {
     try {
-      orders.set(id, foldOrder(events));
+      orders.set(id, foldOrder(events).order);
     } catch (error) {
       impossible.push(`${id}: ${String(error)}`);
     }
@@ -122,7 +122,8 @@ function aboutStreams(streams: Stored['streams'], histories: Histories): string[
   });
 }
 
-function aboutSummaries(
+/** Every order has its row, and every row is what the events of its order make. */
+export function aboutSummaries(
   summaries: Stored['summaries'],
   orders: ReadonlyMap<string, Order>,
 ): string[] {
@@ -203,7 +204,7 @@ export function orderAt(histories: Histories, orderId: string, version: number):
   const history = histories.get(orderId)?.slice(0, version) ?? [];
   if (history.length !== version) return undefined;
   try {
-    return foldOrder(history);
+    return foldOrder(history).order;
   } catch {
     return undefined;
   }
