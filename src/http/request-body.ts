@@ -78,7 +78,7 @@ function readBody(body: IncomingMessage, { bytesMax, hold }: BodyLimits): Promis
       chunks.push(chunk);
       if (length > bytesMax) refuse(bodyTooLarge(bytesMax));
       else if (!hold(body, chunk.length)) {
-        refuse(overloaded('Too many large requests are under way.'));
+        refuse(overloaded('Too many large requests are in progress.'));
       }
     };
     const end = () => {
