@@ -32,24 +32,31 @@ const URL_PARAMETERS: readonly string[] = [
   'sslkey',
 ];
 const URL_FILES: ReadonlySet<string> = new Set(['sslrootcert', 'sslcert', 'sslkey']);
-const namesHost = (url: string) => {
-  const parsed = URL.parse(url);
-  return parsed === null || parsed.hostname !== '' || Boolean(parsed.searchParams.get('host'));
-};
-/** Files named in the URL that this process cannot read. */
-const unreadableFiles = (url: string) =>
-  [...(URL.parse(url)?.searchParams ?? [])].filter(
-    ([name, path]) => URL_FILES.has(name) && !isReadable(path),
-  );
-const isReadable = (path: string) => {
+const databaseUrl = z
+  .url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL', abort: true })
+  .superRefine((text, context) => {
+    const { hostname, searchParams } = new URL(text);
+    if ([...searchParams.keys()].some((name) => !URL_PARAMETERS.includes(name))) {
+      context.addIssue(`may hold ${URL_PARAMETERS.join(', ')} in its query, nothing else`);
+    }
+    if (hostname === '' && !searchParams.get('host')) {
+      context.addIssue('must name a host: postgres://user:password@host:port/database');
+    }
+    for (const [name, path] of searchParams) {
+      if (!URL_FILES.has(name) || isReadable(path)) continue;
+      context.addIssue(`names a file that cannot be read: ${name}=${path}`);
+    }
+  });
+
+function isReadable(path: string): boolean {
   try {
     accessSync(path, constants.R_OK);
     return true;
   } catch {
     return false;
   }
-};
-const parametersOf = (url: string) => [...(URL.parse(url)?.searchParams.keys() ?? [])];
+}
+
 /** The characters that RFC 6750 allows in a bearer token. */
 const apiKey = z
   .string()
@@ -78,18 +85,9 @@ const settings = {
     .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
     .default('info')
     .describe('Lowest level to log.'),
-  DATABASE_URL: z
-    .url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' })
-    .refine((url) => parametersOf(url).every((name) => URL_PARAMETERS.includes(name)), {
-      error: `may hold ${URL_PARAMETERS.join(', ')} in its query, nothing else`,
-    })
-    .refine(namesHost, 'must name a host: postgres://user:password@host:port/database')
-    .superRefine((url, context) => {
-      for (const [name, path] of unreadableFiles(url)) {
-        context.addIssue(`names a file that cannot be read: ${name}=${path}`);
-      }
-    })
-    .describe('Postgres database, as postgres://user:password@host:port/database.'),
+  DATABASE_URL: databaseUrl.describe(
+    'Postgres database, as postgres://user:password@host:port/database.',
+  ),
   DATABASE_POOL_MAX: count(2, 100)
     .default(10)
     .describe(
