@@ -6,7 +6,7 @@ import type { App } from './app.ts';
 import { ConfigInvalid, describeConfig, readConfig } from './config.ts';
 import type { Config } from './config.ts';
 import { createOperatorPool } from './database/database.ts';
-import { isOutage, isTemporaryOutage } from './database/database-errors.ts';
+import { isLoginFailure, isOutage, isTemporaryOutage } from './database/database-errors.ts';
 import { migrate } from './database/migrate.ts';
 import { SessionRefused } from './database/session.ts';
 import { createLog } from './log.ts';
@@ -29,8 +29,6 @@ const STOP_MS_MAX = 9_500;
 const SAME_SIGNAL_MS_MAX = 2_000;
 /** Faults of the code. Nobody can change a setting to avoid them, so the stack is logged. */
 const FAULTS = [TypeError, ReferenceError, RangeError, SyntaxError];
-/** SQLSTATEs of a wrong user, password or database. */
-const LOGIN_FAILURES: ReadonlySet<unknown> = new Set(['28P01', '28000', '3D000']);
 
 const [command = 'serve', ...args] = process.argv.slice(2);
 switch (command) {
@@ -151,8 +149,7 @@ function isFault(error: unknown): boolean {
 function reasonOf(error: unknown): string {
   const message = messageOf(error);
   if (error instanceof SessionRefused) return message;
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
-  if (LOGIN_FAILURES.has(code)) return `Postgres refuses DATABASE_URL: ${message}`;
+  if (isLoginFailure(error)) return `Postgres refuses DATABASE_URL: ${message}`;
   return isOutage(error) ? `Postgres does not respond at DATABASE_URL: ${message}` : message;
 }
 

@@ -32,6 +32,9 @@ const NOT_APPLIED = new Set(['25', '42', '53', '54', '57014', '58', 'F0', 'XX'])
 /** lock_not_available, deadlock_detected. */
 const LOCK_FAILURE = new Set(['55P03', '40P01']);
 
+/** A wrong user, password or database. */
+const LOGIN_FAILURE = new Set(['28P01', '28000', '3D000']);
+
 /** The messages of pg, which have no code, for a connection that was lost or not had in time. */
 const LOST_CONNECTION =
   /connection terminated|timeout (exceeded|expired)|read timeout|not queryable/i;
@@ -47,6 +50,11 @@ export function isOutage(error: unknown): boolean {
 /** Whether an outage may end although nobody changes a setting. */
 export function isTemporaryOutage(error: unknown): boolean {
   return error instanceof SessionRefused ? error.isTemporary : isOutage(error);
+}
+
+/** Whether Postgres refuses the user, the password or the database of a connection. */
+export function isLoginFailure(error: unknown): boolean {
+  return error instanceof DatabaseError && isOneOf(LOGIN_FAILURE, error);
 }
 
 /**
