@@ -13,7 +13,7 @@ import type { Relay } from './outbox/relay.ts';
 import type { OnAttempt } from './sagas/saga-runner.ts';
 import { countLiveSagas, oldestLiveAgeSeconds } from './sagas/saga-store.ts';
 
-/** Counts the events of each stream that a command is decided on. */
+/** Observes how many events a stream has when a command loads it. */
 export function countLoads(store: UnitStore, metrics: Metrics): UnitStore {
   return {
     ...store,
@@ -44,7 +44,7 @@ export function countAttempts(metrics: Metrics): OnAttempt {
     metrics.sagaStepSeconds.observe({ saga, step, outcome }, durationMs / 1000);
 }
 
-/** Shows at each scrape how many log lines were lost since the process started. */
+/** Adds the counter of lost log lines, which is read at each scrape. */
 export function countLostLogLines({ registry }: Metrics, read: () => number): void {
   const lost: Counter = new Counter({
     name: 'orders_log_lines_lost_total',

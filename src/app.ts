@@ -51,19 +51,19 @@ import { toProblem } from './to-problem.ts';
 import { createWorker } from './workers/worker.ts';
 import type { Worker } from './workers/worker.ts';
 
-/** Transactions of the write path under way at once; more only make batches smaller. */
+/** Concurrent transactions of the write path. More would only make batches smaller. */
 const COMMIT_SLOTS = 2;
 /** How long a command may wait for its transaction to start. */
 const COMMAND_WAIT_MS_MAX = 5_000;
-/** The share of the queue that commands on one order may take, and what they may take of a small queue. */
+/** The part of the queue that commands on one order may take, but at least so many commands. */
 const STREAM_SHARE = { part: 1 / 32, least: 8 } as const;
 /** How long the members of a failed batch may be written one by one. */
 const ONE_BY_ONE_MS_MAX = 2_000;
-/** How long a command is tried while somebody else has locked a row that it needs. */
+/** How long a command is retried while another transaction has locked a row that it needs. */
 const LOCKED_MS_MAX = 1_000;
 /** Providers forget keys after a day at the earliest. */
 const RESEND_MS_MAX = 20 * 3_600_000;
-/** How long a stop waits for calls in progress. The outcome of the others is looked up later. */
+/** How long a stop waits for calls in progress. The outcome of a call that is cut off is looked up later. */
 const SAGAS_STOP_MS_MAX = 3_000;
 const CLOCK_CHECK_MS = 5_000;
 const CLOCK_BACKOFF = { baseMs: 1_000, maxMs: 5_000 };
@@ -144,7 +144,7 @@ export function createApp(
   };
 }
 
-/** Connections that wait to be accepted past the backlog are reset, where others hear 503. */
+/** The backlog is as long as the limit: a connection beyond it is reset and never gets a 503. */
 function listen(server: ReturnType<typeof createServer>, config: Config): Promise<string> {
   return server.listen({
     host: config.HOST,
