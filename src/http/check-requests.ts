@@ -7,7 +7,7 @@ import { fieldErrors, summarise } from './field-errors.ts';
 import type { RequestPart } from './field-errors.ts';
 import { createRequestIdentifier } from './idempotency.ts';
 import type { KeyedRequest } from './idempotency.ts';
-import { isStrict, toJsonSchema } from './json-schema.ts';
+import { toJsonSchema } from './json-schema.ts';
 import { problemKinds } from './problem-kinds.ts';
 import { Problem } from './problem.ts';
 import type { ProblemKind } from './problem-kinds.ts';
@@ -182,4 +182,16 @@ function refuseLooseObjects(url: string, { params, query, body }: RequestSchemas
       throw new Error(`${url}: every object in ${part} must be a z.strictObject`);
     }
   }
+}
+
+/** Whether every object in the JSON Schema, at any depth, refuses members that it does not declare. */
+function isStrict(schema: unknown): boolean {
+  if (typeof schema !== 'object' || schema === null) return true;
+  if (
+    'properties' in schema &&
+    !('additionalProperties' in schema && schema.additionalProperties === false)
+  ) {
+    return false;
+  }
+  return Object.values(schema).every(isStrict);
 }

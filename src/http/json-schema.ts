@@ -31,18 +31,6 @@ export function toJsonSchema(
   return json;
 }
 
-/** Whether every object in the JSON Schema, at any depth, refuses members that it does not declare. */
-export function isStrict(schema: unknown): boolean {
-  if (typeof schema !== 'object' || schema === null) return true;
-  if (
-    'properties' in schema &&
-    !('additionalProperties' in schema && schema.additionalProperties === false)
-  ) {
-    return false;
-  }
-  return Object.values(schema).every(isStrict);
-}
-
 /** @throws if another schema has the same name: the OpenAPI document would mix them up */
 export function refuseSecondOfName(schema: z.core.$ZodType): void {
   const id = z.globalRegistry.get(schema)?.id;

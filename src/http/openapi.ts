@@ -168,15 +168,8 @@ const addComponents = createJsonSchemaTransformObject({ zodToJsonConfig });
 const transform: SwaggerTransform = (document) => {
   const { schema, url } = toJsonSchemas(document);
   if (schema.hide === true) return { schema, url };
-  const { headers, response, ...rest } = schema;
-  return {
-    url,
-    schema: {
-      ...rest,
-      ...(headers !== undefined && { headers: withCanonicalNames(headers) }),
-      response: describeResponses(document.route, response),
-    },
-  };
+  const response = describeResponses(document.route, schema.response);
+  return { url, schema: { ...schema, response } };
 };
 
 /**
@@ -192,11 +185,20 @@ const transformObject: SwaggerTransformObject = (document) => {
   };
 };
 
-/** Moves the example of a parameter into its schema. Otherwise Swagger UI would fill it into every request. */
+/**
+ * Spells headers as usual, and moves the example of a parameter into its schema: Swagger UI would fill it into
+ * every request.
+ */
 const parameterShape = z
-  .looseObject({ example: z.unknown().optional(), schema: z.looseObject({}) })
-  .transform(({ example, schema, ...rest }) => ({
+  .looseObject({
+    in: z.string(),
+    name: z.string(),
+    example: z.unknown().optional(),
+    schema: z.looseObject({}),
+  })
+  .transform(({ name, example, schema, ...rest }) => ({
     ...rest,
+    name: rest.in === 'header' ? canonicalHeader(name) : name,
     schema: { ...schema, ...(example !== undefined && { examples: [example] }) },
   }));
 const headersOfResponse = z
@@ -214,22 +216,6 @@ const documentShape = z.looseObject({
   paths: z.record(z.string(), z.record(z.string(), operationShape)),
   components: z.object({ schemas: z.record(z.string(), z.looseObject({})) }),
 });
-
-const headersShape = z.looseObject({
-  properties: z.record(z.string(), z.unknown()),
-  required: z.array(z.string()).default([]),
-});
-
-function withCanonicalNames(headers: unknown) {
-  const { properties, required, ...rest } = headersShape.parse(headers);
-  return {
-    ...rest,
-    properties: Object.fromEntries(
-      Object.entries(properties).map(([name, schema]) => [canonicalHeader(name), schema]),
-    ),
-    required: required.map(canonicalHeader),
-  };
-}
 
 /** A response that a route declares, as JSON Schema. */
 const responseShape = z.looseObject({
