@@ -12,7 +12,7 @@ import type { EntityTags } from './http/entity-tags.ts';
 import { problemKinds } from './http/problem-kinds.ts';
 import { Problem, frameworkProblem } from './http/problem.ts';
 import { OrderRequestRefused, OutboxFull } from './orders/handle-order-command.ts';
-import { orderProblemKinds, refusalKind } from './orders/order-problems.ts';
+import { orderProblemKind } from './orders/order-problems.ts';
 import { CursorInvalid } from './orders/orders-summary.ts';
 import { SagaNotStuck, StepNotOpen } from './sagas/saga-operator.ts';
 
@@ -34,15 +34,14 @@ export function toProblem(
   error: unknown,
   { ifMatch, orderId }: Circumstances = {},
 ): Problem | undefined {
-  const kinds = orderProblemKinds;
   if (error instanceof OrderRequestRefused) {
     const { code, current } = error;
     const isWeak = code === 'version_mismatch' && ifMatch !== undefined && isWeakOnly(ifMatch);
-    return new Problem(isWeak ? problemKinds.ifMatchWeak : refusalKind(code), { current });
+    return new Problem(isWeak ? problemKinds.ifMatchWeak : orderProblemKind(code), { current });
   }
   if (error instanceof CursorInvalid) {
     const errors = [{ pointer: 'query/cursor', message: error.message }];
-    return new Problem(kinds.cursorInvalid, { errors });
+    return new Problem(orderProblemKind('cursor_invalid'), { errors });
   }
   if (error instanceof SagaNotStuck) {
     return new Problem(fulfilmentProblemKinds.notStuck, { extra: { state: error.state } });
@@ -50,16 +49,16 @@ export function toProblem(
   if (error instanceof StepNotOpen) {
     return new Problem(fulfilmentProblemKinds.stepNotOpen, { extra: { open: error.open } });
   }
-  if (error instanceof VersionConflict) return new Problem(kinds.versionConflict);
-  if (error instanceof CommandOverloaded) return new Problem(kinds.overloaded);
-  if (error instanceof OutboxFull) return new Problem(kinds.outboxFull);
+  if (error instanceof VersionConflict) return new Problem(orderProblemKind('version_conflict'));
+  if (error instanceof CommandOverloaded) return new Problem(problemKinds.overloaded);
+  if (error instanceof OutboxFull) return new Problem(orderProblemKind('outbox_full'));
   if (error instanceof CommandUncertain) {
     const extra = orderId === undefined ? undefined : { orderId };
-    return new Problem(kinds.outcomeUnknown, { extra, cause: error });
+    return new Problem(orderProblemKind('outcome_unknown'), { extra, cause: error });
   }
-  if (error instanceof ClockOff) return new Problem(kinds.clockOff);
+  if (error instanceof ClockOff) return new Problem(orderProblemKind('clock_off'));
   if (error instanceof StoreUnavailable || isOutage(error)) {
-    return new Problem(kinds.databaseUnavailable, { cause: error });
+    return new Problem(orderProblemKind('database_unavailable'), { cause: error });
   }
   return frameworkProblem(error);
 }

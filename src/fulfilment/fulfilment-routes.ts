@@ -16,7 +16,7 @@ import { problemKinds } from '#src/http/problem-kinds.ts';
 import { Problem } from '#src/http/problem.ts';
 import type { ProblemKind } from '#src/http/problem-kinds.ts';
 import { sendText } from '#src/http/responses.ts';
-import { orderProblemKinds } from '#src/orders/order-problems.ts';
+import { orderProblemKind, orderProblemKinds } from '#src/orders/order-problems.ts';
 import { orderParams } from '#src/orders/order-schemas.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import { decideResolve, decideRetry, operateSaga } from '#src/sagas/saga-operator.ts';
@@ -92,25 +92,19 @@ export const fulfilmentProblemKinds = {
   },
 } as const satisfies Record<string, ProblemKind>;
 const { notFound, notStuck, stepNotOpen } = fulfilmentProblemKinds;
-const {
-  clockOff,
-  databaseUnavailable,
-  fulfilmentOff,
-  overloaded,
-  outcomeUnknown,
-  versionConflict,
-} = orderProblemKinds;
 /** Problems of retry and resolve. */
 const operatorProblems = [
   notFound,
   notStuck,
   problemKinds.preconditionFailed,
-  fulfilmentOff,
-  versionConflict,
-  overloaded,
-  clockOff,
-  databaseUnavailable,
-  outcomeUnknown,
+  problemKinds.overloaded,
+  ...orderProblemKinds(
+    'fulfilment_off',
+    'version_conflict',
+    'clock_off',
+    'database_unavailable',
+    'outcome_unknown',
+  ),
 ];
 
 const common = { tags: ['Fulfilment'], params: orderParams };
@@ -153,7 +147,10 @@ const resolveFulfilment = {
 export const fulfilmentRoutes: FastifyPluginAsyncZod<FulfilmentAccess> = async (app, access) => {
   app.get(
     '/v1/orders/:orderId/fulfilment',
-    { schema: getFulfilment, config: { problems: [notFound, databaseUnavailable] } },
+    {
+      schema: getFulfilment,
+      config: { problems: [notFound, ...orderProblemKinds('database_unavailable')] },
+    },
     async ({ params }, reply) => {
       const { view, etag } = await readFulfilment(access, params.orderId);
       return reply.header('etag', etag).send(view);
@@ -239,7 +236,7 @@ function runnableFor(
   { definitionVersion }: FulfilmentRow,
 ): SagaDefinition {
   const definition = runnable.find(({ version }) => version === definitionVersion);
-  if (!definition) throw new Problem(fulfilmentOff);
+  if (!definition) throw new Problem(orderProblemKind('fulfilment_off'));
   return definition;
 }
 

@@ -1,7 +1,7 @@
 import type { Unit } from '#src/event-store/event-store.ts';
 import type { StartOrWakeSaga } from '#src/orders/handle-order-command.ts';
 import { Problem } from '#src/http/problem.ts';
-import { orderProblemKinds } from '#src/orders/order-problems.ts';
+import { orderProblemKind } from '#src/orders/order-problems.ts';
 import type { SagaCommitContext } from '#src/sagas/saga-commit.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import { createSagaRunner } from '#src/sagas/saga-runner.ts';
@@ -48,7 +48,7 @@ export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilme
           return { appends: [], sagas: [{ op: 'wake', subject_id: orderId }] };
         }
         if (type === 'FulfilmentStarted') {
-          if (!providers) throw new Problem(orderProblemKinds.fulfilmentOff);
+          if (!providers) throw new Problem(orderProblemKind('fulfilment_off'));
           const { sagaId } = data;
           const { append, work } = runner.begin({ sagaId, orderId, metadata, at: recordedAt });
           return { appends: [append], sagas: [work] };

@@ -12,7 +12,7 @@ import { problemKinds } from '#src/http/problem-kinds.ts';
 import { Problem } from '#src/http/problem.ts';
 import type { ProblemKind } from '#src/http/problem-kinds.ts';
 import { sendText } from '#src/http/responses.ts';
-import { orderProblemKinds } from '#src/orders/order-problems.ts';
+import { orderProblemKind } from '#src/orders/order-problems.ts';
 import { ON_HAND_MAX, changeStock, createSkuTurns, listStock, readStock } from './inventory.ts';
 import type { StockChange } from './inventory.ts';
 
@@ -40,7 +40,7 @@ const stockPage = z
   .object({ data: z.array(stockLevel), nextCursor: z.string().nullable() })
   .meta({ examples: [{ data: [example], nextCursor: null }] });
 
-const { databaseUnavailable, outcomeUnknown } = orderProblemKinds;
+const databaseUnavailable = orderProblemKind('database_unavailable');
 /** What these routes can fail with, besides an unavailable database. */
 const stockNotFound = {
   code: 'stock_not_found',
@@ -67,7 +67,7 @@ const changeProblems = [
   stockReserved,
   problemKinds.preconditionFailed,
   databaseUnavailable,
-  outcomeUnknown,
+  orderProblemKind('outcome_unknown'),
 ];
 
 const tags = ['Stock'];

@@ -8,11 +8,13 @@ import { currencyCode, safeText, skuText } from '#src/http/fields.ts';
 import { PRINCIPAL } from '#src/http/idempotency.ts';
 import type { InFlight } from '#src/http/idempotency.ts';
 import { response } from '#src/http/openapi.ts';
+import { problemKinds } from '#src/http/problem-kinds.ts';
 import type { Problem } from '#src/http/problem.ts';
 import { sendText } from '#src/http/responses.ts';
-import type { OrderCommand, RejectionCode } from './domain/order-commands.ts';
+import type { OrderCommand } from './domain/order-commands.ts';
 import type { HandleOrderCommand } from './handle-order-command.ts';
-import { orderProblemKinds, refusalKind } from './order-problems.ts';
+import { orderProblemKinds } from './order-problems.ts';
+import type { OrderProblemCode } from './order-problems.ts';
 import { orderParams, orderResponse } from './order-schemas.ts';
 
 const ITEMS_MAX = 200;
@@ -49,9 +51,8 @@ type CommandRow<Body extends z.ZodType = z.ZodType> = Readonly<{
   responses: Readonly<Record<number, string>>;
   /** Whether a response has the header Location. */
   isLocated?: boolean;
-  refusals: readonly RejectionCode[];
-  /** Whether it needs an installation with providers. */
-  needsProviders?: boolean;
+  /** What it can fail with, besides what every command on an order can. */
+  problems: readonly OrderProblemCode[];
 }>;
 
 /** Declares a row whose `toCommand` takes the output of its `body`. */
@@ -73,7 +74,7 @@ const commands: Readonly<Record<string, CommandRow>> = {
     example: { paymentId: 'pay-1', amountCents: 2500 },
     toCommand: (body) => ({ type: 'PayOrder', ...body }),
     responses: { 200: 'The order, with the payment.' },
-    refusals: ['payment_amount_mismatch', 'payment_id_taken', 'too_many_payments'],
+    problems: ['payment_amount_mismatch', 'payment_id_taken', 'too_many_payments'],
   }),
   ship: command({
     operationId: 'shipOrder',
@@ -85,7 +86,7 @@ const commands: Readonly<Record<string, CommandRow>> = {
     example: { trackingNumber: 'T-1', carrier: 'post' },
     toCommand: (body) => ({ type: 'ShipOrder', ...body }),
     responses: { 200: 'The shipped order.' },
-    refusals: ['order_not_paid', 'order_already_shipped', 'order_cancelled', 'fulfilment_running'],
+    problems: ['order_not_paid', 'order_already_shipped', 'order_cancelled', 'fulfilment_running'],
   }),
   cancel: command({
     operationId: 'cancelOrder',
@@ -100,7 +101,7 @@ const commands: Readonly<Record<string, CommandRow>> = {
       200: 'The cancelled order.',
       202: 'The order. Its fulfilment is being undone.',
     },
-    refusals: ['order_already_shipped', 'shipment_requested'],
+    problems: ['order_already_shipped', 'shipment_requested'],
   }),
   refund: command({
     operationId: 'refundOrder',
@@ -120,7 +121,7 @@ const commands: Readonly<Record<string, CommandRow>> = {
     example: { refundId: 'ref-1', amountCents: 2500 },
     toCommand: (body) => ({ type: 'RefundOrder', ...body }),
     responses: { 200: 'The order, with the refund.' },
-    refusals: [
+    problems: [
       'order_not_cancelled',
       'refund_id_taken',
       'refund_exceeds_owed',
@@ -138,22 +139,15 @@ const commands: Readonly<Record<string, CommandRow>> = {
     toCommand: () => ({ type: 'FulfilOrder', sagaId: uuidv7() }),
     responses: { 202: 'The order. Its fulfilment is running.' },
     isLocated: true,
-    refusals: ['order_already_paid', 'order_already_shipped', 'order_cancelled'],
-    needsProviders: true,
+    problems: ['order_already_paid', 'order_already_shipped', 'order_cancelled', 'fulfilment_off'],
   }),
 };
 
-const {
-  versionConflict,
-  fulfilmentOff,
-  overloaded,
-  outboxFull,
-  clockOff,
-  databaseUnavailable,
-  outcomeUnknown,
-} = orderProblemKinds;
-/** What anything that is written with an order can fail with. */
-const writeProblems = [overloaded, outboxFull, clockOff, databaseUnavailable, outcomeUnknown];
+/** What every command that writes an order can fail with. */
+const writeProblems = [
+  problemKinds.overloaded,
+  ...orderProblemKinds('outbox_full', 'clock_off', 'database_unavailable', 'outcome_unknown'),
+];
 
 const orderItem = z.strictObject({
   sku: skuText,
@@ -207,7 +201,9 @@ export const orderCommandRoutes: FastifyPluginAsyncZod<CommandRouteDependencies>
     '/v1/orders',
     {
       schema: placeOrder,
-      config: { problems: [refusalKind('total_too_large'), fulfilmentOff, ...writeProblems] },
+      config: {
+        problems: [...orderProblemKinds('total_too_large', 'fulfilment_off'), ...writeProblems],
+      },
     },
     (request, reply) => {
       const orderId = uuidv7();
@@ -217,12 +213,10 @@ export const orderCommandRoutes: FastifyPluginAsyncZod<CommandRouteDependencies>
     },
   );
   for (const [name, row] of Object.entries(commands)) {
-    const refusals = ['order_not_found' as const, ...row.refusals, 'version_mismatch' as const];
     const problems = [
-      ...refusals.map(refusalKind),
-      versionConflict,
+      ...orderProblemKinds('order_not_found', ...row.problems),
+      ...orderProblemKinds('version_mismatch', 'version_conflict'),
       ...writeProblems,
-      ...(row.needsProviders === true ? [fulfilmentOff] : []),
     ];
     app.post(
       `/v1/orders/:orderId/${name}`,
@@ -285,7 +279,7 @@ function createRun({ handle, inFlight, countCommand, toProblem }: CommandRouteDe
 }
 
 function outcomeOf(problem: Problem | undefined): CommandOutcome {
-  if (problem === undefined || problem.code === outcomeUnknown.code) return 'unknown';
-  if (problem.code === versionConflict.code || problem.status === 412) return 'conflict';
+  if (problem === undefined || problem.code === 'outcome_unknown') return 'unknown';
+  if (problem.code === 'version_conflict' || problem.status === 412) return 'conflict';
   return problem.status === 503 ? 'shed' : 'rejected';
 }

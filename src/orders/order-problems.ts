@@ -1,9 +1,11 @@
-import { problemKinds } from '#src/http/problem-kinds.ts';
 import type { ProblemKind } from '#src/http/problem-kinds.ts';
 import type { OrderRequestRefused } from './handle-order-command.ts';
 
-/** The status of each refusal: a code without one does not compile. */
-const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, 'code'>>> = {
+type RefusalCode = OrderRequestRefused['code'];
+type Kind = Omit<ProblemKind, 'code'>;
+
+/** What a request about orders can fail with, by code. A refusal without an entry does not compile. */
+const kinds = {
   order_not_found: {
     status: 404,
     title: 'No such order',
@@ -119,51 +121,35 @@ const refusals: Readonly<Record<OrderRequestRefused['code'], Omit<ProblemKind, '
       'The version of the order is not the one in If-Match. Read the order again, decide again, ' +
       'and send its new ETag.',
   },
-};
-
-/** The problem that a refusal becomes. */
-export function refusalKind(code: OrderRequestRefused['code']): ProblemKind {
-  return { code, ...refusals[code] };
-}
-
-/** What else a request about orders can fail with. */
-export const orderProblemKinds = {
-  versionNotFound: {
-    code: 'order_version_not_found',
+  order_version_not_found: {
     status: 404,
     title: 'No such version of the order',
     advice:
       'The order exists, but not at this version or time. Leave the parameter out to read it as ' +
       'it is now.',
   },
-  cursorInvalid: {
-    code: 'cursor_invalid',
+  cursor_invalid: {
     status: 400,
     title: 'Cursor not valid',
     advice:
       'Send nextCursor of the previous page unchanged and with the same filters, or start ' +
       'without a cursor.',
   },
-  versionConflict: refusalKind('version_conflict'),
-  fulfilmentOff: {
-    code: 'fulfilment_off',
+  fulfilment_off: {
     status: 409,
     title: 'Fulfilment is switched off',
     advice:
       'This installation has no payment and shipping providers (PAYMENT_URL, SHIPPING_URL). Pay ' +
       'and ship the order by hand.',
   },
-  overloaded: problemKinds.overloaded,
-  outboxFull: {
-    code: 'outbox_full',
+  outbox_full: {
     status: 503,
     title: 'Outbox full',
     advice:
       'Too many events wait to be published to Kafka (OUTBOX_MAX_ROWS). Nothing was written. ' +
       'Retry after the number of seconds in Retry-After. An operator should look at the relay.',
   },
-  clockOff: {
-    code: 'clock_off',
+  clock_off: {
     status: 503,
     title: 'Clock is wrong',
     advice:
@@ -171,20 +157,28 @@ export const orderProblemKinds = {
       'the replica writes no events. Nothing was written. Retry after the number of seconds in ' +
       'Retry-After. An operator should correct the clock.',
   },
-  databaseUnavailable: {
-    code: 'database_unavailable',
+  database_unavailable: {
     status: 503,
     title: 'Database unavailable',
     advice:
       'The database is unavailable at the moment. Nothing was written. Retry after the number of ' +
       'seconds in Retry-After.',
   },
-  outcomeUnknown: {
-    code: 'outcome_unknown',
+  outcome_unknown: {
     status: 503,
     title: 'Outcome unknown',
     advice:
       'The database did not respond in time, so the command may or may not have taken effect. ' +
       'Retry it with the same Idempotency-Key, or read the resource before you try again.',
   },
-} as const satisfies Record<string, ProblemKind>;
+} as const satisfies Record<RefusalCode, Kind> & Record<string, Kind>;
+
+export type OrderProblemCode = keyof typeof kinds;
+
+export function orderProblemKind(code: OrderProblemCode): ProblemKind {
+  return { code, ...kinds[code] };
+}
+
+export function orderProblemKinds(...codes: readonly OrderProblemCode[]): ProblemKind[] {
+  return codes.map(orderProblemKind);
+}

@@ -7,7 +7,7 @@ import { Problem } from '#src/http/problem.ts';
 import { sendText } from '#src/http/responses.ts';
 import { toJson } from './domain/order.ts';
 import type { FulfilmentState, Order } from './domain/order.ts';
-import { orderProblemKinds, refusalKind } from './order-problems.ts';
+import { orderProblemKind, orderProblemKinds } from './order-problems.ts';
 import {
   getOrderQuery,
   listOrdersQuery,
@@ -26,8 +26,6 @@ export type OrderReadDependencies = Readonly<{
   fulfilmentStates: (orderIds: readonly string[]) => Promise<ReadonlyMap<string, FulfilmentState>>;
 }>;
 
-const { databaseUnavailable, versionNotFound, cursorInvalid } = orderProblemKinds;
-const orderNotFound = refusalKind('order_not_found');
 const tags = ['Orders'];
 
 const getOrder = {
@@ -65,7 +63,13 @@ export const orderQueryRoutes: FastifyPluginAsyncZod<OrderReadDependencies> = as
     '/v1/orders/:orderId',
     {
       schema: getOrder,
-      config: { problems: [orderNotFound, versionNotFound, databaseUnavailable] },
+      config: {
+        problems: orderProblemKinds(
+          'order_not_found',
+          'order_version_not_found',
+          'database_unavailable',
+        ),
+      },
     },
     async ({ params: { orderId }, query: { version, at } }, reply) => {
       const until = {
@@ -81,7 +85,10 @@ export const orderQueryRoutes: FastifyPluginAsyncZod<OrderReadDependencies> = as
   );
   app.get(
     '/v1/orders',
-    { schema: listOrdersSchema, config: { problems: [cursorInvalid, databaseUnavailable] } },
+    {
+      schema: listOrdersSchema,
+      config: { problems: orderProblemKinds('cursor_invalid', 'database_unavailable') },
+    },
     async ({ query: { limit, cursor, ...filter } }, reply) => {
       const { data, nextCursor } = await listOrders(reads, filter, limit, cursor);
       const states = await fulfilmentStates(data.map(({ orderId }) => orderId));
@@ -94,10 +101,13 @@ export const orderQueryRoutes: FastifyPluginAsyncZod<OrderReadDependencies> = as
   );
   app.get(
     '/v1/orders/:orderId/events',
-    { schema: listOrderEvents, config: { problems: [orderNotFound, databaseUnavailable] } },
+    {
+      schema: listOrderEvents,
+      config: { problems: orderProblemKinds('order_not_found', 'database_unavailable') },
+    },
     async ({ params: { orderId } }, reply) => {
       const events = await readEvents(eventStore, orderId);
-      if (events.length === 0) throw new Problem(orderNotFound);
+      if (events.length === 0) throw new Problem(orderProblemKind('order_not_found'));
       const body = JSON.stringify({ data: events.map(toHistoryEntry) });
       return sendText(reply, { status: 200, etag: versionETag(events.length), body });
     },
@@ -118,7 +128,7 @@ async function readOrder(
   const reached = until.version === undefined || order?.version === until.version;
   if (order && reached) return order;
   const isKnown = order ?? (await readEvents(eventStore, orderId, { version: 1 })).length > 0;
-  throw new Problem(isKnown ? versionNotFound : orderNotFound);
+  throw new Problem(orderProblemKind(isKnown ? 'order_version_not_found' : 'order_not_found'));
 }
 
 function readEvents(
