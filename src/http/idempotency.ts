@@ -86,6 +86,7 @@ export function createRequestIdentifier(
   route: Readonly<{ method: string; path: string; bodySchema: z.ZodType }>,
 ) {
   const { method } = route;
+  const pathParts = route.path.split(/[{}]/);
   const withoutDefaults = defaultsRemover(route.bodySchema);
   return (key: string, understood: UnderstoodRequest, spelt: SpeltRequest): KeyedRequest => {
     const { params, ifMatch, ifNoneMatch } = understood;
@@ -93,15 +94,14 @@ export function createRequestIdentifier(
       ifMatch === undefined ? '' : canonicalEntityTags(ifMatch),
       ...(ifNoneMatch === undefined ? [] : [`not ${canonicalEntityTags(ifNoneMatch)}`]),
     ].join(' ');
-    const path = canonicalPath(route.path, params);
-    const own = digest(method, path, conditions, withoutDefaults(understood.body));
+    const path = canonicalPath(pathParts, params);
+    const ofMeaning = digest(method, path, conditions, withoutDefaults(understood.body));
+    const ofSpelling = () => digest(method, spelt.path, ifMatch?.text ?? '', spelt.body);
     return {
       ref: { principal: PRINCIPAL, key },
-      hash: own,
-      isSame: (storedHash) =>
-        Buffer.compare(storedHash, own) === 0 ||
-        Buffer.compare(storedHash, digest(method, spelt.path, ifMatch?.text ?? '', spelt.body)) ===
-          0,
+      hash: ofMeaning,
+      isSame: (stored) =>
+        Buffer.compare(stored, ofMeaning) === 0 || Buffer.compare(stored, ofSpelling()) === 0,
     };
   };
 }
@@ -111,11 +111,12 @@ function digest(method: string, path: string, conditions: string, body: unknown)
   return hash('sha256', `${method}\n${path}\n${conditions}\n${text}`, 'buffer');
 }
 
-function canonicalPath(path: string, params: unknown): string {
-  const values = new Map(Object.entries(isObject(params) ? params : {}));
-  return path.replaceAll(/\{(\w+)\}/g, (_, name: string) =>
-    encodeURIComponent(String(values.get(name))),
-  );
+/** `parts` are in turn text and the name of a parameter. */
+function canonicalPath(parts: readonly string[], params: unknown): string {
+  const values = isObject(params) ? params : {};
+  return parts
+    .map((part, index) => (index % 2 === 0 ? part : encodeURIComponent(String(values[part]))))
+    .join('');
 }
 
 /**
