@@ -12,7 +12,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
       ...world,
       database: { ...world.database, url: proxy.url },
     });
-    proxy.trap('change_stock', 'cutAnswer');
+    proxy.trap('change_stock', 'cutResponse');
     expect(await api.call('PUT', '/v1/stock/book', { onHand: 7 })).toMatchObject({
       status: 503,
       body: { code: 'outcome_unknown' },

@@ -78,7 +78,7 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
     expectOneEffect(answers, await send(key));
     const after = await rowCounts(database);
     expect(after.events - before.events).toBe(1);
-    expect(after.answers - before.answers).toBe(1);
+    expect(after.responses - before.responses).toBe(1);
   });
 
   test('sent to two replicas at once takes effect once', async () => {
@@ -221,7 +221,7 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
     const firsts = await Promise.all(keys.map((key) => api.send(name, orderId, body, { key })));
     expect(firsts.every(({ text }) => text.length > 15_000)).toBe(true);
     const after = await rowCounts(database);
-    expect(after).toEqual({ ...before, answers: before.answers + keys.length });
+    expect(after).toEqual({ ...before, responses: before.responses + keys.length });
     const [stored] = await database.query<{ bytes: number }>(
       `select max(pg_column_size(k.*)) as bytes from idempotency_keys k where key = any($1)`,
       [keys],

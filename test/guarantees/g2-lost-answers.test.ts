@@ -64,7 +64,7 @@ describe.skipIf(skipReason('postgres'))('a command whose answer was lost', () =>
   test.each(commands)('%s: on its way to the client, is told again', async (_, ready) => {
     const send = await ready();
     const options = keyAndToken();
-    const trap = betweenClientAndService.trap(options.token, 'cutAnswer');
+    const trap = betweenClientAndService.trap(options.token, 'cutResponse');
     const lost = await send(shaky, options);
     await trap.sprung;
     expect(lost.outcome).toBe('info');
@@ -106,16 +106,16 @@ describe.skipIf(skipReason('postgres'))('a command whose answer was lost', () =>
     async (_, ready) => {
       const send = await ready();
       const options = keyAndToken();
-      const trap = betweenServiceAndPostgres.trap(options.token, 'cutAnswer');
+      const trap = betweenServiceAndPostgres.trap(options.token, 'cutResponse');
       const unknown = await send(service.api, options);
       await trap.sprung;
-      expectUnknown(unknown.answer!);
+      expectUnknown(unknown.response!);
       const counts = await rowCounts(database);
       const again = await send(service.api, options);
       expectReplayed(again);
       expect(await rowCounts(database)).toEqual(counts);
       // The key may stand for an earlier try, which had another id: none is named.
-      expect(problemOf(unknown.answer!)).not.toHaveProperty('orderId');
+      expect(problemOf(unknown.response!)).not.toHaveProperty('orderId');
     },
   );
 
@@ -142,11 +142,11 @@ describe.skipIf(skipReason('postgres'))('a command whose answer was lost', () =>
   test('is not sent again by the service itself, without a key either', async () => {
     const { token } = keyAndToken();
     const before = await rowCounts(database);
-    const trap = betweenServiceAndPostgres.trap(token, 'cutAnswer');
+    const trap = betweenServiceAndPostgres.trap(token, 'cutResponse');
     const unknown = await recorder.place(service.api, { token });
     await trap.sprung;
-    expectUnknown(unknown.answer!);
-    const { orderId } = problemOf(unknown.answer!);
+    expectUnknown(unknown.response!);
+    const { orderId } = problemOf(unknown.response!);
     expect(await service.api.get(orderId!)).toMatchObject({ customerId: token, version: 1 });
     await recorder.place(service.api); // whatever was still to come has come before it
     expect((await rowCounts(database)).events).toBe(before.events + 2);
@@ -163,7 +163,7 @@ describe.skipIf(skipReason('postgres'))('a command whose answer was lost', () =>
     await holdPlace.sprung; // or both come in one batch, and one of the traps catches what is sent again
     const paying = pay(service.api, toPay);
     await holdPay.sprung;
-    for (const { answer } of await Promise.all([placing, paying])) expectUnknown(answer!);
+    for (const { response } of await Promise.all([placing, paying])) expectUnknown(response!);
     const place = await recorder.place(service.api, toPlace);
     const paid = await pay(service.api, toPay);
     expect([place.outcome, paid.outcome]).toEqual(['ok', 'ok']);
@@ -191,7 +191,7 @@ async function settled(send: () => Promise<Call>): Promise<void> {
 
 function expectReplayed(call: Call): void {
   expect(call).toMatchObject({ outcome: 'ok', isReplayed: true });
-  orderOf(call.answer!);
+  orderOf(call.response!);
 }
 
 function expectUnknown(answer: HttpResponse): void {

@@ -156,9 +156,9 @@ function parted(calls: readonly Call[], name: CommandName): [Call[], Call[]] {
 
 /** By a rule that holds now; a race lost again and again may end in a conflict too. */
 function expectTurnedAway(calls: readonly Call[], reasons: ReadonlyArray<string | RegExp>): void {
-  for (const { outcome, reason, answer } of calls) {
+  for (const { outcome, reason, response } of calls) {
     expect(outcome).toBe('fail');
-    expect([409, 412]).toContain(answer?.status);
+    expect([409, 412]).toContain(response?.status);
     const isExpected = [/^version_conflict\b/, ...reasons].some((expected) =>
       typeof expected === 'string' ? expected === reason : expected.test(reason ?? ''),
     );

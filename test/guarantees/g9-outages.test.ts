@@ -76,7 +76,7 @@ describe.skipIf(skipReason('postgres'))('while commits wait for a standby that i
     for (const { reason } of [await first, await second]) expect(reason).toBe('outcome_unknown');
     for (let round = 0; round < 2; round += 1) {
       const others = [recorder.place(api), recorder.place(api), recorder.send(api, 'pay', order)];
-      for (const { answer } of await Promise.all(others)) expectToComeAgain(answer!);
+      for (const { response } of await Promise.all(others)) expectToComeAgain(response!);
       // What is not on the standby is not told as done, to whoever asks.
       expect((await recorder.place(api, { key, token: 'first' })).outcome).not.toBe('ok');
       expect(await api.get(order.orderId)).toEqual(order);
@@ -165,17 +165,17 @@ async function endSessions(superuser: Client): Promise<void> {
 }
 
 async function expectUnavailable({ api }: TestService, call: Promise<Call>): Promise<void> {
-  const { answer } = await call;
-  expectToComeAgain(answer!);
+  const { response } = await call;
+  expectToComeAgain(response!);
   expect(await api.request('GET', '/livez')).toMatchObject({ status: 200 });
   await untilReadiness(api, 503);
 }
 
-function expectToComeAgain(answer: HttpResponse): void {
-  const problem = problemOf(answer);
+function expectToComeAgain(response: HttpResponse): void {
+  const problem = problemOf(response);
   expect(problem.status).toBe(503);
   expect(['database_unavailable', 'outcome_unknown']).toContain(problem.code);
-  expect(answer.headers['retry-after']).toMatch(/^[1-9]\d*$/);
+  expect(response.headers['retry-after']).toMatch(/^[1-9]\d*$/);
 }
 
 async function untilServed({ api }: TestService): Promise<void> {

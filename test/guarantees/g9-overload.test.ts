@@ -86,11 +86,11 @@ describe.skipIf(skipReason('postgres'))('overload', () => {
     expect(taken).toHaveLength(underWay.length + QUEUE_MAX);
     expect(await rowCounts(database)).toMatchObject({
       events: 1 + taken.length,
-      answers: QUEUE_MAX,
+      responses: QUEUE_MAX,
     });
     // Who was turned away is free to come again, with the key too.
     for (const key of keys) orderOf(await api.place(placeBody, { key }));
-    expect((await rowCounts(database)).answers).toBe(keys.length);
+    expect((await rowCounts(database)).responses).toBe(keys.length);
     expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
   });
 

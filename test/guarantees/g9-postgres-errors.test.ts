@@ -99,7 +99,7 @@ describe.skipIf(skipReason('postgres'))('a command that meets', () => {
       for (const answer of written) orderOf(answer);
       const after = await rowCounts(database);
       expect(after.events - before.events).toBe(1 + 2 + written.length);
-      expect(after.answers - before.answers).toBe(written.length);
+      expect(after.responses - before.responses).toBe(written.length);
       expect(await database.query(`select from idempotency_keys where key = $1`, [key])).toEqual(
         [],
       );

@@ -310,7 +310,7 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
     for (const [name, ready] of readies) {
       const words = name.endsWith('Stock') ? 'change_stock' : 'write_units';
       const isUnknown = async () => {
-        proxy.trap(words, 'cutAnswer');
+        proxy.trap(words, 'cutResponse');
         const { text } = await send(api, await scenarios[name]!(), headersOf(name));
         return text.includes('outcome_unknown');
       };

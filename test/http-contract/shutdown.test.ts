@@ -44,7 +44,7 @@ describe.skipIf(skipReason('postgres'))('on SIGTERM the service', () => {
 
     for (const call of await Promise.all([...underWay, read])) {
       expect(call).toMatchObject({ outcome: 'ok', order: { version: 1 } });
-      expect(call.answer?.headers['connection']).toBe('close');
+      expect(call.response?.headers['connection']).toBe('close');
     }
     const { code, tookMs } = await ended;
     expect(code).toBe(0);
@@ -63,7 +63,7 @@ describe.skipIf(skipReason('postgres'))('on SIGTERM the service', () => {
       for (;;) {
         const call = await recorder.place(service.api);
         if (call.outcome !== 'ok') return call;
-        if (call.answer?.headers['connection'] === 'close') return call;
+        if (call.response?.headers['connection'] === 'close') return call;
       }
     };
     const clients = Array.from({ length: 12 }, client);

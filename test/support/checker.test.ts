@@ -186,7 +186,7 @@ describe.skipIf(skipReason('postgres'))('the checks of the guarantee tests', () 
 
   test('find that a key has two answers', () => {
     const kept = recorder.calls.find(isKeptPay)!;
-    const other = { ...kept, isReplayed: true, answer: { ...kept.answer!, text: '{}' } };
+    const other = { ...kept, isReplayed: true, response: { ...kept.response!, text: '{}' } };
     const found = historyViolations([...recorder.calls, other], stored).join('\n');
     expect(found).toMatch(/the key pay-second has two answers/);
   });

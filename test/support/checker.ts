@@ -34,7 +34,7 @@ export function historyViolations(calls: readonly Call[], stored: Stored): strin
   );
   const found = [
     ...[...effects].flatMap(([token, events]) => aboutEffects(token, events, commands.get(token))),
-    ...calls.flatMap((call) => aboutAnswer(call, effects.get(call.token ?? '')?.[0], histories)),
+    ...calls.flatMap((call) => aboutResponse(call, effects.get(call.token ?? '')?.[0], histories)),
     ...[...Map.groupBy(calls, ({ key }) => key)].flatMap(([key, same]) => aboutKey(key, same)),
     ...[...Map.groupBy(calls, ({ orderId }) => orderId)].flatMap(([id, own]) => backwards(id, own)),
   ];
@@ -68,7 +68,7 @@ function aboutEffects(
   return [{ orderId, what: `${token} took effect, though it was turned away` }];
 }
 
-function aboutAnswer(
+function aboutResponse(
   { outcome, operation, token, order }: Call,
   effect: StoredEvent | undefined,
   histories: Histories,
@@ -96,7 +96,7 @@ function aboutKey(key: string | undefined, calls: readonly Call[]): Violation[] 
   if (key === undefined) return [];
   const [first, ...others] = calls.filter(({ outcome }) => outcome === 'ok');
   return others
-    .filter(({ answer }) => answer?.text !== first?.answer?.text)
+    .filter(({ response }) => response?.text !== first?.response?.text)
     .map(({ orderId }) => ({ orderId, what: `the key ${key} has two answers` }));
 }
 

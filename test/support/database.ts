@@ -75,7 +75,7 @@ export async function queryOnce<Row extends QueryResultRow>(
 
 /** The number of rows in each table to which a command may write. */
 export type RowCounts = Readonly<
-  Record<'events' | 'streams' | 'summaries' | 'messages' | 'answers', number>
+  Record<'events' | 'streams' | 'summaries' | 'messages' | 'responses', number>
 >;
 
 /** To compare before and after a request that must write nothing. */
@@ -84,7 +84,7 @@ export async function rowCounts({ query }: TestDatabase): Promise<RowCounts> {
     `select (select count(*) from events) as events, (select count(*) from streams) as streams,
             (select count(*) from orders_summary) as summaries,
             (select count(*) from outbox_events) as messages,
-            (select count(*) from idempotency_keys) as answers`,
+            (select count(*) from idempotency_keys) as responses`,
   );
   return row!;
 }

@@ -81,8 +81,8 @@ const roads: readonly (readonly CommandName[])[] = [
   ['cancel'],
 ];
 
-function isSettled({ outcome, answer, reason }: Call): boolean {
+function isSettled({ outcome, response, reason }: Call): boolean {
   if (outcome === 'ok') return true;
   if (outcome === 'info' || reason === 'idempotency_key_in_use') return false;
-  return (answer?.status ?? 500) < 500;
+  return (response?.status ?? 500) < 500;
 }

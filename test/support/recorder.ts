@@ -20,7 +20,7 @@ export type Call = Readonly<{
   /** `ok`: a 2xx. `fail`: nothing was written. `info`: something may have been written, or may be yet. */
   outcome: 'ok' | 'fail' | 'info';
   isReplayed: boolean;
-  answer?: HttpResponse;
+  response?: HttpResponse;
   order?: Order;
   /** The code of the problem, or the error of the connection. */
   reason?: string;
@@ -76,16 +76,16 @@ export function orderIn({ operation, order, reason }: Call): Order {
   return order;
 }
 
-function seenOf(answer: HttpResponse): Omit<Call, 'operation' | 'invokedAt' | 'completedAt'> {
-  const isReplayed = answer.headers['idempotency-replayed'] === 'true';
-  if (answer.status < 400) {
-    const order = orderOf(answer);
-    return { outcome: 'ok', isReplayed, answer, order, orderId: order.orderId };
+function seenOf(response: HttpResponse): Omit<Call, 'operation' | 'invokedAt' | 'completedAt'> {
+  const isReplayed = response.headers['idempotency-replayed'] === 'true';
+  if (response.status < 400) {
+    const order = orderOf(response);
+    return { outcome: 'ok', isReplayed, response, order, orderId: order.orderId };
   }
-  const { code, current } = problemOf(answer);
+  const { code, current } = problemOf(response);
   const outcome = MAYBE_WRITTEN.has(code) ? 'info' : 'fail';
   const reason = current ? `${code}, ${current.status} v${current.version}` : code;
-  return { outcome, isReplayed, answer, reason };
+  return { outcome, isReplayed, response, reason };
 }
 
 function lost(error: unknown): Omit<Call, 'operation' | 'invokedAt' | 'completedAt'> {

@@ -4,14 +4,14 @@ import type { AddressInfo, Socket } from 'node:net';
 /**
  * What happens to the connection on which the words of a trap pass:
  * - `cutBefore`: the server never gets them;
- * - `cutAnswer`: the server gets them and does its work, but its response is lost;
+ * - `cutResponse`: the server gets them and does its work, but its response is lost;
  * - `hold`: the server gets them when the test releases them, even if the client has left meanwhile.
  */
-export type Fault = 'cutBefore' | 'cutAnswer' | 'hold';
+export type Fault = 'cutBefore' | 'cutResponse' | 'hold';
 
 /** Goes off once, on the first data from a client that contains `words`. */
 export type Trap = Readonly<{
-  /** Resolves when the trap has gone off. With `cutAnswer`, resolves when the response is lost. */
+  /** Resolves when the trap has gone off. With `cutResponse`, resolves when the response is lost. */
   sprung: Promise<void>;
   /** Sends the held data on. */
   release(): void;

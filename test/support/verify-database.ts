@@ -13,7 +13,7 @@ export type Stored = Readonly<{
   streams: ReadonlyArray<{ stream_id: string; version: number }>;
   summaries: ReadonlyArray<Record<string, unknown>>;
   outbox: readonly OutboxRow[];
-  answers: readonly AnswerRow[];
+  responses: readonly ResponseRow[];
 }>;
 type OutboxRow = Readonly<{
   id: number;
@@ -28,7 +28,7 @@ type OutboxRow = Readonly<{
   ce_sequence: string;
   payload: string;
 }>;
-type AnswerRow = Readonly<{
+type ResponseRow = Readonly<{
   key: string;
   command_id: string;
   status: number;
@@ -69,7 +69,7 @@ export async function readStoredBy(client: Client): Promise<Stored> {
     streams: await read('select * from streams'),
     summaries: await read('select * from orders_summary'),
     outbox: await read('select * from outbox_events order by id'),
-    answers: await read('select * from idempotency_keys'),
+    responses: await read('select * from idempotency_keys'),
   };
 }
 
@@ -90,7 +90,7 @@ export function verifyStored(stored: Stored, { relay }: VerifyOptions): string[]
     ...aboutStreams(stored.streams, histories),
     ...aboutSummaries(stored.summaries, orders),
     ...aboutOutbox(stored.outbox, histories, relay),
-    ...aboutAnswers(stored.answers, histories),
+    ...aboutResponses(stored.responses, histories),
   ];
 }
 
@@ -214,8 +214,8 @@ export function orderAt(histories: Histories, orderId: string, version: number):
 const REFERENCE_STATUS = 0;
 
 /** A stored response is a 2xx and shows the order exactly as it was at the version of its ETag. */
-function aboutAnswers(answers: readonly AnswerRow[], histories: Histories): string[] {
-  return answers.flatMap((row) => {
+function aboutResponses(responses: readonly ResponseRow[], histories: Histories): string[] {
+  return responses.flatMap((row) => {
     const wrong = (what: string) => [`answer ${row.key}: ${what}: ${JSON.stringify(row)}`];
     if (row.status === REFERENCE_STATUS) {
       return /^[1-9]\d*$/.test(row.body) ? [] : wrong('a reference to no version');
