@@ -6,7 +6,7 @@ import { oldestTransactionAgeSeconds } from './database/database.ts';
 import { watchPoolTimeouts } from './database/session-pool.ts';
 import type { Unit, UnitStore } from './event-store/event-store.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
-import type { Metrics, Readings } from './http/metrics.ts';
+import type { MakeGauge, Metrics } from './http/metrics.ts';
 import { NO_BACKLOG } from './outbox/outbox-monitor.ts';
 import type { OutboxBacklog, OutboxMonitor } from './outbox/outbox-monitor.ts';
 import type { Relay } from './outbox/relay.ts';
@@ -69,13 +69,9 @@ type Watched = Readonly<{
   database: Database;
 }>;
 
-type Read = () => Readings | Promise<Readings>;
-type Gauge = (name: string, help: string, read: Read, labelNames?: readonly string[]) => void;
-
 /** Adds the gauges, which are read at each scrape. */
 export function watchGauges(metrics: Metrics, watched: Watched): void {
-  const gauge: Gauge = (name, help, read, labelNames = []) =>
-    metrics.watch({ name, help, labelNames }, read);
+  const { gauge } = metrics;
   const { commit, relay, clockWatch, database } = watched;
   gauge('orders_command_queue_length', 'Commands that wait for a commit.', commit.waiting);
   gauge(
@@ -94,7 +90,7 @@ export function watchGauges(metrics: Metrics, watched: Watched): void {
   watchPools(gauge, metrics, database);
 }
 
-function watchDatabase(gauge: Gauge, { database, sagas }: Watched): void {
+function watchDatabase(gauge: MakeGauge, { database, sagas }: Watched): void {
   const { pool, givenUpSessions } = database;
   const inTurn = createTurns();
   gauge(
@@ -130,7 +126,7 @@ function createTurns() {
   };
 }
 
-function watchOutbox(gauge: Gauge, { outboxMonitor, topic }: Watched): void {
+function watchOutbox(gauge: MakeGauge, { outboxMonitor, topic }: Watched): void {
   const perTopic = (name: string, help: string, member: keyof OutboxBacklog) =>
     gauge(
       name,
@@ -155,7 +151,7 @@ function watchOutbox(gauge: Gauge, { outboxMonitor, topic }: Watched): void {
   );
 }
 
-function watchPools(gauge: Gauge, metrics: Metrics, database: Database): void {
+function watchPools(gauge: MakeGauge, metrics: Metrics, database: Database): void {
   const { writer, pool: background, writes, reads } = database;
   const pools = { writer, background, writes, reads: reads.pool };
   for (const [name, pool] of Object.entries(pools)) {

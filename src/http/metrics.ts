@@ -20,15 +20,13 @@ export type Readings = number | Readonly<{ [label: string]: Readings }>;
 export function createMetrics() {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
-  watchUtilization(registry);
+  watchUtilization(createGaugeMaker(registry));
   const makers = createMakers(registry);
   return {
     ...createCommandMetrics(makers),
     ...createWorkerMetrics(makers),
     registry,
-    /** Adds a gauge that is read at each scrape. */
-    watch: (spec: GaugeSpec, read: () => Readings | Promise<Readings>) =>
-      watch(registry, spec, read),
+    gauge: createGaugeMaker(registry),
     contentType: registry.contentType,
     /** Everything, in the Prometheus text format. */
     text: () => registry.metrics(),
@@ -124,30 +122,34 @@ function createWorkerMetrics({ counter, histogram }: Makers) {
   };
 }
 
-type GaugeSpec = Readonly<{ name: string; help: string; labelNames?: readonly string[] }>;
+/** Adds a gauge. */
+export type MakeGauge = (
+  name: string,
+  help: string,
+  read: () => Readings | Promise<Readings>,
+  labelNames?: readonly string[],
+) => void;
 
 /**
- * Reads the gauge at each scrape. A read that fails or is late shows as NaN, or as no value where the
+ * A gauge is read at each scrape. A read that fails or is late shows as NaN, or as no value if the
  * gauge has labels. A read that still hangs is not started again.
  */
-function watch(
-  registry: Registry,
-  { name, help, labelNames = [] }: GaugeSpec,
-  read: () => Readings | Promise<Readings>,
-): void {
-  const readAlone = cachedRead(async () => read(), 0);
-  const unread = labelNames.length === 0 ? Number.NaN : {};
-  const gauge: Gauge = new Gauge({
-    name,
-    help,
-    labelNames: [...labelNames],
-    registers: [registry],
-    collect: async () => {
-      const readings = await readInTime(readAlone, unread);
-      gauge.reset();
-      for (const [labels, value] of flatten(readings)) gauge.labels(...labels).set(value);
-    },
-  });
+function createGaugeMaker(registry: Registry): MakeGauge {
+  return (name, help, read, labelNames = []) => {
+    const readAlone = cachedRead(async () => read(), 0);
+    const unread = labelNames.length === 0 ? Number.NaN : {};
+    const gauge: Gauge = new Gauge({
+      name,
+      help,
+      labelNames: [...labelNames],
+      registers: [registry],
+      collect: async () => {
+        const readings = await readInTime(readAlone, unread);
+        gauge.reset();
+        for (const [labels, value] of flatten(readings)) gauge.labels(...labels).set(value);
+      },
+    });
+  };
 }
 
 function flatten(readings: Readings, labels: readonly string[] = []): [string[], number][] {
@@ -163,14 +165,11 @@ async function readInTime(read: () => Promise<Readings>, unread: Readings): Prom
   }
 }
 
-function watchUtilization(registry: Registry): void {
+function watchUtilization(gauge: MakeGauge): void {
   let last = performance.eventLoopUtilization();
-  watch(
-    registry,
-    {
-      name: 'nodejs_eventloop_utilization',
-      help: 'Share of the time since the last scrape that the event loop was busy.',
-    },
+  gauge(
+    'nodejs_eventloop_utilization',
+    'Share of the time since the last scrape that the event loop was busy.',
     () => {
       const now = performance.eventLoopUtilization();
       const { utilization } = performance.eventLoopUtilization(now, last);

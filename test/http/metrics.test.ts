@@ -1,7 +1,14 @@
 import { describe, expect, test } from 'vitest';
 import { createMetrics } from '#src/http/metrics.ts';
+import type { MakeGauge, Metrics } from '#src/http/metrics.ts';
 
-const gauge = (name: string, ...labelNames: string[]) => ({ name, help: 'h', labelNames });
+function watch(
+  metrics: Metrics,
+  [name, ...labelNames]: [string, ...string[]],
+  read: Parameters<MakeGauge>[2],
+): void {
+  metrics.gauge(name, 'h', read, labelNames);
+}
 
 describe('the metrics', () => {
   test('count what is reported', async () => {
@@ -43,10 +50,10 @@ describe('the metrics', () => {
   test('read gauges at each scrape', async () => {
     const metrics = createMetrics();
     let pending = 1;
-    metrics.watch(gauge('orders_db_oldest_transaction_age_seconds'), () => pending);
-    metrics.watch(gauge('orders_command_queue_length'), async () => 7);
-    metrics.watch(gauge('orders_db_pool_in_use', 'pool'), () => ({ writer: 2, reads: 1 }));
-    metrics.watch(gauge('orders_saga_instances', 'saga', 'state'), () => ({
+    watch(metrics, ['orders_db_oldest_transaction_age_seconds'], () => pending);
+    watch(metrics, ['orders_command_queue_length'], async () => 7);
+    watch(metrics, ['orders_db_pool_in_use', 'pool'], () => ({ writer: 2, reads: 1 }));
+    watch(metrics, ['orders_saga_instances', 'saga', 'state'], () => ({
       a: { running: 1, stuck: 0 },
       b: {},
     }));
@@ -64,7 +71,7 @@ describe('the metrics', () => {
   test('forget a label that is no longer read', async () => {
     const metrics = createMetrics();
     let held: Record<string, number> = { relay: 1 };
-    metrics.watch(gauge('orders_lease_held', 'lease'), () => held);
+    watch(metrics, ['orders_lease_held', 'lease'], () => held);
     expect(await metrics.text()).toContain('orders_lease_held{lease="relay"} 1');
     held = {};
     expect(await metrics.text()).not.toContain('lease="relay"');
@@ -72,14 +79,15 @@ describe('the metrics', () => {
 
   test('are complete even if a gauge fails or hangs', async () => {
     const metrics = createMetrics();
-    metrics.watch(gauge('orders_command_queue_length'), () => {
+    watch(metrics, ['orders_command_queue_length'], () => {
       throw new Error('away');
     });
-    metrics.watch(
-      gauge('orders_db_oldest_transaction_age_seconds'),
+    watch(
+      metrics,
+      ['orders_db_oldest_transaction_age_seconds'],
       () => new Promise(() => undefined),
     );
-    metrics.watch(gauge('orders_db_pool_idle', 'pool'), () => Promise.reject(new Error('away')));
+    watch(metrics, ['orders_db_pool_idle', 'pool'], () => Promise.reject(new Error('away')));
     const text = await metrics.text();
     expect(text).toMatch(/^orders_command_queue_length nan$/im);
     expect(text).toMatch(/^orders_db_oldest_transaction_age_seconds nan$/im);
@@ -89,7 +97,7 @@ describe('the metrics', () => {
   test('do not read a gauge again while it hangs', async () => {
     const metrics = createMetrics();
     let asked = 0;
-    metrics.watch(gauge('orders_db_oldest_transaction_age_seconds'), () => {
+    watch(metrics, ['orders_db_oldest_transaction_age_seconds'], () => {
       asked += 1;
       return new Promise(() => undefined);
     });
