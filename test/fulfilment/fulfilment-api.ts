@@ -6,8 +6,9 @@ import { createInFlight } from '#src/http/idempotency.ts';
 import { createServer } from '#src/http/server.ts';
 import { orderCommandRoutes } from '#src/orders/order-command-routes.ts';
 import { toProblem } from '#src/to-problem.ts';
+import type { SagaWorld } from '#test/support/saga/world.ts';
 import { createService } from './fulfilment-service.ts';
-import type { Changes, World } from './fulfilment-service.ts';
+import type { Changes } from './fulfilment-service.ts';
 
 /** Two books of 1250 cents each. */
 export const order = {
@@ -29,7 +30,7 @@ const answer = z.looseObject({
 });
 
 /** The service with the routes of orders, fulfilments and stock. */
-export async function createApi(world: World, changes: Changes = {}) {
+export async function createApi(world: SagaWorld, changes: Changes = {}) {
   const service = createService(world, changes);
   const { handle, commit, fulfilment, eventStore, reads } = service;
   const inFlight = createInFlight();

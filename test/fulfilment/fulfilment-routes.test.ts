@@ -1,15 +1,16 @@
 import { describe, expect, test } from 'vitest';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
+import { createSagaWorld } from '#test/support/saga/world.ts';
 import { ANY, createApi, order } from './fulfilment-api.ts';
-import { createWorld, ledgerOf, resting, stock } from './fulfilment-service.ts';
+import { ledgerOf, resting, stock } from './fulfilment-service.ts';
 
 const bySteps = (steps: { step: string; state: string }[]) =>
   Object.fromEntries(steps.map(({ step, state }) => [step, state]));
 
 describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', () => {
   test('is started with the order, and tells its story', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
     const orderId = await api.place('automatic');
@@ -37,7 +38,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
   });
 
   test('is started for an order that waits, once, and is told where it is', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
     await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
@@ -66,7 +67,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
   });
 
   test('is refused for an order that is paid or cancelled', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     const paid = await api.place();
     await api.call('POST', `/v1/orders/${paid}/pay`, { paymentId: 'p', amountCents: 2500 });
@@ -83,7 +84,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
   });
 
   test('is refused where there are no providers, and nothing is written', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world, { providers: undefined });
     const body = { ...order, fulfilment: 'automatic' };
     expect(await api.call('POST', '/v1/orders', body)).toMatchObject({
@@ -94,7 +95,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
   });
 
   test('that cannot be written waits for an operator, and goes on when it can', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await world.database.query(
       `create function refuse() returns trigger language plpgsql as $$
        begin
@@ -127,7 +128,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
   });
 
   test('is cancelled for a reason of 500 characters, whatever they are', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
     await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
@@ -141,7 +142,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
   });
 
   test('that is stuck shows what is open, and is repaired by an operator', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
     await world.simulator.addFault({ operation: 'ship', fault: 'refuse' });
@@ -193,7 +194,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
   });
 
   test('believes an operator who says what became of a refund', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
     await world.simulator.addFault({ operation: 'ship', fault: 'refuse' });
@@ -215,7 +216,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     ['with another outcome', { step: 'refund', outcome: 'maybe', reason: 'r' }, '/outcome'],
     ['with more', { step: 'refund', outcome: 'notDone', reason: 'r', force: true }, '/force'],
   ])('refuses to be resolved %s', async (_, body, pointer) => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     const orderId = await api.place();
     const answer = await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, body, ANY);
@@ -223,7 +224,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
   });
 
   test('is not there for an order that has none', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     const orderId = await api.place();
     const word = { step: 'refund', outcome: 'notDone', reason: 'r' };

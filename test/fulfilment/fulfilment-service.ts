@@ -24,11 +24,10 @@ import type { OrderRequest } from '#src/orders/handle-order-command.ts';
 import { foldOrder } from '#src/orders/order-stream.ts';
 import { decideRetry, operateSaga } from '#src/sagas/saga-operator.ts';
 import { foldSaga, toRecordedSagaEvent } from '#src/sagas/saga.ts';
-import { createTestDatabase } from '#test/support/database.ts';
 import { eventually } from '#test/support/poll.ts';
 import { watchPoints } from '#test/support/saga/points.ts';
 import type { ObserveSaga } from '#test/support/saga/points.ts';
-import { startSimulator } from '#test/support/simulator.ts';
+import type { SagaWorld } from '#test/support/saga/world.ts';
 
 /** No answer takes so long, however busy the machine; for calls that get none, tests have their own. */
 const CALL_TIMEOUT_MS = 30_000;
@@ -44,23 +43,6 @@ const LIMITS = {
   oneByOneMsMax: 2_000,
   lockedMsMax: 1_000,
 };
-
-/** A database and the two providers, for as many services as a test starts on them. */
-export async function createWorld() {
-  const database = await createTestDatabase();
-  const simulator = await startSimulator();
-  return {
-    database,
-    url: simulator.url,
-    simulator: simulator.control,
-    async [Symbol.asyncDispose]() {
-      await simulator[Symbol.asyncDispose]();
-      await database[Symbol.asyncDispose]();
-    },
-  };
-}
-
-export type World = Pick<Awaited<ReturnType<typeof createWorld>>, 'database' | 'url' | 'simulator'>;
 
 export type Changes = Partial<Pick<FulfilmentDependencies, 'now' | 'providers' | 'isPaused'>> &
   Readonly<{
@@ -78,7 +60,7 @@ export type Changes = Partial<Pick<FulfilmentDependencies, 'now' | 'providers' |
 
 /** One process of the service, as far as sagas go; its own pools, its own group commit. */
 export function createService(
-  { database: { url: databaseUrl }, url }: World,
+  { database: { url: databaseUrl }, url }: SagaWorld,
   changes: Changes = {},
 ) {
   const now = changes.now ?? (() => new Date());
@@ -214,7 +196,7 @@ export function resting({ saga }: Service, orderId: string) {
 }
 
 /** What really happened, by the ledger: [captured, refunded] in cents, and parcels. */
-export async function ledgerOf({ simulator }: World, orderId: string) {
+export async function ledgerOf({ simulator }: SagaWorld, orderId: string) {
   const entries = await simulator.ledger({ orderId });
   const cents = (effect: string) =>
     entries
@@ -229,7 +211,7 @@ export async function ledgerOf({ simulator }: World, orderId: string) {
 }
 
 /** What the stock says, by sku: [on hand, reserved]. */
-export async function stock({ database }: World): Promise<Record<string, [number, number]>> {
+export async function stock({ database }: SagaWorld): Promise<Record<string, [number, number]>> {
   const rows = await database.query<{ sku: string; on_hand: number; reserved: number }>(
     'select sku, on_hand, reserved from stock',
   );

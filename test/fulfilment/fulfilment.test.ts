@@ -5,8 +5,10 @@ import { CallNotMade } from '#src/sagas/saga-call.ts';
 import { actionOf } from '#src/sagas/saga.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
-import { createService, createWorld, ledgerOf, resting, stock } from './fulfilment-service.ts';
-import type { Changes, World } from './fulfilment-service.ts';
+import { createSagaWorld } from '#test/support/saga/world.ts';
+import type { SagaWorld } from '#test/support/saga/world.ts';
+import { createService, ledgerOf, resting, stock } from './fulfilment-service.ts';
+import type { Changes } from './fulfilment-service.ts';
 
 const MONTH_MS = 30 * 24 * 3_600_000;
 const noMoney = { captures: 0, capturedCents: 0, refundedCents: 0, parcels: 0 };
@@ -16,7 +18,7 @@ const FAILED_RUNS = 25;
 const shippedOnce = { captures: 1, capturedCents: 2500, refundedCents: 0, parcels: 1 };
 
 /** Fulfils one order of two books out of ten, with the faults given. */
-async function fulfilOne(world: World, faults: readonly FaultRuleInput[], options = {}) {
+async function fulfilOne(world: SagaWorld, faults: readonly FaultRuleInput[], options = {}) {
   await using service = createService(world, options);
   await service.start();
   await service.setOnHand('book', 10);
@@ -35,7 +37,7 @@ async function fulfilOne(world: World, faults: readonly FaultRuleInput[], option
 }
 
 /** Until a payment is tried again whose provider asks for 50 minutes. */
-async function minutesToWait(world: World, deadlines: Readonly<{ captureMs: number }>) {
+async function minutesToWait(world: SagaWorld, deadlines: Readonly<{ captureMs: number }>) {
   await using service = createService(world, { deadlines });
   await service.start();
   await service.setOnHand('book', 10);
@@ -51,7 +53,7 @@ async function minutesToWait(world: World, deadlines: Readonly<{ captureMs: numb
 
 describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   test('reserves, captures and ships', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     const { state, order, ledger, events, ...after } = await fulfilOne(world, []);
     expect(state).toBe('completed');
     expect(order).toMatchObject({
@@ -75,7 +77,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   });
 
   test('sends the events of the order to the outbox, in order', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     const { orderId } = await fulfilOne(world, []);
     const rows = await world.database.query(
       'select event_type, stream_version from outbox_events where aggregate_id = $1 order by id',
@@ -93,7 +95,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   });
 
   test('cancels the order where the stock is short, and charges nothing', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using service = createService(world);
     await service.start();
     await service.setOnHand('book', 1);
@@ -110,7 +112,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   });
 
   test('cancels the order where the card is refused, and puts the stock back', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     const { order, ledger, ...after } = await fulfilOne(world, [
       { operation: 'capture', fault: 'refuse' },
     ]);
@@ -121,7 +123,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   });
 
   test('gives the money back where the carrier refuses, before the order is cancelled', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     const { orderId, order, ledger, ...after } = await fulfilOne(world, [
       { operation: 'ship', fault: 'refuse' },
     ]);
@@ -158,7 +160,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     'duplicate',
     'late',
   ] as const)('ships once and charges once whatever goes wrong on the way: %s', async (fault) => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     const operation = ['capture', 'ship', 'look_up_capture', 'look_up_shipment'] as const;
     const { state, ledger, ...after } = await fulfilOne(
       world,
@@ -175,7 +177,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   test.each(['other_amount', 'other_currency'] as const)(
     'gives back exactly what the provider took where that was not what it was asked for: %s',
     async (fault) => {
-      await using world = await createWorld();
+      await using world = await createSagaWorld();
       const { state, order, orderId, events } = await fulfilOne(world, [
         { operation: 'capture', fault },
       ]);
@@ -206,7 +208,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   ] as const)(
     '%s an order that costs nothing without a word about money',
     async (_, faults, end) => {
-      await using world = await createWorld();
+      await using world = await createSagaWorld();
       const money = ['capture', 'cancel_capture', 'refund'] as const;
       await using service = createService(world);
       await service.start();
@@ -239,7 +241,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   );
 
   test('captures only what is left where payments were reported by hand before', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using service = createService(world);
     await service.start();
     await service.setOnHand('book', 10);
@@ -253,7 +255,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   });
 
   test('captures nothing where all was paid by hand before it asked', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     const orderId = uuidv7();
     await using other = createService(world);
     await using service = createService(world, {
@@ -277,7 +279,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   ] as const)(
     'leaves a payment by hand beside its own to be given back by hand, where it %s',
     async (_, reason, end) => {
-      await using world = await createWorld();
+      await using world = await createSagaWorld();
       await using service = createService(world);
       await service.start();
       await service.setOnHand('book', 10);
@@ -305,7 +307,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   );
 
   test('finds a payment that came after it gave up, and gives it back', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     const { simulator } = world;
     const landed = Promise.withResolvers<void>();
     await using service = createService(world, {
@@ -327,7 +329,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   });
 
   test('has a payment refused that comes after all was settled', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     const { simulator } = world;
     await using service = createService(world, { deadlines: { captureMs: 1 } });
     await service.start();
@@ -340,7 +342,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   });
 
   test('never sends a key again that is too old, and says so', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     let now = Date.parse('2026-01-01T00:00:00.000Z');
     await using service = createService(world, {
       databaseNow: () => new Date(now),
@@ -360,7 +362,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   });
 
   test('is stuck with a refund whose key is too old, and stays so when it is tried again', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     let now = Date.parse('2026-01-01T00:00:00.000Z');
     await using service = createService(world, { databaseNow: () => new Date(now) });
     await service.start();
@@ -379,7 +381,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   describe('of an order that a replica with its clock a month ahead has written to', () => {
     const ahead = { now: () => new Date(Date.now() + MONTH_MS) };
     /** Its payment never succeeds, and who fulfils it has a right clock. */
-    const fulfilled = async (world: World, changes: Changes) => {
+    const fulfilled = async (world: SagaWorld, changes: Changes) => {
       await using service = createService(world, changes);
       await service.start();
       await service.setOnHand('book', 10);
@@ -397,21 +399,21 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     };
 
     test('gives its payment up at its deadline', async () => {
-      await using world = await createWorld();
+      await using world = await createSagaWorld();
       const { state, capture } = await fulfilled(world, { deadlines: { captureMs: 1 } });
       expect(state).toBe('compensated');
       expect(capture.state).toBe('cancelled');
     });
 
     test('sends no key again that is too old', async () => {
-      await using world = await createWorld();
+      await using world = await createSagaWorld();
       const { state, capture } = await fulfilled(world, { limits: { resendMsMax: 1 } });
       expect(state).toBe('stuck');
       expect(capture.reason).toBe('not there, and the key is too old to be sent again');
     });
 
     test('is not given up early where that replica takes it over', async () => {
-      await using world = await createWorld();
+      await using world = await createSagaWorld();
       await using fast = createService(world, ahead);
       const right = createService(world, { limits: { stopMsMax: 10 } });
       await right.setOnHand('book', 10);
@@ -427,7 +429,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   });
 
   test('that finds no place for a call waits, and has not tried', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     const tries = { made: 0 };
     await using service = createService(world, {
       deadlines: { captureMs: 1 },
@@ -449,7 +451,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   });
 
   test('does not wait for an operator because nobody heard what became of its commits', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     const { query } = world.database;
     await query(
       `create sequence unheard;
@@ -466,24 +468,24 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     await service.start();
     await service.setOnHand('book', 10);
     const orderId = await service.place();
-    const standing = async () => {
+    const queueRow = async () => {
       const [row] = await query<{ unheard: number; state: string; failures: number }>(
         'select last_value as unheard, state, failures from unheard, saga_work',
       );
       return row!;
     };
     await eventually(async () => {
-      const { unheard, state } = await standing();
+      const { unheard, state } = await queueRow();
       return unheard > FAILED_RUNS || state === 'stuck';
     });
-    expect(await standing()).toMatchObject({ state: 'running', failures: 0 });
+    expect(await queueRow()).toMatchObject({ state: 'running', failures: 0 });
     await query('drop trigger cut on events');
     expect(await resting(service, orderId)).toBe('completed');
     expect(await ledgerOf(world, orderId)).toEqual(shippedOnce);
   });
 
   test('is not called for by whoever came to it too late for the lease, and lost it', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     const held = Promise.withResolvers<void>();
     await using service = createService(world, {
       limits: { callTimeoutMs: 60_000, leaseMarginMs: 0 },
@@ -501,19 +503,19 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   });
 
   test('waits as long as a provider asks it to', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     expect(await minutesToWait(world, { captureMs: 3_600_000 })).toBeGreaterThan(45);
   });
 
   test('but not past the time when it gives up', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     expect(await minutesToWait(world, { captureMs: 600_000 })).toBeLessThanOrEqual(10);
   });
 });
 
 describe.skipIf(skipReason('postgres'))('an order that is cancelled while it is fulfilled', () => {
   test('is not left waiting for the next try of a step', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using service = createService(world, {
       limits: { retry: { baseMs: 3_600_000, maxMs: 3_600_000 } },
     });
@@ -531,7 +533,7 @@ describe.skipIf(skipReason('postgres'))('an order that is cancelled while it is 
   });
 
   test('is not overlooked by a try that fails at the same moment', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using other = createService(world);
     const orderId = uuidv7();
     let cancel: (() => Promise<unknown>) | undefined;
@@ -556,7 +558,7 @@ describe.skipIf(skipReason('postgres'))('an order that is cancelled while it is 
   });
 
   test('is refunded where its payment was under way', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using service = createService(world);
     await service.start();
     await service.setOnHand('book', 10);
@@ -571,7 +573,7 @@ describe.skipIf(skipReason('postgres'))('an order that is cancelled while it is 
   });
 
   test('is too late once the carrier has been asked', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using service = createService(world);
     await service.start();
     await service.setOnHand('book', 10);
@@ -587,7 +589,7 @@ describe.skipIf(skipReason('postgres'))('an order that is cancelled while it is 
 
 describe.skipIf(skipReason('postgres'))('several services on one database', () => {
   test('sell no more than there is', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using first = createService(world);
     await using second = createService(world);
     await using third = createService(world);
@@ -614,7 +616,7 @@ describe.skipIf(skipReason('postgres'))('several services on one database', () =
   });
 
   test('leave a saga to the one that works on it, however long its call takes', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using first = createService(world);
     await using second = createService(world);
     await first.start();
@@ -637,7 +639,7 @@ describe.skipIf(skipReason('postgres'))('several services on one database', () =
   });
 
   test('leave a saga to others while they may not write, and take it up when they may', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     const writing = { asked: 0, allowed: false };
     await using paused = createService(world, {
       isPaused: () => {
@@ -657,7 +659,7 @@ describe.skipIf(skipReason('postgres'))('several services on one database', () =
   });
 
   test('hand a saga on when one is stopped in the middle of a call', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using second = createService(world);
     const first = createService(world);
     await first.setOnHand('book', 10);
@@ -675,7 +677,7 @@ describe.skipIf(skipReason('postgres'))('several services on one database', () =
   });
 
   test('leave a call that does not end to its lease when they are stopped', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using second = createService(world);
     const first = createService(world, { limits: { stopMsMax: 10 } });
     await first.setOnHand('book', 10);
@@ -695,7 +697,7 @@ describe.skipIf(skipReason('postgres'))('several services on one database', () =
 });
 
 /** What time would do. */
-async function endLeases({ database }: World): Promise<void> {
+async function endLeases({ database }: SagaWorld): Promise<void> {
   await database.query(
     `update saga_work set lease_until = clock_timestamp(), due_at = clock_timestamp()
      where lease_until is not null`,

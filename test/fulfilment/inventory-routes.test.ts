@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { skipReason } from '#test/support/infra.ts';
 import { startTcpProxy } from '#test/support/tcp-proxy.ts';
+import { createSagaWorld } from '#test/support/saga/world.ts';
 import { createApi } from './fulfilment-api.ts';
-import { createWorld, resting, stock } from './fulfilment-service.ts';
+import { resting, stock } from './fulfilment-service.ts';
 
 describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
   test('says so where it may have been set, although nobody heard', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using proxy = await startTcpProxy(world.database.url);
     await using api = await createApi({
       ...world,
@@ -21,7 +22,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
   });
 
   test('is set, read and listed page by page', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     for (const [sku, onHand] of [
       ['b', 2],
@@ -55,7 +56,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
   });
 
   test('is guarded by its ETag: a count that is old by now puts nothing back', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
     const counted = (await api.call('GET', '/v1/stock/book')).headers.get('etag')!;
@@ -83,7 +84,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
   });
 
   test('is set once where it must not be there yet, whoever is first', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     const set = (onHand: number) =>
       api.call('PUT', '/v1/stock/new', { onHand }, { 'if-none-match': '*' });
@@ -100,7 +101,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
   });
 
   test('is adjusted by so many, all of them, however many do so at once', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     await using other = await createApi(world);
     const adjust = (delta: number, key?: string, { call } = api) =>
@@ -121,7 +122,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
   });
 
   test('is not adjusted out of bounds, and says what is there', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
     await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
@@ -148,7 +149,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
   });
 
   test('does not fall below what is reserved', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
     await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
@@ -176,14 +177,14 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
     ['nothing said', {}],
     ['more said', { onHand: 1, reserved: 1 }],
   ])('cannot be set to %s', async (_, body) => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     expect((await api.call('PUT', '/v1/stock/book', body)).status).toBe(400);
     expect(await stock(world)).toEqual({});
   });
 
   test('is put on hand under a sku that can be ordered and addressed only', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     const named = (sku: string) => `/v1/stock/${encodeURIComponent(sku)}`;
     for (const sku of ['e\u0301', 'a\u0007', 'a\u2066b']) {
@@ -197,7 +198,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
   });
 
   test('refuses a cursor that it did not make', async () => {
-    await using world = await createWorld();
+    await using world = await createSagaWorld();
     await using api = await createApi(world);
     for (const cursor of ['AA', '_w', 'YQ%3D%3D', 'YR']) {
       expect((await api.call('GET', `/v1/stock?cursor=${cursor}`)).status, cursor).toBe(400);
