@@ -59,16 +59,6 @@ export function cursorText(max: number) {
     .regex(/^[\w-]+$/, 'must be a nextCursor that this service sent');
 }
 
-/** A whole number from `min` to `max`, as a JSON number. */
-export function wholeNumber(min: number, max: number) {
-  return z
-    .number()
-    .refine((value) => Number.isSafeInteger(value) && value >= min && value <= max, {
-      error: `must be a whole number from ${min} to ${max}`,
-    })
-    .meta({ type: 'integer', minimum: min, maximum: max });
-}
-
 /** A UUID of any version. Accepts both cases and returns lower case. */
 export const uuid = z
   .string()

@@ -9,7 +9,7 @@ import { problemKinds } from './problem-kinds.ts';
 import { Problem, bodyCutShort, overloaded } from './problem.ts';
 import type { FieldError } from './problem.ts';
 
-export type BodyLimits = Readonly<{
+type BodyLimits = Readonly<{
   /** The size of one body. */
   bytesMax: number;
   /** Counts bytes as held for the request; false when all requests together hold too much. */

@@ -18,7 +18,7 @@ const FAULT_LINES_WINDOW_MS = 1_000;
 export type RequestMetrics = Pick<Metrics, 'requestSeconds'>;
 
 /** To be called when a request begins; reports it when it has ended, whoever ended it. */
-export type RequestReport = (request: FastifyRequest, reply: FastifyReply) => void;
+type RequestReport = (request: FastifyRequest, reply: FastifyReply) => void;
 
 /**
  * Logs and measures each request. Neither the log line nor the labels hold a body, a header or the value

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { instant, queryInteger, safeText, uuid, wholeNumber } from '#src/http/fields.ts';
+import { instant, queryInteger, safeText, uuid } from '#src/http/fields.ts';
 
 const accepts = (schema: { safeParse(value: unknown): { success: boolean } }, value: unknown) =>
   schema.safeParse(value).success;
@@ -22,20 +22,6 @@ describe('safe text', () => {
 
   test.each([1, true, null, undefined, ['a']])('refuses %j', (value) => {
     expect(accepts(safeText(1, 10), value)).toBe(false);
-  });
-});
-
-describe('a whole number', () => {
-  test.each([1, 5, 10])('may be %j', (value) => {
-    expect(wholeNumber(1, 10).parse(value)).toBe(value);
-  });
-
-  test.each([0, 11, 1.5, '5', true, null, Number.NaN, 2 ** 53, Infinity])('is not %j', (value) => {
-    expect(accepts(wholeNumber(1, 10), value)).toBe(false);
-  });
-
-  test('is never above the safe integers, whatever its bounds', () => {
-    expect(accepts(wholeNumber(0, Infinity), 2 ** 53)).toBe(false);
   });
 });
 

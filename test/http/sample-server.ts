@@ -5,7 +5,7 @@ import { pino } from 'pino';
 import { z } from 'zod';
 import type { ChannelSpec } from '#src/http/asyncapi.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
-import { queryInteger, safeText, uuid, wholeNumber } from '#src/http/fields.ts';
+import { queryInteger, safeText, uuid } from '#src/http/fields.ts';
 import { idempotencyKey } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';
 import { response } from '#src/http/openapi.ts';
@@ -30,7 +30,7 @@ const thing = z.object({ thingId: uuid, version: z.int() }).meta({ id: 'Thing' }
 export const thingBody = z.strictObject({
   name: safeText(1, 64),
   items: z
-    .array(z.strictObject({ sku: safeText(1, 10), quantity: wholeNumber(1, 100_000) }))
+    .array(z.strictObject({ sku: safeText(1, 10), quantity: z.int().min(1).max(100_000) }))
     .min(1)
     .max(200),
   note: z.string().max(20).optional(),
