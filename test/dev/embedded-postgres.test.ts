@@ -41,7 +41,7 @@ describe.skipIf(skipReason('postgres'))('the embedded Postgres', () => {
   test('takes the place of a server that was killed, with its children still there', async () => {
     const killed = await start();
     const earlier = await postmasterOf(folder.path);
-    await killed.signal('SIGSTOP'); // else they end by themselves when it is gone, sooner or later
+    await killed.signal('SIGSTOP'); // otherwise they end by themselves when the postmaster has ended
     sendSignal(earlier, 'SIGKILL');
     const postgres = await start();
     expect(await query(postgres.url, 'select 1 as one')).toEqual([{ one: 1 }]);
@@ -65,7 +65,7 @@ describe.skipIf(skipReason('postgres'))('the embedded Postgres', () => {
     const options = { folder: broken.path, database: 'orders', log: () => {} };
     const postgres = await startPostgres(options);
     await postgres.stop();
-    await truncate(join(broken.path, 'data', 'global', 'pg_control')); // it aborts when it reads that
+    await truncate(join(broken.path, 'data', 'global', 'pg_control')); // Postgres aborts when it reads this file
     await expect(postgres.start()).rejects.toThrow('Postgres did not start');
   });
 

@@ -7,7 +7,7 @@ import { findProcesses } from '#dev/processes.ts';
 import { eventually } from '#test/support/poll.ts';
 import { createTestFolder } from '#test/support/test-folder.ts';
 
-/** In the place of npm: counts how often it was asked to install, and does as it is told. */
+/** Replaces npm: records each call, and ends or hangs as the environment says. */
 const STAND_IN = `
   import { appendFileSync, mkdirSync, rmSync } from 'node:fs';
   rmSync('node_modules', { recursive: true, force: true });

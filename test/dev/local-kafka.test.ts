@@ -12,7 +12,7 @@ import { skipReason } from '#test/support/infra.ts';
 import { readTopic } from '#test/support/kafka.ts';
 import { createTestFolder } from '#test/support/test-folder.ts';
 
-/** Each of these means something to a shell, to Java or in a file of properties. */
+/** Characters with a meaning in a shell, in Java or in a properties file. */
 const UNUSUAL = "Bücher & Co, 50% #1 'x' $HOME =本";
 const HOSTILE = {
   LC_ALL: 'C',
@@ -69,7 +69,7 @@ describe.skipIf(skipReason('kafka'))('the local Kafka', () => {
   });
 });
 
-/** Skips the test on a machine that cannot run a local Kafka, whose servers may come from Docker. */
+/** Skips the test on a machine that cannot run a local Kafka. Its other servers may come from Docker. */
 function orSkip<T>(started: Promise<T>, context: TestContext): Promise<T> {
   return started.catch((error: unknown) => context.skip(String(error)));
 }

@@ -21,7 +21,7 @@ describe.skipIf(skipReason('postgres'))('the programs of Postgres', () => {
   let folder: string;
 
   beforeAll(async () => {
-    checkout = await createTestFolder('checkout-'); // which nobody else may enter
+    checkout = await createTestFolder('checkout-'); // no other user may enter it
     folder = join(checkout.path, 'package');
     await cp(PACKAGE, folder, { recursive: true, verbatimSymlinks: true });
   });
@@ -36,10 +36,10 @@ describe.skipIf(skipReason('postgres'))('the programs of Postgres', () => {
     const found = await programs();
     expect(found.startsWith(user ? copies : folder)).toBe(true);
     expect(versionOf(found, user)).toContain('PostgreSQL');
-    if (!user) return; // who is not root needs no copy
+    if (!user) return; // only root makes a copy
     await truncate(join(found, 'postgres'));
     expect(versionOf(await programs(), user)).toContain('PostgreSQL');
-    await chmod(copies, 0o700); // as root's umask may have left it
+    await chmod(copies, 0o700); // as the umask of root may leave it
     expect(versionOf(await programs(), user)).toContain('PostgreSQL');
     expect(await readdir(copies)).toHaveLength(1);
     await chmod(parent.path, 0o700);

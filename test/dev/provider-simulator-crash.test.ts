@@ -14,7 +14,7 @@ const MAIN = fileURLToPath(new URL('../../dev/provider-simulator/main.ts', impor
 const CAPTURES = '/payments/captures';
 const capture = { orderId: 'o1', amountCents: 1999, currency: 'EUR' };
 
-/** The simulator as a process of its own, on any free port. */
+/** Starts the simulator as a process of its own on any free port. */
 async function startProcess(ledgerFile: string) {
   const child = fork(MAIN, ['--port', '0', '--ledger', ledgerFile], { stdio: 'ignore' });
   const exited = once(child, 'exit');

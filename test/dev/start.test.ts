@@ -19,11 +19,11 @@ const ORDER = {
   currency: 'EUR',
   items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
 };
-/** Nothing listens there: the service does without Kafka, and the test is quicker. */
+/** Nothing listens there. The service runs without Kafka, and the test is faster. */
 const NO_BROKER = '127.0.0.1:9';
-/** Spaces, quotes, what a shell, a URL or Java would take for something else, and what is not ASCII. */
+/** Spaces, quotes, characters with a meaning in a shell, in a URL or in Java, and letters that are not ASCII. */
 const UNUSUAL = "Bücher & Co, 50% #1 'x' 本";
-/** About other servers than those that are brought up here, and other programs. */
+/** Variables about other servers and other programs. */
 const HOSTILE = {
   LC_ALL: 'C',
   PGSSLMODE: 'require',
@@ -67,7 +67,7 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
 
     await first.end('SIGKILL');
     expect(await checkout.running()).not.toEqual([]);
-    // One that cannot be brought up is left out.
+    // npm start goes on without a Kafka that it cannot bring up.
     await writeFile(join(checkout.path, '.data', 'kafka'), 'not a folder');
     const second = await checkout.start({ KAFKA_BROKERS: '', HOST: hasIPv6 ? '::' : '' });
     const url = hasIPv6 ? `http://[::1]:${checkout.port}` : checkout.url;
@@ -77,7 +77,7 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
     expect(found.status).toBe(200);
     expect(await checkout.postmaster()).toBe(postmaster);
 
-    // A Ctrl-C in a terminal goes to the whole process group, and npm sends it once more.
+    // A Ctrl-C in a terminal goes to the whole process group, and npm forwards it once more.
     second.signalGroup('SIGINT');
     await second.says('Stopping');
     expect(await second.end('SIGINT')).toBe(0);
@@ -96,7 +96,7 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
         },
         (start: Started) => void start.end('SIGTERM'), // npm alone
         (start: Started) => {
-          start.close(); // its terminal, or the reader of its pipe, is gone
+          start.close(); // as if its terminal was closed, or the reader of its pipe had ended
           start.signalGroup('SIGHUP');
         },
       ];
@@ -105,7 +105,7 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
         tell(start);
         await start.ended;
         await eventually(async () => (await checkout.running()).length === 0);
-        if (index === 2) continue; // it has nobody to tell
+        if (index === 2) continue; // nothing reads its output
         await expect.poll(() => start.output()).toContain('"msg":"stopped"');
         expect(start.output().split('Stopping')).toHaveLength(2);
       }
@@ -116,9 +116,9 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
     await using checkout = await createCheckout();
     const start = checkout.spawn();
     await eventually(async () => (await checkout.running()).length > 0, { everyMs: 2 });
-    for (const { pid } of await checkout.running()) sendSignal(pid, 'SIGSTOP'); // it never gets ready
+    for (const { pid } of await checkout.running()) sendSignal(pid, 'SIGSTOP'); // so it never gets ready
     const hasEnded = start.ended.then(() => true);
-    // Those soon after the first count as one with it.
+    // Signals soon after the first count as the same one.
     do start.signalGroup('SIGINT');
     while (!(await Promise.race([hasEnded, delay(100, false)])));
     expect(await checkout.running()).toEqual([]);
@@ -145,7 +145,7 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
   });
 });
 
-/** A checkout of its own, since what runs is found again by its folder. */
+/** Creates a checkout of its own, because processes are found by the folder of their checkout. */
 async function createCheckout() {
   const folder = await createTestFolder('checkout-');
   const path = join(folder.path, UNUSUAL);
@@ -156,7 +156,7 @@ async function createCheckout() {
   await symlink(join(folders.root, 'node_modules'), join(path, 'node_modules'));
   const port = await freePort();
   const markers = ['.data/postgres', 'src/main.ts'].map((name) => markerOf(join(path, name)));
-  await writeFile(join(path, 'dev', 'install.mjs'), ''); // the packages are there
+  await writeFile(join(path, 'dev', 'install.mjs'), ''); // the packages are installed
   const commands = { node: [process.execPath, 'dev/start.ts'], npm: ['npm', 'start'] } as const;
   const spawnStart = (env: NodeJS.ProcessEnv = {}, by: keyof typeof commands = 'node') =>
     startProcess(
@@ -217,10 +217,10 @@ function startProcess(child: ChildProcess) {
   });
   return {
     ended,
-    /** With all its output. */
+    /** Resolves when it has ended and all its output has been read. */
     closed,
     output: () => output,
-    /** Until its output holds the text; fails if it ends before. */
+    /** Waits until its output contains the text. Throws if it ends first. */
     says: async (text: string) => {
       const said = new Promise<void>((resolve) => {
         const listen = () => {
@@ -232,7 +232,7 @@ function startProcess(child: ChildProcess) {
       await Promise.race([said, ended]);
       if (!output.includes(text)) throw new Error(`it ended before it said ${text}:\n${output}`);
     },
-    /** Nobody reads on. */
+    /** Stops reading its output. */
     close: () => {
       child.stdout?.destroy();
       child.stderr?.destroy();

@@ -12,7 +12,7 @@ import { readStored, readStoredBy, verifyDatabase, verifyStored } from './verify
 import type { Stored } from './verify-database.ts';
 
 /*
- * The guarantee tests are worth what these checks are worth: each is shown what it must find.
+ * The guarantee tests rely on these checks, so each check is given a violation that it must find.
  */
 describe.skipIf(skipReason('postgres'))('the checks of the guarantee tests', () => {
   const recorder = createRecorder();
@@ -216,7 +216,7 @@ describe.skipIf(skipReason('postgres'))('the checks of the guarantee tests', () 
   });
 });
 
-/** Lets the first two rows of each stream change places. */
+/** Swaps the first two rows of each stream. */
 function swapped(table: 'events' | 'outbox_events', id: 'position' | 'id'): string {
   const [stream, version] =
     table === 'events' ? ['stream_id', 'version'] : ['aggregate_id', 'stream_version'];

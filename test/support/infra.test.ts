@@ -58,7 +58,7 @@ describe.skipIf(skipReason('kafka'))('reading a topic', () => {
   });
 });
 
-/** Whether the promise is settled already. */
+/** Whether the promise is settled. */
 async function settled(promise: Promise<unknown>): Promise<boolean> {
   const pending = Symbol('pending');
   return (await Promise.race([promise, Promise.resolve(pending)])) !== pending;
