@@ -11,7 +11,7 @@ import { migrate } from './database/migrate.ts';
 import { SessionRefused } from './database/session.ts';
 import { createLog } from './log.ts';
 import type { LogSink, ServiceLog } from './log.ts';
-import { ordersSummaryProjection } from './orders/orders-summary.ts';
+import { ordersSummaryProjection } from './orders/order-stream.ts';
 import { runOutboxCommand } from './outbox/outbox-commands.ts';
 import { printableLines } from './printable.ts';
 import { runProjectionCommand } from './projections/projection-commands.ts';

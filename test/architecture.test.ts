@@ -100,8 +100,8 @@ describe('this guard', () => {
     ['orders/domain/order.ts', `import { v7 } from 'uuid';`],
     ['orders/domain/order.ts', `import 'node:fs';`],
     ['orders/domain/order.ts', `import type { OrdersSummaryRow } from '../orders-summary.ts';`],
-    ['event-store/group-commit.ts', `import { appendToOrder } from '#src/orders/order-units.ts';`],
-    ['http/server.ts', `export { x } from '../orders/order-units.ts';`],
+    ['event-store/group-commit.ts', `import { appendToOrder } from '#src/orders/order-stream.ts';`],
+    ['http/server.ts', `export { x } from '../orders/order-stream.ts';`],
     ['outbox/relay.ts', `import {\n  a,\n  b,\n} from '#src/event-store/event-store.ts';`],
     ['sagas/runner.ts', `const late = await import('#src/fulfilment/fulfilment.ts');`],
     ['workers/worker.ts', `import '#src/app.ts'`],
@@ -110,9 +110,9 @@ describe('this guard', () => {
   });
 
   test.each<[string, string]>([
-    ['orders/order-units.ts', `import { decide } from './domain/order.ts';`],
+    ['orders/order-stream.ts', `import { decide } from './domain/order.ts';`],
     ['event-store/x.ts', `import { Pool } from 'pg';`],
-    ['app.ts', `import { x } from './orders/order-units.ts';`],
+    ['app.ts', `import { x } from './orders/order-stream.ts';`],
   ])('lets %s say %s', (path, text) => {
     expect(forbiddenImports([{ path, text }])).toEqual([]);
   });

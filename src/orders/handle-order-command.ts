@@ -13,12 +13,12 @@ import { versionETag } from '#src/http/entity-tags.ts';
 import { requireSameRequest } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';
 import type { OrderCommand, RejectionCode } from './domain/order-commands.ts';
+import { ORDER_CATEGORY } from './domain/order-events.ts';
 import type { OrderEvent } from './domain/order-events.ts';
 import { OrderRejected, allowedCommands, decide, isDuplicate } from './domain/order-commands.ts';
 import { StreamDamaged, toJson } from './domain/order.ts';
 import type { Order } from './domain/order.ts';
-import { ORDER_CATEGORY, foldOrder } from './order-stream.ts';
-import { appendToOrder } from './order-units.ts';
+import { appendToOrder, foldOrder } from './order-stream.ts';
 
 /** How often a command is decided again after it lost a race, before its caller is told. */
 const ATTEMPTS_MAX = 5;
@@ -165,21 +165,20 @@ function decideRequest(
   const { order: after, unit } = appendToOrder(orderId, order, events, context);
   const saga = startOrWakeSaga(orderId, events, context);
   const result = responseTo(command, after);
-  const { replayed: _, ...sent } = result;
-  const response = keyed && {
-    ref: keyed.ref,
-    commandId,
-    stored: { requestHash: keyed.hash, ...sent },
-  };
   return {
     unit: {
       ...unit,
       appends: [...unit.appends, ...saga.appends],
       sagas: saga.sagas,
-      ...(response && { response }),
+      ...(keyed && { response: { ref: keyed.ref, commandId, stored: toStored(keyed, result) } }),
     },
     result,
   };
+}
+
+function toStored({ hash }: KeyedRequest, response: OrderCommandResponse): StoredResponse {
+  const { status, etag, location, body } = response;
+  return { requestHash: hash, status, etag, location, body };
 }
 
 /** A reference is folded again, up to the version that the first response showed. */

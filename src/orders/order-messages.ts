@@ -3,9 +3,8 @@ import type { EventMetadata, OutboxMessageRow } from '#src/event-store/event-sto
 import type { ChannelSpec, MessageSpec } from '#src/http/asyncapi.ts';
 import { instant, uuid } from '#src/http/fields.ts';
 import { messageFrom, murmur2 } from '#src/outbox/outbox.ts';
-import { orderEvents } from './domain/order-events.ts';
+import { ORDER_CATEGORY, orderEvents } from './domain/order-events.ts';
 import type { OrderEventType, RecordedOrderEvent } from './domain/order-events.ts';
-import { ORDER_CATEGORY } from './order-stream.ts';
 
 const MESSAGE_SOURCE = '/order-service';
 /** CloudEvents compares sequences as text, so they are padded to the digits of the largest version. */

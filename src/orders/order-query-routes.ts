@@ -5,6 +5,7 @@ import { versionETag } from '#src/http/entity-tags.ts';
 import { response } from '#src/http/openapi.ts';
 import { Problem } from '#src/http/problem.ts';
 import { sendText } from '#src/http/responses.ts';
+import { ORDER_CATEGORY } from './domain/order-events.ts';
 import { toJson } from './domain/order.ts';
 import type { FulfilmentState, Order } from './domain/order.ts';
 import { orderProblemKind, orderProblemKinds } from './order-problems.ts';
@@ -16,7 +17,7 @@ import {
   orderPage,
   orderParams,
 } from './order-schemas.ts';
-import { ORDER_CATEGORY, foldOrder } from './order-stream.ts';
+import { foldOrder } from './order-stream.ts';
 import { listOrders } from './orders-summary.ts';
 
 export type OrderReadDependencies = Readonly<{

@@ -1,11 +1,9 @@
 import { z } from 'zod';
 import type { ReadPool } from '#src/database/database.ts';
 import { instant, uuid } from '#src/http/fields.ts';
-import type { Projection } from '#src/projections/projection.ts';
 import { owedCents } from './domain/order.ts';
 import type { OrderView } from './domain/order.ts';
 import type { OrderFilter, OrderPage, OrderSummary } from './order-schemas.ts';
-import { ORDER_CATEGORY, foldOrder } from './order-stream.ts';
 
 type OrdersSummaryRow = ReturnType<typeof toOrdersSummaryRow>;
 
@@ -58,18 +56,6 @@ function toOrderSummary(row: StoredRow): OrderSummary {
     ...(row.cancelled_at && { cancelledAt: row.cancelled_at.toISOString() }),
   };
 }
-
-/** The read model of orders, for `verify` and `rebuild`. */
-export const ordersSummaryProjection: Projection = {
-  table: 'orders_summary',
-  keyColumn: 'order_id',
-  category: ORDER_CATEGORY,
-  project(stream) {
-    const order = foldOrder(stream);
-    if (!order) throw new Error('a stream without events has no summary');
-    return toOrdersSummaryRow(order);
-  },
-};
 
 /**
  * One page of orders, newest first. A page starts behind the last order of the page before, so every page

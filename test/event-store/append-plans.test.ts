@@ -6,7 +6,7 @@ import {
   createPostgresEventStore,
   createPostgresUnitStore,
 } from '#src/event-store/postgres-store.ts';
-import { appendToOrder } from '#src/orders/order-units.ts';
+import { appendToOrder } from '#src/orders/order-stream.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';

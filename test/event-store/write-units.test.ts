@@ -2,7 +2,7 @@ import { Client } from 'pg';
 import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
 import type { OrdersSummaryRow, Unit } from '#src/event-store/event-store.ts';
-import { appendToOrder } from '#src/orders/order-units.ts';
+import { appendToOrder } from '#src/orders/order-stream.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { placed, shipped } from '#test/support/orders.ts';
 import { eventually } from '#test/support/poll.ts';

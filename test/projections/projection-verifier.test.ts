@@ -5,7 +5,7 @@ import { createGroupCommit } from '#src/event-store/group-commit.ts';
 import { createPostgresUnitStore } from '#src/event-store/postgres-store.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
-import { ordersSummaryProjection } from '#src/orders/orders-summary.ts';
+import { ordersSummaryProjection } from '#src/orders/order-stream.ts';
 import { compareSample } from '#src/projections/projection.ts';
 import { COMMIT_LIMITS } from '#test/support/commit-limits.ts';
 import { createTestDatabase } from '#test/support/database.ts';

@@ -6,7 +6,7 @@ import { createGroupCommit } from '#src/event-store/group-commit.ts';
 import { createPostgresUnitStore } from '#src/event-store/postgres-store.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
 import type { OrderCommand } from '#src/orders/domain/order-commands.ts';
-import { ordersSummaryProjection } from '#src/orders/orders-summary.ts';
+import { ordersSummaryProjection } from '#src/orders/order-stream.ts';
 import { runProjectionCommand } from '#src/projections/projection-commands.ts';
 import { COMMIT_LIMITS } from '#test/support/commit-limits.ts';
 import { createTestDatabase } from '#test/support/database.ts';

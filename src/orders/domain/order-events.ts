@@ -1,5 +1,8 @@
 import { z } from 'zod';
 
+/** The category of the streams of orders. */
+export const ORDER_CATEGORY = 'order';
+
 /** Turns the data of one schema version into that of the next, or back. */
 type Cast = (data: unknown) => unknown;
 
