@@ -20,15 +20,15 @@ import { StreamDamaged, toJson } from './domain/order.ts';
 import type { Order } from './domain/order.ts';
 import { appendToOrder, foldOrder } from './order-stream.ts';
 
-/** How often a command is decided again after it lost a race, before its caller is told. */
+/** How often a command is decided in all while it loses races. Then its caller gets `version_conflict`. */
 const ATTEMPTS_MAX = 5;
 
-/** One call of a caller, checked and ready to be decided. */
+/** A valid request for a command. */
 export type OrderRequest = Readonly<{
   orderId: string;
   command: OrderCommand;
   metadata: EventMetadata;
-  /** Whether the caller's If-Match lets the order be at this version; absent where none was sent. */
+  /** Whether If-Match allows this version. Absent if the request has no If-Match. */
   matches?: (version: number) => boolean;
   keyed?: KeyedRequest | undefined;
 }>;
@@ -63,7 +63,7 @@ export class OrderRequestRefused extends Error {
   }
 }
 
-/** Too many events wait for Kafka to take in more. Nothing was written. */
+/** Too many messages wait in the outbox. Nothing was written. */
 export class OutboxFull extends Error {
   constructor() {
     super('the outbox is full');

@@ -28,7 +28,7 @@ function handlerOn(store: UnitStore) {
 }
 
 describe.skipIf(skipReason('postgres'))('a command that lost every race', () => {
-  test('is told how the order stands now, not how it stood when it lost', async () => {
+  test('is told the present state of the order, not the state in which it lost', async () => {
     await using database = await createTestDatabase();
     const connected = createDatabase(database.url, { writersMax: 4, poolMax: 2 }, () => {});
     const store = createPostgresUnitStore(connected.writer);

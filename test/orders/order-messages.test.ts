@@ -30,7 +30,7 @@ const events: readonly OrderEvent[] = [
 ];
 const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
 
-/** What is sent of an event. */
+/** The Kafka message of an event. */
 function sent(event: OrderEvent, version: number, trace?: string) {
   const row = toMessageRow(
     a.orderId,
@@ -42,7 +42,7 @@ function sent(event: OrderEvent, version: number, trace?: string) {
 }
 
 describe('the AsyncAPI document', () => {
-  test('has one channel: its topic, its partitions, and what it promises', () => {
+  test('has one channel with its topic, its partitions and its promises', () => {
     const { channels, operations } = document;
     expect(channels['order.events']).toMatchObject({
       address: 'order.events',
@@ -66,7 +66,7 @@ describe('the AsyncAPI document', () => {
     }
   });
 
-  test('has a message for each event that can be stored, and this test an event for each', () => {
+  test('has a message for each event that can be stored, and this test covers all of them', () => {
     const stored = [...new Set(orderEventCodec.readable.map(({ type }) => type))].toSorted();
     expect([...new Set(events.map(({ type }) => type))].toSorted()).toStrictEqual(stored);
     const told = new Set(events.map((event) => sent(event, 1).headers['ce_type']));
@@ -76,7 +76,7 @@ describe('the AsyncAPI document', () => {
   });
 
   test.each(events.map((event) => [event.type, event] as const))(
-    'is what is sent of %s, and names all of it',
+    'describes the message of %s completely',
     (_, event) => {
       for (const version of [1, 2, 2_147_483_647]) {
         expect(validate(sent(event, version))).toStrictEqual([]);
@@ -85,7 +85,7 @@ describe('the AsyncAPI document', () => {
     },
   );
 
-  test('has an example of each message that is one', () => {
+  test('has a valid example of each message', () => {
     for (const { name, examples } of Object.values(document.components.messages)) {
       const { headers, payload } = examples[0]!;
       expect(headers['ce_type']).toBe(name);
@@ -102,15 +102,15 @@ describe('this guard', () => {
   const { ce_sequence: __, ...withoutSequence } = headers;
 
   test.each<[string, Parameters<typeof validate>[0]]>([
-    ['a key that is no order id', { key: 'x', headers, value }],
+    ['a key that is not an order id', { key: 'x', headers, value }],
     ['a missing member', { key, headers, value: JSON.stringify(withoutPayment) }],
-    ['a member not named', { key, headers, value: JSON.stringify({ ...payload, more: 1 }) }],
+    ['an unknown member', { key, headers, value: JSON.stringify({ ...payload, more: 1 }) }],
     ['a wrong type', { key, headers, value: JSON.stringify({ ...payload, amountCents: '1' }) }],
     ['a missing header', { key, headers: withoutSequence, value }],
-    ['a header not named', { key, headers: { ...headers, more: '1' }, value }],
+    ['an unknown header', { key, headers: { ...headers, more: '1' }, value }],
     ['a wrong header', { key, headers: { ...headers, ce_id: 'x' }, value }],
     ['an unknown type', { key, headers: { ...headers, ce_type: 'order.lost.v1' }, value }],
-  ])('sees %s', (_, message) => {
+  ])('rejects %s', (_, message) => {
     expect(validate(message)).not.toStrictEqual([]);
   });
 });

@@ -8,7 +8,7 @@ import type { FulfilmentState } from '#src/orders/domain/order.ts';
 import { sampleServer } from '#test/http/sample-server.ts';
 import * as a from '#test/support/orders.ts';
 
-/** One order, and a saga that says what it is told to. */
+/** One order, and a saga whose state the test sets. */
 function setUp(...events: readonly OrderEvent[]) {
   const eventStore: EventStore = {
     readStream: async (streamId) =>
@@ -50,8 +50,8 @@ function setUp(...events: readonly OrderEvent[]) {
   };
 }
 
-describe('an order whose fulfilment is under way', () => {
-  test('is not sent again while nothing is new, and has another tag while its saga says more', async () => {
+describe('an order whose fulfilment is running', () => {
+  test('has another ETag while its saga has news, and is otherwise not sent again', async () => {
     await using order = setUp(a.placed, a.fulfilmentStarted);
     expect(await order.get()).toBe('200 "v2" running');
     expect(await order.get('"v2"')).toBe('304 "v2"');
@@ -64,7 +64,7 @@ describe('an order whose fulfilment is under way', () => {
     expect(await order.get('"v2", "v2-stuck"')).toBe('200 "v2-compensating" compensating');
   });
 
-  test('has the tag of its version where that tells all', async () => {
+  test('has the ETag of its version if its saga has no news', async () => {
     await using order = setUp(a.placed, a.fulfilmentStarted, a.cancellationRequested);
     order.sagaIs('compensating');
     expect(await order.get()).toBe('200 "v3" compensating');

@@ -29,7 +29,7 @@ describe.skipIf(skipReason('postgres'))('a page of orders', () => {
     const service = createDatabase(database.url, { writersMax: 1, poolMax: 2 }, () => {});
     expect((await listOrders(service.reads, filter, PAGE)).data).toHaveLength(shown);
     await service.close();
-    await eventually(async () => (await rowsRead(database)) > before); // told when a session ends
+    await eventually(async () => (await rowsRead(database)) > before); // sessions report when they end
     expect((await rowsRead(database)) - before).toBeLessThan(4 * PAGE);
   });
 });

@@ -67,7 +67,7 @@ type Step = Readonly<{
   after: Order;
 }>;
 
-/** Runs commands one after another; those that the rules refuse leave no step. */
+/** Runs commands one after another; commands that are refused leave no step. */
 function run(commands: readonly Command[]): Step[] {
   let order: Order | null = null;
   return commands.flatMap((command) => {
@@ -89,8 +89,8 @@ function accepted(command: Command, order: Order | null): OrderEvent[] | undefin
   }
 }
 
-describe('whatever is asked of an order', () => {
-  test('folding its stored events gives the state that it had', () => {
+describe('any sequence of commands on an order', () => {
+  test('leaves the state that a fold of its events gives', () => {
     fc.assert(
       fc.property(life, (commands) => {
         const steps = run(commands);
@@ -100,7 +100,7 @@ describe('whatever is asked of an order', () => {
     );
   });
 
-  test('a command that took effect is silent when it is repeated at once', () => {
+  test('causes no event if a command is sent again at once', () => {
     fc.assert(
       fc.property(life, (commands) => {
         for (const { command, after } of run(commands)) {
@@ -112,7 +112,7 @@ describe('whatever is asked of an order', () => {
     );
   });
 
-  test('its end is final', () => {
+  test('never leaves an end state', () => {
     fc.assert(
       fc.property(life, (commands) => {
         for (const { before, after } of run(commands)) {
@@ -124,7 +124,7 @@ describe('whatever is asked of an order', () => {
     );
   });
 
-  test('money stays a safe integer, and by hand never more is given back than was captured', () => {
+  test('keeps amounts safe integers, and never refunds more by hand than was captured', () => {
     fc.assert(
       fc.property(life, (commands) => {
         for (const { command, events, after } of run(commands)) {
@@ -138,7 +138,7 @@ describe('whatever is asked of an order', () => {
     );
   });
 
-  test('a payment that is told is in its money, whatever the order is by then', () => {
+  test('lets a later payment be recorded in every state', () => {
     fc.assert(
       fc.property(life, fc.integer({ min: 1, max: 5000 }), (commands, amountCents) => {
         const before = run(commands).at(-1)?.after;
@@ -154,7 +154,7 @@ describe('whatever is asked of an order', () => {
     );
   });
 
-  test('what was given back by hand is what was owed', () => {
+  test('refunds by hand only what is owed, of a payment of the order', () => {
     fc.assert(
       fc.property(life, (commands) => {
         for (const { command, before, events } of run(commands)) {
@@ -170,7 +170,7 @@ describe('whatever is asked of an order', () => {
     );
   });
 
-  test('by hand it is paid exactly when its payments cover the total, and is not shipped before', () => {
+  test('by hand makes it paid exactly when payments cover the total, and ships it only then', () => {
     fc.assert(
       fc.property(life, (commands) => {
         for (const { command, before, events, after } of run(commands)) {
@@ -185,7 +185,7 @@ describe('whatever is asked of an order', () => {
     );
   });
 
-  test('its amounts and its version agree with its events', () => {
+  test('leaves the amounts and the version that its events tell', () => {
     fc.assert(
       fc.property(life, (commands) => {
         const steps = run(commands);
@@ -247,7 +247,7 @@ describe('the fold', () => {
     fc.record({ type: fc.constant('ShipmentRequested' as const), data: fc.constant({}) }),
   );
 
-  test('never throws, in whatever order events follow the first', () => {
+  test('never throws after OrderPlaced, in whatever order events come', () => {
     fc.assert(
       fc.property(fc.array(event), (events) => {
         expect(() => [placed, ...events].reduce<Order | null>(next, null)).not.toThrow();

@@ -15,7 +15,7 @@ const given = specFor<Order | null, OrderCommand | FulfilmentCommand, OrderEvent
 const fold = (...events: OrderEvent[]) => events.reduce<Order | null>(a.next, null)!;
 
 describe('placing an order', () => {
-  test('computes the total of its lines', () => given().when(a.place).emits(a.placed));
+  test('computes the total of its items', () => given().when(a.place).emits(a.placed));
 
   test('cannot happen twice under one id', () =>
     given(a.placed).when(a.place).rejects('order_already_placed'));
@@ -56,7 +56,7 @@ describe('paying an order', () => {
     event: { type: 'PaymentCaptured', data: { amountCents, paymentId } } as const,
   });
 
-  test('with less than its total leaves it pending, until its payments cover it', () => {
+  test('with less than its total leaves it pending until its payments cover the total', () => {
     const [first, rest] = [payment('pay-1', 2499), payment('pay-2', 1)];
     given(a.placed).when(first.command).emits(first.event);
     expect(fold(a.placed, first.event)).toMatchObject({ status: 'pending', capturedCents: 2499 });
@@ -82,7 +82,7 @@ describe('paying an order', () => {
     ['cancelled', [a.placed, a.cancelled(0)], 2500],
     ['cancelled and paid', [a.placed, a.paid, a.cancelled(2500)], 5000],
     ['cancelled and refunded', [a.placed, a.paid, a.cancelled(2500), a.refunded], 2500],
-  ])('that is %s records it all the same, and owes it', (_, history, owed) => {
+  ])('that is %s is recorded, and is owed to the customer', (_, history, owed) => {
     const { command, event } = payment('pay-2', 2500);
     given(...history)
       .when(command)
@@ -93,14 +93,14 @@ describe('paying an order', () => {
     expect(allowedCommands(after)).toContain('refund');
   });
 
-  test('with another amount under a known id is a contradiction, and refused', () => {
+  test('with another amount under a known id is refused', () => {
     given(a.placed, a.paid).when(payment('pay-1', 2600).command).rejects('payment_id_taken');
     given(a.placed, a.paid, a.cancelled(2500))
       .when(payment('pay-1', 1).command)
       .rejects('payment_id_taken');
   });
 
-  test('with nothing is a payment only where nothing is to be paid', () => {
+  test('with an amount of 0 is refused, unless the order costs nothing', () => {
     const nothing = payment('pay-2', 0).command;
     given(a.placed).when(nothing).rejects('payment_amount_mismatch');
     given(a.placed, a.paid).when(nothing).rejects('payment_amount_mismatch');
@@ -112,7 +112,7 @@ describe('paying an order', () => {
     given(free, event).when(nothing).rejects('payment_amount_mismatch');
   });
 
-  test('comes in a hundred payments of 2^53-1 together at most; repeats stay repeats', () => {
+  test('is refused after 100 payments, or above 2^53-1 in all; duplicates are not', () => {
     given(a.placed, a.paid)
       .when(payment('pay-2', Number.MAX_SAFE_INTEGER - 2500).command)
       .emits(payment('pay-2', Number.MAX_SAFE_INTEGER - 2500).event);
@@ -132,12 +132,12 @@ describe('paying an order', () => {
       .emitsNothing();
   });
 
-  test('again with the same payment changes nothing, whatever came after', () => {
+  test('with the same payment again changes nothing, whatever came after', () => {
     given(a.placed, a.paid).when(a.pay).emitsNothing();
     given(a.placed, a.paid, a.shipped).when(a.pay).emitsNothing();
   });
 
-  test('beside its saga leaves room for what the saga may still capture', () => {
+  test('by hand leaves room for what its saga may still capture', () => {
     const { MAX_SAFE_INTEGER: max } = Number;
     const running = [a.placed, a.fulfilmentStarted];
     const fits = payment('hand', max - a.totalCents);
@@ -155,7 +155,7 @@ describe('paying an order', () => {
       .emits(payment('more', a.totalCents).event);
   });
 
-  test('beside its saga is recorded once, whoever tells of it first', () => {
+  test('by hand and by its saga is recorded once', () => {
     const capture = { type: 'RecordPayment', paymentId: 'pay-1', amountCents: 2500 } as const;
     given(a.placed, a.fulfilmentStarted).when(a.pay).emits(a.paid);
     given(a.placed, a.fulfilmentStarted, a.paid).when(capture).emitsNothing();
@@ -195,12 +195,12 @@ describe('cancelling an order', () => {
   test('twice changes nothing', () =>
     given(a.placed, a.cancelled(0)).when(a.cancel).emitsNothing());
 
-  test('asks the saga while it runs, once', () => {
+  test('requests the cancellation of its saga, once', () => {
     given(a.placed, a.fulfilmentStarted).when(a.cancel).emits(a.cancellationRequested);
     given(a.placed, a.fulfilmentStarted, a.cancellationRequested).when(a.cancel).emitsNothing();
   });
 
-  test('is too late once the saga asks the carrier', () =>
+  test('is too late once the saga has requested the shipment', () =>
     given(a.placed, a.fulfilmentStarted, a.paid, a.shipmentRequested)
       .when(a.cancel)
       .rejects('shipment_requested'));
@@ -214,7 +214,7 @@ describe('refunding an order', () => {
     amountCents,
   });
 
-  test('gives back what is owed', () =>
+  test('refunds what is owed', () =>
     given(...owed)
       .when(a.refund)
       .emits(a.refunded));
@@ -238,10 +238,10 @@ describe('refunding an order', () => {
   test('needs a cancelled order', () =>
     given(a.placed, a.paid).when(a.refund).rejects('order_not_cancelled'));
 
-  test('has nothing to give back where nothing was paid', () =>
+  test('is refused if nothing was paid', () =>
     given(a.placed, a.cancelled(0)).when(a.refund).rejects('refund_exceeds_owed'));
 
-  test('gives back what exceeds the total while the order goes on, and no more', () => {
+  test('is possible up to what exceeds the total, in every state', () => {
     const twice: OrderEvent = {
       type: 'PaymentCaptured',
       data: { amountCents: 2500, paymentId: 'pay-2' },
@@ -267,7 +267,7 @@ describe('refunding an order', () => {
     }
   });
 
-  test('names the payment that it gives back: the newest with enough left unless told', () => {
+  test('uses the payment that is named, or else the newest with enough left', () => {
     const more: OrderEvent = { type: 'PaymentCaptured', data: { amountCents: 9, paymentId: 'p2' } };
     const both = [...owed, more];
     const back = (refundId: string, amountCents: number, paymentId: string): OrderEvent => ({
@@ -323,12 +323,12 @@ describe('refunding an order', () => {
       .when(a.refund)
       .emitsNothing());
 
-  test('of another amount under the same id is refused, not passed over', () =>
+  test('with another amount under the same id is refused', () =>
     given(...owed, a.refunded)
       .when(part('ref-1', 1))
       .rejects('refund_id_taken'));
 
-  test('comes in a hundred parts at most; their repeats stay repeats', () => {
+  test('is refused after 100 refunds; duplicates are not', () => {
     const parts = Array.from({ length: 100 }, (_, index) => ({
       type: 'PaymentRefunded' as const,
       data: { refundId: `part-${index}`, amountCents: 1, paymentId: 'pay-1' },
@@ -374,7 +374,7 @@ describe('what the saga reports', () => {
       .emitsNothing();
   });
 
-  test('is taken on a cancelled order too, and changes its money only', () => {
+  test('is also recorded on a cancelled order, and changes only its amounts', () => {
     const late = [...running, a.cancelled(0)];
     given(...late)
       .when(capture)
@@ -382,7 +382,7 @@ describe('what the saga reports', () => {
     expect(fold(...late, a.paid)).toMatchObject({ status: 'cancelled', capturedCents: 2500 });
   });
 
-  test('asks for a shipment unless somebody asked to cancel', () => {
+  test('requests the shipment, unless the cancellation was requested', () => {
     given(...running, a.paid)
       .when({ type: 'RequestShipment' })
       .emits(a.shipmentRequested);
