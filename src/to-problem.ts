@@ -9,8 +9,7 @@ import {
 import { fulfilmentProblemKinds } from './fulfilment/fulfilment-routes.ts';
 import { isWeakOnly } from './http/entity-tags.ts';
 import type { EntityTags } from './http/entity-tags.ts';
-import { problemKinds } from './http/problem-kinds.ts';
-import { Problem, frameworkProblem } from './http/problem.ts';
+import { frameworkProblem, Problem, problemKind } from './http/problem.ts';
 import { OrderRequestRefused, OutboxFull } from './orders/handle-order-command.ts';
 import { orderProblemKind } from './orders/order-problems.ts';
 import { CursorInvalid } from './orders/orders-summary.ts';
@@ -37,7 +36,7 @@ export function toProblem(
   if (error instanceof OrderRequestRefused) {
     const { code, current } = error;
     const isWeak = code === 'version_mismatch' && ifMatch !== undefined && isWeakOnly(ifMatch);
-    return new Problem(isWeak ? problemKinds.ifMatchWeak : orderProblemKind(code), { current });
+    return new Problem(isWeak ? problemKind('if_match_weak') : orderProblemKind(code), { current });
   }
   if (error instanceof CursorInvalid) {
     const errors = [{ pointer: 'query/cursor', message: error.message }];
@@ -50,7 +49,7 @@ export function toProblem(
     return new Problem(fulfilmentProblemKinds.stepNotOpen, { extra: { open: error.open } });
   }
   if (error instanceof VersionConflict) return new Problem(orderProblemKind('version_conflict'));
-  if (error instanceof CommandOverloaded) return new Problem(problemKinds.overloaded);
+  if (error instanceof CommandOverloaded) return new Problem(problemKind('overloaded'));
   if (error instanceof OutboxFull) return new Problem(orderProblemKind('outbox_full'));
   if (error instanceof CommandUncertain) {
     const extra = orderId === undefined ? undefined : { orderId };

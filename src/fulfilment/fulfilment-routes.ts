@@ -12,9 +12,8 @@ import { safeText } from '#src/http/fields.ts';
 import { requireSameRequest } from '#src/http/idempotency.ts';
 import type { InFlight } from '#src/http/idempotency.ts';
 import { response } from '#src/http/openapi.ts';
-import { problemKinds } from '#src/http/problem-kinds.ts';
-import { Problem } from '#src/http/problem.ts';
-import type { ProblemKind } from '#src/http/problem-kinds.ts';
+import { Problem, problemKind } from '#src/http/problem.ts';
+import type { ProblemKind } from '#src/http/problem.ts';
 import { sendText } from '#src/http/responses.ts';
 import { orderProblemKind, orderProblemKinds } from '#src/orders/order-problems.ts';
 import { orderParams } from '#src/orders/order-schemas.ts';
@@ -96,8 +95,8 @@ const { notFound, notStuck, stepNotOpen } = fulfilmentProblemKinds;
 const operatorProblems = [
   notFound,
   notStuck,
-  problemKinds.preconditionFailed,
-  problemKinds.overloaded,
+  problemKind('precondition_failed'),
+  problemKind('overloaded'),
   ...orderProblemKinds(
     'fulfilment_off',
     'version_conflict',

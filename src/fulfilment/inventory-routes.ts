@@ -8,9 +8,8 @@ import { cursorText, instant, queryInteger, safeText, skuText } from '#src/http/
 import type { InFlight } from '#src/http/idempotency.ts';
 import { response } from '#src/http/openapi.ts';
 import { unmatched } from '#src/http/entity-tags.ts';
-import { problemKinds } from '#src/http/problem-kinds.ts';
-import { Problem } from '#src/http/problem.ts';
-import type { ProblemKind } from '#src/http/problem-kinds.ts';
+import { Problem, problemKind } from '#src/http/problem.ts';
+import type { ProblemKind } from '#src/http/problem.ts';
 import { sendText } from '#src/http/responses.ts';
 import { orderProblemKind } from '#src/orders/order-problems.ts';
 import { ON_HAND_MAX, changeStock, createSkuTurns, listStock, readStock } from './inventory.ts';
@@ -65,7 +64,7 @@ const stockTooLarge = {
 } as const satisfies ProblemKind;
 const changeProblems = [
   stockReserved,
-  problemKinds.preconditionFailed,
+  problemKind('precondition_failed'),
   databaseUnavailable,
   orderProblemKind('outcome_unknown'),
 ];

@@ -8,10 +8,8 @@ import type { RequestPart } from './field-errors.ts';
 import { createRequestIdentifier } from './idempotency.ts';
 import type { KeyedRequest } from './idempotency.ts';
 import { toJsonSchema } from './json-schema.ts';
-import { problemKinds } from './problem-kinds.ts';
-import { Problem } from './problem.ts';
-import type { ProblemKind } from './problem-kinds.ts';
-import type { FieldError } from './problem.ts';
+import { Problem, problemKind } from './problem.ts';
+import type { FieldError, ProblemKind } from './problem.ts';
 import { createGuardCheck, guardsOf, queryFaults } from './request-head.ts';
 
 declare module 'fastify' {
@@ -142,7 +140,7 @@ function createRequestCheck(
   return (request) => {
     checkGuards(request.headers);
     if (request.body === undefined && bodyRequired) {
-      throw new Problem(problemKinds.malformedJson, {
+      throw new Problem(problemKind('malformed_json'), {
         detail: 'The body is empty. Send one JSON object as application/json.',
       });
     }
@@ -152,7 +150,7 @@ function createRequestCheck(
     request.query = errors.length > 0 ? undefined : check(query, request.query, 'query', errors);
     check(headers, request.headers, 'header', errors);
     request.body = check(body, request.body, 'body', errors);
-    if (errors.length > 0) throw new Problem(problemKinds.invalidRequest, summarise(errors));
+    if (errors.length > 0) throw new Problem(problemKind('invalid_request'), summarise(errors));
     const { key, ifMatch, ifNoneMatch } = guardsOf(request.headers);
     request.ifMatch = ifMatch;
     request.ifNoneMatch = ifNoneMatch;

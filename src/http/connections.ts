@@ -4,8 +4,7 @@ import type { Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 
-import { problemKinds } from './problem-kinds.ts';
-import { Problem, clientProblem, codeOf, overloaded, rawProblem } from './problem.ts';
+import { clientProblem, codeOf, overloaded, Problem, problemKind, rawProblem } from './problem.ts';
 import { DISCARD_BYTES_MAX, isUnasked } from './request-body.ts';
 
 /** What peers may use of one process, in total and on each connection. */
@@ -277,7 +276,7 @@ function endUnparsed(connection: Connection): void {
 
 function refuseConnect(connection: Connection): void {
   if (connection.exchanges.length === 0)
-    refuse(connection, new Problem(problemKinds.notImplemented), 'CONNECT');
+    refuse(connection, new Problem(problemKind('not_implemented')), 'CONNECT');
   endUnparsed(connection);
 }
 

@@ -6,7 +6,7 @@ import { messageJsonSchema } from './asyncapi.ts';
 import type { ChannelSpec, MessageSpec } from './asyncapi.ts';
 import type { JsonSchema } from './json-schema.ts';
 import { problemExample } from './openapi.ts';
-import type { ProblemKind } from './problem-kinds.ts';
+import type { ProblemKind } from './problem.ts';
 
 /** The start page: what the service is, and links to everything else. */
 export function homePage(): string {

@@ -2,8 +2,7 @@ import { hash } from 'node:crypto';
 
 import { z } from 'zod';
 
-import { problemKinds } from './problem-kinds.ts';
-import { Problem } from './problem.ts';
+import { Problem, problemKind } from './problem.ts';
 import type { ProblemDetails } from './problem.ts';
 
 /** One member of a list, which may be empty (RFC 9110, 5.6.1), with the comma behind it. */
@@ -56,7 +55,10 @@ export function requireMatch(ifMatch: EntityTags | undefined, version: number): 
 /** The Problem for a condition that does not hold. */
 export function unmatched(ifMatch: EntityTags | undefined, details?: ProblemDetails): Problem {
   const isWeak = ifMatch !== undefined && isWeakOnly(ifMatch);
-  return new Problem(isWeak ? problemKinds.ifMatchWeak : problemKinds.preconditionFailed, details);
+  return new Problem(
+    isWeak ? problemKind('if_match_weak') : problemKind('precondition_failed'),
+    details,
+  );
 }
 
 /** Whether If-None-Match names this tag. The comparison is weak. */

@@ -8,8 +8,7 @@ import type { Worker } from '#src/workers/worker.ts';
 
 import { canonicalEntityTags } from './entity-tags.ts';
 import type { EntityTags } from './entity-tags.ts';
-import { problemKinds } from './problem-kinds.ts';
-import { Problem } from './problem.ts';
+import { Problem, problemKind } from './problem.ts';
 
 const BARE_KEY = /^[\x21\x23-\x5b\x5d-\x7e]{1,255}$/;
 const QUOTED_KEY = /^"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"$/;
@@ -182,7 +181,7 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
  */
 export function requireSameRequest(storedHash: Uint8Array, keyed: KeyedRequest): void {
   if (keyed.isSame(storedHash)) return;
-  throw new Problem(problemKinds.idempotencyKeyReused);
+  throw new Problem(problemKind('idempotency_key_reused'));
 }
 
 /** Lets one request per (principal, key) through at a time, in this process. */
@@ -207,7 +206,7 @@ export function createInFlight(): InFlight {
       // A key has no space in it, so two pairs never make the same entry.
       const entry = `${key} ${principal}`;
       if (inProgress.has(entry)) {
-        throw new Problem(problemKinds.idempotencyKeyInUse, {
+        throw new Problem(problemKind('idempotency_key_in_use'), {
           detail: 'A request with this Idempotency-Key is in progress. Retry in a second.',
           retryAfterSeconds: RETRY_AFTER_SECONDS,
         });

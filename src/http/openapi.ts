@@ -11,9 +11,8 @@ import { needsMatch, unhonouredHeaders } from './request-head.ts';
 import type { commandHeaders } from './request-head.ts';
 import { canonicalHeader } from './field-errors.ts';
 import { overrideSchema, refuseSecondOfName } from './json-schema.ts';
-import { problemKinds } from './problem-kinds.ts';
-import type { ProblemKind } from './problem-kinds.ts';
-import { problemType } from './problem.ts';
+import { problemKind, problemType, serverProblems } from './problem.ts';
+import type { ProblemCode, ProblemKind } from './problem.ts';
 import { isRead, requestSchemas } from './check-requests.ts';
 
 declare module 'fastify' {
@@ -46,7 +45,7 @@ const INFO = {
   license: { name: 'MIT', identifier: 'MIT' },
 };
 
-const { code, title, status } = problemKinds.invalidRequest;
+const { code, title, status } = problemKind('invalid_request');
 
 /** What a problem looks like, for the documentation. */
 export const problemExample = {
@@ -144,7 +143,7 @@ export function response<Schema extends z.ZodType>(
 export function describeApi(app: FastifyInstance): void {
   const tags: { name: string }[] = [];
   const kinds = new Map<string, ProblemKind>();
-  for (const kind of Object.values(problemKinds)) kinds.set(kind.code, kind);
+  for (const kind of serverProblems) kinds.set(kind.code, kind);
   app.decorate('problemKinds', kinds);
   app.addHook('onRoute', ({ schema, config }) => {
     for (const kind of config?.problems ?? []) kinds.set(kind.code, kind);
@@ -283,30 +282,28 @@ function problemContent(kinds: readonly ProblemKind[]) {
 
 /** The problems that the route declares, and those that the server responds with for every route. */
 function problemsOf(route: RouteOptions): ProblemKind[] {
-  const { invalidRequest, uriTooLong, internal } = problemKinds;
   const { params, headers } = requestSchemas(route);
-  return [
-    invalidRequest,
+  const codes: readonly ProblemCode[] = [
+    'invalid_request',
     ...(isRead(route) ? [] : commandProblems(headers)),
-    ...(params === undefined ? [] : [uriTooLong]),
-    ...(route.config?.problems ?? []),
-    internal,
+    ...(params === undefined ? [] : ['uri_too_long' as const]),
   ];
+  return [...codes.map(problemKind), ...(route.config?.problems ?? []), problemKind('internal')];
 }
 
 /** Problems of every command: of its body, if one is sent, and of the guarding headers. */
-function commandProblems(headers: z.ZodType | undefined): ProblemKind[] {
-  const kinds = problemKinds;
+function commandProblems(headers: z.ZodType | undefined): ProblemCode[] {
   const unhonoured = unhonouredHeaders(headers);
   const honours = (name: keyof typeof commandHeaders) => !unhonoured.includes(name);
-  return [
-    kinds.malformedJson,
-    kinds.bodyTooLarge,
-    kinds.unsupportedMediaType,
-    kinds.crossOrigin,
-    ...(unhonoured.length > 0 ? [kinds.headerNotHonoured] : []),
-    ...(honours('idempotency-key') ? [kinds.idempotencyKeyInUse, kinds.idempotencyKeyReused] : []),
-    ...(honours('if-match') ? [kinds.ifMatchWeak] : []),
-    ...(needsMatch(headers) ? [kinds.preconditionRequired] : []),
+  const codes: ProblemCode[] = [
+    'malformed_json',
+    'body_too_large',
+    'unsupported_media_type',
+    'cross_origin',
   ];
+  if (unhonoured.length > 0) codes.push('header_not_honoured');
+  if (honours('idempotency-key')) codes.push('idempotency_key_in_use', 'idempotency_key_reused');
+  if (honours('if-match')) codes.push('if_match_weak');
+  if (needsMatch(headers)) codes.push('precondition_required');
+  return codes;
 }

@@ -1,8 +1,15 @@
 import { STATUS_CODES } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 
-import { problemKinds } from './problem-kinds.ts';
-import type { ProblemKind } from './problem-kinds.ts';
+/** A type of error that callers can act on: one for each `code`, listed at /docs/problems. */
+export type ProblemKind = Readonly<{
+  /** snake_case. Never changes. */
+  code: string;
+  status: number;
+  title: string;
+  /** What a caller should do about it, for the documentation. */
+  advice: string;
+}>;
 
 /**
  * One thing wrong with a request. `pointer` is a JSON pointer into the body (`/items/0/quantity`),
@@ -128,16 +135,16 @@ export function rawProblem(problem: Problem, requestId: string) {
 }
 
 /** The problems that Fastify's own refusals become. */
-const frameworkRefusals: Readonly<Record<string, ProblemKind>> = {
-  FST_ERR_NOT_FOUND: problemKinds.routeNotFound,
-  FST_ERR_VALIDATION: problemKinds.invalidRequest,
-  FST_ERR_CTP_BODY_TOO_LARGE: problemKinds.bodyTooLarge,
-  FST_ERR_CTP_EMPTY_JSON_BODY: problemKinds.malformedJson,
-  FST_ERR_CTP_INVALID_JSON_BODY: problemKinds.malformedJson,
-  FST_ERR_CTP_INVALID_MEDIA_TYPE: problemKinds.unsupportedMediaType,
-  FST_ERR_ROUTE_MISSING_CONTENT: problemKinds.malformedJson,
-  FST_ERR_ROUTE_MISSING_CONTENT_TYPE: problemKinds.unsupportedMediaType,
-  FST_ERR_MAX_PARAM_LENGTH: problemKinds.uriTooLong,
+const frameworkRefusals: Readonly<Record<string, ProblemCode>> = {
+  FST_ERR_NOT_FOUND: 'route_not_found',
+  FST_ERR_VALIDATION: 'invalid_request',
+  FST_ERR_CTP_BODY_TOO_LARGE: 'body_too_large',
+  FST_ERR_CTP_EMPTY_JSON_BODY: 'malformed_json',
+  FST_ERR_CTP_INVALID_JSON_BODY: 'malformed_json',
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'unsupported_media_type',
+  FST_ERR_ROUTE_MISSING_CONTENT: 'malformed_json',
+  FST_ERR_ROUTE_MISSING_CONTENT_TYPE: 'unsupported_media_type',
+  FST_ERR_MAX_PARAM_LENGTH: 'uri_too_long',
 };
 
 /** The problem that was thrown or that a refusal of Fastify becomes; undefined for any other error. */
@@ -147,37 +154,39 @@ export function frameworkProblem(error: unknown): Problem | undefined {
   if (!code.startsWith('FST_ERR_')) return undefined;
   if (code === 'FST_ERR_BAD_URL') {
     const detail = 'The path has a percent encoding that is not valid.';
-    return new Problem(problemKinds.malformedRequest, { detail });
+    return new Problem(problemKind('malformed_request'), { detail });
   }
   if (code === 'FST_ERR_CTP_INVALID_CONTENT_LENGTH') return bodyCutShort();
-  const kind = frameworkRefusals[code];
-  if (kind !== undefined) return new Problem(kind);
+  const refusal = frameworkRefusals[code];
+  if (refusal !== undefined) return new Problem(problemKind(refusal));
   // A newer Fastify may have more refusals.
-  return isCallersFault(error) ? new Problem(problemKinds.malformedRequest) : undefined;
+  return isCallersFault(error) ? new Problem(problemKind('malformed_request')) : undefined;
 }
 
 /** The problem of what could not be parsed as a request; `code` is that of Node's error. */
 export function clientProblem(code: string): Problem {
   switch (code) {
     case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return new Problem(problemKinds.requestTimeout);
+      return new Problem(problemKind('request_timeout'));
     case 'HPE_HEADER_OVERFLOW':
-      return new Problem(problemKinds.headersTooLarge);
+      return new Problem(problemKind('headers_too_large'));
     default:
-      return new Problem(problemKinds.malformedRequest, { detail: 'This is not valid HTTP/1.1.' });
+      return new Problem(problemKind('malformed_request'), {
+        detail: 'This is not valid HTTP/1.1.',
+      });
   }
 }
 
 /** The problem of a body that ended too early. */
 export function bodyCutShort(): Problem {
-  return new Problem(problemKinds.malformedRequest, {
+  return new Problem(problemKind('malformed_request'), {
     detail: 'The body ended before its Content-Length.',
   });
 }
 
 /** The problem of a request that exceeds a limit of the whole server. */
 export function overloaded(reason: string): Problem {
-  return new Problem(problemKinds.overloaded, {
+  return new Problem(problemKind('overloaded'), {
     detail: `${reason} Nothing was written. Retry after the number of seconds in Retry-After.`,
   });
 }
@@ -193,3 +202,151 @@ function isCallersFault(error: unknown): boolean {
   const { statusCode } = error;
   return typeof statusCode === 'number' && statusCode >= 400 && statusCode < 500;
 }
+
+/** What can go wrong with any request, by code. */
+const kinds = {
+  malformed_request: {
+    status: 400,
+    title: 'Malformed request',
+    advice:
+      'The request is not valid HTTP/1.1, or its address is not a valid one. Correct it and ' +
+      'send it again.',
+  },
+  malformed_json: {
+    status: 400,
+    title: 'Malformed JSON',
+    advice: 'The body is empty, is not UTF-8 or is not JSON. Send one JSON object.',
+  },
+  invalid_request: {
+    status: 400,
+    title: 'Invalid request',
+    advice:
+      'Each entry of `errors` names a field and the rule that it breaks. Correct all of them.',
+  },
+  header_not_honoured: {
+    status: 400,
+    title: 'Header not honoured',
+    advice:
+      'The command does not support the header Idempotency-Key, If-Match or If-None-Match that ' +
+      'was sent with it. Nothing was done. Leave the header out. The API documentation lists ' +
+      'the headers of each command.',
+  },
+  cross_origin: {
+    status: 403,
+    title: 'Request from another origin',
+    advice:
+      'A browser sent this command from a page of another origin. Nothing was done. Send ' +
+      'commands from the origin of this service, or send a JSON body with the content type ' +
+      'application/json, even if it is an empty object.',
+  },
+  route_not_found: {
+    status: 404,
+    title: 'No such address',
+    advice: 'There is nothing at this path. /openapi.json lists all paths.',
+  },
+  method_not_allowed: {
+    status: 405,
+    title: 'Method not allowed',
+    advice:
+      'This path does not support the method. The Allow header lists the methods that it supports.',
+  },
+  request_timeout: {
+    status: 408,
+    title: 'Request took too long to arrive',
+    advice: 'Send the whole request within the time limit. Open a new connection to send it again.',
+  },
+  body_too_large: {
+    status: 413,
+    title: 'Body too large',
+    advice: 'The body is larger than the limit. Send a smaller one.',
+  },
+  uri_too_long: {
+    status: 414,
+    title: 'Address too long',
+    advice: 'A part of the path is longer than any valid identifier. Shorten it.',
+  },
+  unsupported_media_type: {
+    status: 415,
+    title: 'Unsupported media type',
+    advice: 'Send the body as application/json in UTF-8, without a content encoding.',
+  },
+  idempotency_key_in_use: {
+    status: 409,
+    title: 'Idempotency-Key in use',
+    advice:
+      'Another request with this key is still being processed. Retry after the number of ' +
+      'seconds in Retry-After.',
+  },
+  idempotency_key_reused: {
+    status: 422,
+    title: 'Idempotency-Key used for another request',
+    advice:
+      'A key belongs to one request for 72 hours, and this request differs from the first one. ' +
+      'Use a new key for a new request.',
+  },
+  precondition_failed: {
+    status: 412,
+    title: 'Precondition failed',
+    advice:
+      'If-Match or If-None-Match does not hold, because the resource has changed. Nothing was ' +
+      'done. Read the resource again, decide again, and send its new ETag.',
+  },
+  if_match_weak: {
+    status: 412,
+    title: 'If-Match names a weak tag',
+    advice:
+      'If-Match never matches a weak tag (W/). Nothing was done. This service sends strong tags ' +
+      'only, so a proxy has weakened the tag, usually by compressing the response. Send the tag ' +
+      'without the W/, or configure the proxy to leave responses unchanged.',
+  },
+  precondition_required: {
+    status: 428,
+    title: 'Precondition required',
+    advice:
+      'This command needs If-Match. Nothing was done. Read the resource, decide, and send the ' +
+      'ETag that you read.',
+  },
+  expectation_failed: {
+    status: 417,
+    title: 'Expectation not met',
+    advice: 'Send the request without the Expect header, or with 100-continue.',
+  },
+  headers_too_large: {
+    status: 431,
+    title: 'Header fields too large',
+    advice: 'Send fewer or shorter headers.',
+  },
+  not_implemented: {
+    status: 501,
+    title: 'Not implemented',
+    advice:
+      'The server does not support this: it is not a proxy (CONNECT), and chunked is the only ' +
+      'transfer coding that it knows. Send the request without it.',
+  },
+  overloaded: {
+    status: 503,
+    title: 'Overloaded',
+    advice:
+      'The service has too much to do at the moment. Nothing was written. Retry after the ' +
+      'number of seconds in Retry-After.',
+  },
+  internal: {
+    status: 500,
+    title: 'Internal error',
+    advice:
+      'The service has a fault. Its log has the details under the requestId. The request may ' +
+      'have taken effect: retry it with the same Idempotency-Key.',
+  },
+} as const satisfies Record<string, Omit<ProblemKind, 'code'>>;
+
+export type ProblemCode = keyof typeof kinds;
+
+export function problemKind(code: ProblemCode): ProblemKind {
+  return { code, ...kinds[code] };
+}
+
+/** The problems that every server has. */
+export const serverProblems: readonly ProblemKind[] = Object.entries(kinds).map(([code, kind]) => ({
+  code,
+  ...kind,
+}));

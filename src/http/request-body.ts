@@ -5,8 +5,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 
 import { isJson } from './request-head.ts';
 import { pointerTo, summarise } from './field-errors.ts';
-import { problemKinds } from './problem-kinds.ts';
-import { Problem, bodyCutShort, overloaded } from './problem.ts';
+import { bodyCutShort, overloaded, Problem, problemKind } from './problem.ts';
 import type { FieldError } from './problem.ts';
 
 type BodyLimits = Readonly<{
@@ -52,7 +51,7 @@ function requireUtf8(headers: FastifyRequest['headers']): void {
   const charset = CHARSET.exec(headers['content-type'] ?? '')?.[1] ?? 'utf-8';
   const encoding = headers['content-encoding'] ?? 'identity';
   if (!UTF_8.has(charset.toLowerCase()) || encoding !== 'identity') {
-    throw new Problem(problemKinds.unsupportedMediaType);
+    throw new Problem(problemKind('unsupported_media_type'));
   }
 }
 
@@ -91,7 +90,7 @@ function readBody(body: IncomingMessage, { bytesMax, hold }: BodyLimits): Promis
 }
 
 function bodyTooLarge(bytesMax: number): Problem {
-  return new Problem(problemKinds.bodyTooLarge, {
+  return new Problem(problemKind('body_too_large'), {
     detail: `The body is above the limit of ${Math.floor(bytesMax / 1024)} KiB. Send a smaller one.`,
   });
 }
@@ -142,7 +141,7 @@ export function parseJsonBody(body: Buffer): unknown {
   const text = body.toString('utf8');
   const value = parse(text);
   const faults = findFaults(text);
-  if (faults.length > 0) throw new Problem(problemKinds.invalidRequest, summarise(faults));
+  if (faults.length > 0) throw new Problem(problemKind('invalid_request'), summarise(faults));
   return value;
 }
 
@@ -155,7 +154,7 @@ function parse(text: string): unknown {
 }
 
 function malformed(detail: string): Problem {
-  return new Problem(problemKinds.malformedJson, { detail });
+  return new Problem(problemKind('malformed_json'), { detail });
 }
 
 /** An object or a list that is being scanned, and the member or item that the scan is at. */

@@ -6,8 +6,7 @@ import { z } from 'zod';
 import { entityTags } from './entity-tags.ts';
 import { canonicalHeader, pointerTo, summarise } from './field-errors.ts';
 import { idempotencyKey } from './idempotency.ts';
-import { problemKinds } from './problem-kinds.ts';
-import { Problem } from './problem.ts';
+import { Problem, problemKind } from './problem.ts';
 import type { FieldError } from './problem.ts';
 
 /** Headers with one meaning. Node would silently join or drop a second one. */
@@ -39,7 +38,7 @@ export function findHeaderFault(request: IncomingMessage): Problem | undefined {
   const errors = fieldFaults(request);
   return errors.length === 0
     ? undefined
-    : new Problem(problemKinds.invalidRequest, summarise(errors));
+    : new Problem(problemKind('invalid_request'), summarise(errors));
 }
 
 function fieldFaults({ headers, rawHeaders, httpVersion }: IncomingMessage): FieldError[] {
@@ -72,7 +71,7 @@ function fieldFaults({ headers, rawHeaders, httpVersion }: IncomingMessage): Fie
 }
 
 function expectationFailed(): Problem {
-  return new Problem(problemKinds.expectationFailed, {
+  return new Problem(problemKind('expectation_failed'), {
     detail: 'Only `Expect: 100-continue` is supported. Send the request without the header.',
   });
 }
@@ -81,11 +80,11 @@ function expectationFailed(): Problem {
 function transferCodingFault(transferEncoding: string): Problem {
   const codings = transferEncoding.split(',').map((coding) => coding.trim().toLowerCase());
   if (codings.filter((coding) => coding === 'chunked').length !== 1) {
-    return new Problem(problemKinds.malformedRequest, {
+    return new Problem(problemKind('malformed_request'), {
       detail: 'Transfer-Encoding must name chunked once.',
     });
   }
-  return new Problem(problemKinds.notImplemented, {
+  return new Problem(problemKind('not_implemented'), {
     detail: 'The only Transfer-Encoding that is supported is chunked.',
   });
 }
@@ -190,17 +189,17 @@ export function createGuardCheck(schema: z.ZodType | undefined) {
   const matchRequired = needsMatch(schema);
   const unhonoured = unhonouredHeaders(schema);
   return (headers: IncomingHttpHeaders): void => {
-    if (isCrossOrigin(headers)) throw new Problem(problemKinds.crossOrigin);
+    if (isCrossOrigin(headers)) throw new Problem(problemKind('cross_origin'));
     const sent = unhonoured.filter((name) => headers[name] !== undefined);
     if (sent.length > 0) throw notHonoured(sent.map(canonicalHeader));
     if (matchRequired && headers['if-match'] === undefined) {
-      throw new Problem(problemKinds.preconditionRequired);
+      throw new Problem(problemKind('precondition_required'));
     }
   };
 }
 
 function notHonoured(names: readonly string[]): Problem {
-  return new Problem(problemKinds.headerNotHonoured, {
+  return new Problem(problemKind('header_not_honoured'), {
     detail: `This request does not honour ${names.join(' and ')}. Nothing was done. Leave it out.`,
     errors: names.map((name) => ({ pointer: `header/${name}`, message: 'is not honoured here' })),
   });

@@ -8,8 +8,7 @@ import { checkRequests, pathOf } from './check-requests.ts';
 import { createConnections } from './connections.ts';
 import type { ConnectionLimits, Connections } from './connections.ts';
 import { describeApi } from './openapi.ts';
-import { problemKinds } from './problem-kinds.ts';
-import { Problem, bodyCutShort, frameworkProblem, sendProblem } from './problem.ts';
+import { bodyCutShort, frameworkProblem, Problem, problemKind, sendProblem } from './problem.ts';
 import { acceptJsonOnly } from './request-body.ts';
 import { findHeaderFault } from './request-head.ts';
 import { createFaultReport, createRequestReport } from './request-report.ts';
@@ -121,7 +120,7 @@ function problemOf(
   if (problem !== undefined) return problem;
   if (raw.destroyed && !raw.complete) return bodyCutShort();
   log.error({ err: error, requestId: id }, 'request failed');
-  return new Problem(problemKinds.internal);
+  return new Problem(problemKind('internal'));
 }
 
 function noRoute(app: FastifyInstance, request: FastifyRequest): Problem {
@@ -129,9 +128,9 @@ function noRoute(app: FastifyInstance, request: FastifyRequest): Problem {
   const allowed = METHODS.filter(
     (method) => app.supportedMethods.includes(method) && app.findRoute({ method, url: path }),
   );
-  if (allowed.length === 0) return new Problem(problemKinds.routeNotFound);
+  if (allowed.length === 0) return new Problem(problemKind('route_not_found'));
   const allow = allowed.join(', ');
-  return new Problem(problemKinds.methodNotAllowed, {
+  return new Problem(problemKind('method_not_allowed'), {
     detail: `This path supports ${allow} only.`,
     headers: { allow },
   });

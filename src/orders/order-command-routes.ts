@@ -8,7 +8,7 @@ import { currencyCode, safeText, skuText } from '#src/http/fields.ts';
 import { PRINCIPAL } from '#src/http/idempotency.ts';
 import type { InFlight } from '#src/http/idempotency.ts';
 import { response } from '#src/http/openapi.ts';
-import { problemKinds } from '#src/http/problem-kinds.ts';
+import { problemKind } from '#src/http/problem.ts';
 import type { Problem } from '#src/http/problem.ts';
 import { sendText } from '#src/http/responses.ts';
 import type { OrderCommand } from './domain/order-commands.ts';
@@ -145,7 +145,7 @@ const commands: Readonly<Record<string, CommandRow>> = {
 
 /** What every command that writes an order can fail with. */
 const writeProblems = [
-  problemKinds.overloaded,
+  problemKind('overloaded'),
   ...orderProblemKinds('outbox_full', 'clock_off', 'database_unavailable', 'outcome_unknown'),
 ];
 

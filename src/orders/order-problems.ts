@@ -1,4 +1,4 @@
-import type { ProblemKind } from '#src/http/problem-kinds.ts';
+import type { ProblemKind } from '#src/http/problem.ts';
 import type { OrderRequestRefused } from './handle-order-command.ts';
 
 type RefusalCode = OrderRequestRefused['code'];

@@ -10,7 +10,7 @@ import { idempotencyKey } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';
 import { response } from '#src/http/openapi.ts';
 import { Problem } from '#src/http/problem.ts';
-import type { ProblemKind } from '#src/http/problem-kinds.ts';
+import type { ProblemKind } from '#src/http/problem.ts';
 import { sendText } from '#src/http/responses.ts';
 import { createServer } from '#src/http/server.ts';
 import type { ServerOptions } from '#src/http/server.ts';
