@@ -122,7 +122,7 @@ export function createConnections(
   }, SWEEP_MS).unref();
   let cut: NodeJS.Timeout | undefined;
   return {
-    createServer: (handle) => createSharingServer(shared, handle),
+    createServer: (handle) => createServerOf(shared, handle),
     idOf: (request) => exchangeOf(request)?.id ?? randomUUID(),
     hold(request, bytes) {
       const exchange = exchangeOf(request);
@@ -144,7 +144,7 @@ export function createConnections(
   };
 }
 
-function createSharingServer(shared: Shared, handle: Handle): Server {
+function createServerOf(shared: Shared, handle: Handle): Server {
   const { limits, connections } = shared;
   const server = createServer({
     IncomingMessage: createRequestClass(connections),
@@ -193,7 +193,7 @@ function createRequestClass(connections: ReadonlyMap<Duplex, Connection>) {
       return this.isTooMany || this.method === 'CONNECT';
     }
 
-    /** Node writes what it has read here before. */
+    /** Ignores what Node assigns: its reading of the headers, then the result of the callback. */
     set upgrade(_: boolean | null) {}
   };
 }
@@ -208,7 +208,7 @@ function accept(shared: Shared, socket: Socket, handle: Handle): void {
   const isAboveLimit = connections.size >= limits.connectionsMax;
   const replaced = isAboveLimit ? longestIdle(connections.values()) : undefined;
   const sinceMs = performance.now();
-  const connection = { shared, socket, handle, exchanges: [], isLast: false, sinceMs };
+  const connection: Connection = { shared, socket, handle, exchanges: [], isLast: false, sinceMs };
   connections.set(socket, connection);
   socket.once('close', () => connections.delete(socket));
   // Node calls this after a response with `connection: close`. It would reset a peer that still sends.
