@@ -346,7 +346,6 @@ export function problemKind(code: ProblemCode): ProblemKind {
 }
 
 /** The problems that every server has. */
-export const serverProblems: readonly ProblemKind[] = Object.entries(kinds).map(([code, kind]) => ({
-  code,
-  ...kind,
-}));
+export const serverProblems: readonly ProblemKind[] = Object.entries(kinds).map(
+  ([code, { status, title, advice }]) => ({ code, status, title, advice }),
+);
