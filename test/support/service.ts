@@ -1,5 +1,4 @@
 import { spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -93,12 +92,7 @@ export async function startService(options: ServiceOptions): Promise<TestService
   return service;
 }
 
-type Running = Readonly<{
-  child: ChildProcess;
-  ended: Promise<Exit>;
-  kill(): Promise<void>;
-  terminate(): Promise<Exit>;
-}>;
+type Running = ReturnType<typeof run>;
 
 function run(
   { databaseUrl, brokers = [], env, main = MAIN, stdout, onLine }: ServiceOptions,
@@ -141,7 +135,7 @@ function run(
     ended,
     kill: async () => void (await send('SIGKILL')),
     terminate: () => send('SIGTERM'),
-  } satisfies Running;
+  };
 }
 
 async function untilReady(api: OrderApi, { ended, kill }: Running, lines: string[]) {
