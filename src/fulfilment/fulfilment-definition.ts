@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { ReservationRow } from '#src/event-store/event-store.ts';
 import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
-import type { OrderView } from '#src/orders/domain/order.ts';
+import type { Order } from '#src/orders/domain/order.ts';
 import type { StepCall } from '#src/sagas/saga-call.ts';
 import type { CallAction, SagaDefinition, SagaOrder } from '#src/sagas/saga-definition.ts';
 import { actionOf } from '#src/sagas/saga.ts';
@@ -80,12 +80,12 @@ function capture(deadlineMs: number): CallAction {
 }
 
 /** What is left to be paid: payments may have been reported by hand. */
-function dueCents({ totalCents, capturedCents, refundedCents }: OrderView): number {
+function dueCents({ totalCents, capturedCents, refundedCents }: Order): number {
   return Math.max(0, totalCents - (capturedCents - refundedCents));
 }
 
 /** The reference of an amount of 0, which is not sent to a provider, because it may refuse it. */
-function noneOf({ orderId }: OrderView): string {
+function noneOf({ orderId }: Order): string {
   return `none-${orderId}`;
 }
 
@@ -198,7 +198,7 @@ function orderCommand(event: SagaEvent, { view }: SagaOrder): FulfilmentCommand 
  * Only the saga's events show money in another currency than the order's, because the order's amounts are in
  * its own currency. An amount of 0 is no payment and no refund, unless it pays an order that costs nothing.
  */
-function resultCommand(step: string, result: unknown, view: OrderView): FulfilmentCommand | null {
+function resultCommand(step: string, result: unknown, view: Order): FulfilmentCommand | null {
   switch (step) {
     case 'capture': {
       const { paymentId, amountCents, currency } = captured.parse(result);

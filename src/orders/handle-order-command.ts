@@ -38,7 +38,7 @@ export type OrderCommandResponse = Readonly<{
   status: number;
   etag: string | null;
   location: string | null;
-  /** JSON text of an `OrderView`. */
+  /** The order, as JSON text. */
   body: string;
   /** True if an earlier request with the same key got this response. */
   replayed: boolean;

@@ -2,13 +2,13 @@ import { z } from 'zod';
 import type { ReadPool } from '#src/database/database.ts';
 import { instant, uuid } from '#src/http/fields.ts';
 import { owedCents } from './domain/order.ts';
-import type { OrderView } from './domain/order.ts';
+import type { Order } from './domain/order.ts';
 import type { OrderFilter, OrderPage, OrderSummary } from './order-schemas.ts';
 
 type OrdersSummaryRow = ReturnType<typeof toOrdersSummaryRow>;
 
 /** The row of an order in `orders_summary`, which commands and rebuilds write. Times are ISO 8601 in UTC. */
-export function toOrdersSummaryRow(order: OrderView) {
+export function toOrdersSummaryRow(order: Order) {
   return {
     order_id: order.orderId,
     customer_id: order.customerId,

@@ -37,18 +37,16 @@ export const orderView = z.object({
   cancellationRequestedAt: instant.optional(),
 });
 
-export type OrderView = Readonly<z.infer<typeof orderView>>;
-
-/** `stuck` is known to the saga only. The other states follow from the order's own events. */
-export type FulfilmentState = NonNullable<OrderView['fulfilment']>;
-
 /** An order, folded from its events: what callers see, and what only the rules need. */
-export type Order = OrderView &
+export type Order = Readonly<z.infer<typeof orderView>> &
   Readonly<{
     payments: readonly OrderEventData<'PaymentCaptured'>[];
     refunds: readonly OrderEventData<'PaymentRefunded'>[];
     shipmentRequested: boolean;
   }>;
+
+/** `stuck` is known to the saga only. The other states follow from the order's own events. */
+export type FulfilmentState = NonNullable<Order['fulfilment']>;
 
 /** The stream of an order does not start with `OrderPlaced`. */
 export class StreamDamaged extends Error {
@@ -134,11 +132,7 @@ function captured(order: Order, { data, recordedAt }: Recorded<'PaymentCaptured'
 }
 
 /** An order ends once: what arrives after its end does not end it again. */
-function end(
-  order: Order,
-  fields: Partial<OrderView>,
-  fulfilment: FulfilmentState,
-): Partial<OrderView> {
+function end(order: Order, fields: Partial<Order>, fulfilment: FulfilmentState): Partial<Order> {
   if (isOver(order)) return {};
   return order.fulfilment === undefined ? fields : { ...fields, fulfilment };
 }
@@ -153,13 +147,13 @@ export function isOver({ status }: Order): boolean {
  * exceeds its total; less what was refunded.
  */
 export function owedCents(
-  order: Pick<OrderView, 'status' | 'totalCents' | 'capturedCents' | 'refundedCents'>,
+  order: Pick<Order, 'status' | 'totalCents' | 'capturedCents' | 'refundedCents'>,
 ): number {
   const earnedCents = order.status === 'cancelled' ? 0 : order.totalCents;
   return Math.max(0, order.capturedCents - order.refundedCents - earnedCents);
 }
 
-/** The JSON text of an `OrderView`. */
+/** The order as callers see it (`orderView`), as JSON text. */
 export function toJson(order: Order): string {
   // JSON leaves out what is undefined. To spread is faster than to copy all other fields.
   return JSON.stringify({
