@@ -206,10 +206,7 @@ function createClocks({ database, log }: Base, steered: (() => Date) | undefined
   const clockWatch = createClockWatch(clock, now, log);
   const worker = createWorker({
     name: 'clock watch',
-    tick: async () => {
-      await clockWatch.refresh();
-      return 0;
-    },
+    tick: clockWatch.refresh,
     idleMs: CLOCK_CHECK_MS,
     errorBackoff: CLOCK_BACKOFF,
     log,

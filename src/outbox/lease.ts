@@ -67,7 +67,6 @@ export function createLease({ pool, name, ttlMs, pollMs, log, onChange }: LeaseO
       const endsAtMs = performance.now() + ttlMs;
       const epoch = held === undefined ? await acquire() : await renew(held.epoch);
       set(epoch === undefined ? undefined : { epoch, endsAtMs });
-      return 0;
     },
     idleMs: pollMs,
     errorBackoff: { baseMs: pollMs / 4, maxMs: pollMs },

@@ -75,7 +75,6 @@ export function createOutboxMonitor(
     await floor.advance(); // every time: the relay's reads start at it
     await checkFloor(isForced);
     await count(isForced);
-    return 0;
   };
   const worker = createWorker({
     name: 'outbox monitor',
@@ -88,9 +87,7 @@ export function createOutboxMonitor(
   return {
     start: worker.start,
     stop: worker.stop,
-    refresh: async () => {
-      await look(true);
-    },
+    refresh: () => look(true),
     backlog: () => seen,
     backlogs: () => byTopic,
     lowestId: floor.lowestId,

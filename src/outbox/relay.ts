@@ -138,7 +138,6 @@ function createRunningRelay(options: RelayOptions, publisher: Publisher): Relay 
     name: `topic ${topic}`,
     tick: async () => {
       if (await checkTopic(relay)) loop.wake();
-      return 0;
     },
     idleMs: topicCheckMs,
     errorBackoff,

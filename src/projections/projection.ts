@@ -85,7 +85,6 @@ export function createProjectionVerifier(
         log.error({ table, [keyColumn]: key, columns }, 'a row differs from its events');
       }
       onVerified({ checked, mismatches: mismatches.length });
-      return 0;
     },
     idleMs: everyMs,
     errorBackoff: VERIFIER_BACKOFF,

@@ -7,8 +7,8 @@ export type Backoff = Readonly<{ baseMs: number; maxMs: number }>;
 /** What a worker does repeatedly, and how long it waits in between. */
 export type WorkerOptions = Readonly<{
   name: string;
-  /** One bounded piece of work. Resolves to how much it did; after 0 the worker waits. */
-  tick: (signal: AbortSignal) => Promise<number>;
+  /** One bounded piece of work. If it resolves to more than 0, the worker does not wait. */
+  tick: (signal: AbortSignal) => Promise<number | void>;
   /** Longest wait after a tick that found nothing to do. */
   idleMs: number;
   errorBackoff: Backoff;
@@ -63,8 +63,8 @@ export function createWorker(options: WorkerOptions): Worker {
           log.info({ worker: name, failures }, 'worker recovered');
         failures = 0;
         lastError = undefined;
-        if (done === 0) await waitIdle();
-        else await setImmediate(); // lets I/O run between two ticks
+        if (done) await setImmediate(); // lets I/O run between two ticks
+        else await waitIdle();
       } catch (error) {
         if (signal.aborted) return;
         failures += 1;

@@ -27,7 +27,7 @@ function scripted(script: (number | Error)[], options: Partial<WorkerOptions> = 
     name: 'test',
     tick: async (signal) => {
       try {
-        const done = await tick(signal);
+        const done = (await tick(signal)) || 0;
         record({ done });
         return done;
       } catch (error) {
