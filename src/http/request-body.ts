@@ -3,10 +3,10 @@ import type { IncomingMessage } from 'node:http';
 
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 
-import { isJson } from './request-head.ts';
 import { pointerTo, summarise } from './field-errors.ts';
 import { bodyCutShort, overloaded, Problem, problemKind } from './problem.ts';
 import type { FieldError } from './problem.ts';
+import { isJson } from './request-head.ts';
 
 type BodyLimits = Readonly<{
   /** The size of one body. */
