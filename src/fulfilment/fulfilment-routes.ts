@@ -21,7 +21,7 @@ import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import { decideResolve, decideRetry, operateSaga } from '#src/sagas/saga-operator.ts';
 import { foldSaga, isLive, toRecordedSagaEvent } from '#src/sagas/saga.ts';
 import type { Saga, SagaEvent } from '#src/sagas/saga.ts';
-import { fulfilmentAnswer, readFulfilmentRow, toFulfilmentView } from './fulfilment-view.ts';
+import { fulfilmentResponse, readFulfilmentRow, toFulfilmentView } from './fulfilment-view.ts';
 import type { FulfilmentRow, FulfilmentView } from './fulfilment-view.ts';
 import type { Fulfilment } from './fulfilment.ts';
 
@@ -108,7 +108,7 @@ const operatorProblems = [
 
 const common = { tags: ['Fulfilment'], params: orderParams };
 const goesOn = {
-  202: response(fulfilmentAnswer, 'The fulfilment, which continues.', [
+  202: response(fulfilmentResponse, 'The fulfilment, which continues.', [
     'ETag',
     'Idempotency-Replayed',
   ]),
@@ -120,7 +120,7 @@ const getFulfilment = {
   description:
     'Shows every step with its key, its attempts and their outcome. `open` lists the steps that the ' +
     'fulfilment is stuck at. Send the ETag as If-Match of retry and resolve.',
-  response: { 200: response(fulfilmentAnswer, 'The fulfilment.') },
+  response: { 200: response(fulfilmentResponse, 'The fulfilment.') },
 };
 const retryFulfilment = {
   ...common,
@@ -209,7 +209,7 @@ async function operate(
           requireMatch(ifMatch, version);
           return decide(saga, definition, row.state === 'stuck' && isLive(saga));
         },
-        answer: (saga, version) => ({
+        respond: (saga, version) => ({
           requestHash: keyed?.hash ?? NO_HASH,
           status: 202,
           etag: versionETag(version),
@@ -221,10 +221,10 @@ async function operate(
       },
     );
     if (!operated) throw new VersionConflict();
-    const { answer, replayed } = operated;
-    if (replayed && keyed) requireSameRequest(answer.requestHash, keyed);
-    if ('version' in answer) throw new Error('an operation always has an effect');
-    return { ...answer, replayed };
+    const { response, replayed } = operated;
+    if (replayed && keyed) requireSameRequest(response.requestHash, keyed);
+    if ('version' in response) throw new Error('an operation always has an effect');
+    return { ...response, replayed };
   });
   await sendText(reply, result);
 }

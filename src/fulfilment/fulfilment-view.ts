@@ -9,7 +9,7 @@ import { actionOf, isLive, reasonOf } from '#src/sagas/saga.ts';
 import type { Saga } from '#src/sagas/saga.ts';
 
 /** A fulfilment as people see it. Unset fields are left out. */
-export const fulfilmentAnswer = z
+export const fulfilmentResponse = z
   .object({
     sagaId: uuid,
     orderId: uuid,
@@ -37,7 +37,7 @@ export const fulfilmentAnswer = z
   })
   .meta({ id: 'Fulfilment' });
 
-export type FulfilmentView = z.infer<typeof fulfilmentAnswer>;
+export type FulfilmentView = z.infer<typeof fulfilmentResponse>;
 type StepView = FulfilmentView['steps'][number];
 
 const resultObject = z.record(z.string(), z.unknown());

@@ -10,14 +10,16 @@ import { requireSameRequest } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';
 import { withDeadline } from '#src/workers/worker.ts';
 
+/** A level as it is stored under an idempotency key. */
+const storedLevel = z.object({
+  sku: z.string(),
+  onHand: z.int(),
+  reserved: z.int(),
+  updatedAt: z.string(),
+});
+
 /** The stock of one sku. `available` can still be reserved. */
-export type StockLevel = Readonly<{
-  sku: string;
-  onHand: number;
-  reserved: number;
-  available: number;
-  updatedAt: string;
-}>;
+export type StockLevel = Readonly<z.infer<typeof storedLevel> & { available: number }>;
 
 /** A level, and the ETag of its row. */
 export type TaggedStock = Readonly<{ level: StockLevel; etag: string }>;
@@ -85,14 +87,6 @@ export async function changeStock(
   }
   return { refusal: row.verdict, stock: row.sku === null ? null : toTagged(row) };
 }
-
-/** A level as it is stored with the key. */
-const storedLevel = z.object({
-  sku: z.string(),
-  onHand: z.int(),
-  reserved: z.int(),
-  updatedAt: z.string(),
-});
 
 function callChangeStock(
   pool: Pool,
@@ -190,7 +184,7 @@ function toStockLevel({ sku, on_hand: onHand, reserved, updated_at: updatedAt }:
   return withAvailable({ sku, onHand, reserved, updatedAt: updatedAt.toISOString() });
 }
 
-function withAvailable(level: Omit<StockLevel, 'available'>): StockLevel {
+function withAvailable(level: z.infer<typeof storedLevel>): StockLevel {
   const { sku, onHand, reserved, updatedAt } = level;
   return { sku, onHand, reserved, available: onHand - reserved, updatedAt };
 }

@@ -52,8 +52,8 @@ export function advance(
   };
   for (const event of newEvents) append(event);
   let next = nextOf(current, situation);
-  while ('event' in next) {
-    append(next.event);
+  while (next !== null && 'type' in next) {
+    append(next);
     next = nextOf(current, situation);
   }
   return { events, saga: current, todo: todoOf(current, next, events) };
@@ -121,20 +121,18 @@ export function openSteps(
   });
 }
 
-type Next =
-  | Readonly<{ event: SagaEvent }>
-  | Readonly<{ call: CallAction }>
-  | Readonly<{ rest: true }>;
+/** An event to record, a call to make, or nothing: the saga has ended or is stuck. */
+type Next = SagaEvent | CallAction | null;
 
 function nextOf(saga: Saga, situation: Situation): Next {
-  if (!isLive(saga)) return { rest: true };
+  if (!isLive(saga)) return null;
   return saga.compensating ? nextBackward(saga, situation) : nextForward(saga, situation);
 }
 
 function nextForward(saga: Saga, situation: Situation): Next {
   const { definition, order } = situation;
   const step = definition.steps.find(({ action }) => actionOf(saga, action.name).state !== 'done');
-  if (!step) return { event: { type: 'SagaCompleted', data: {} } };
+  if (!step) return { type: 'SagaCompleted', data: {} };
   const { name } = step.action;
   const { state, reason } = actionOf(saga, name);
   if (state === 'refused') return startCompensation(`${name} refused: ${reason}`);
@@ -154,7 +152,7 @@ function nextBackward(saga: Saga, situation: Situation): Next {
     .filter((step) => mayHaveHappened(saga, step.action.name) || compensationDue(saga, step));
   if (open.length > 0) return undoNext(saga, open, situation);
   const reason = saga.reason ?? 'undone';
-  return { event: { type: 'SagaCompensated', data: { reason } } };
+  return { type: 'SagaCompensated', data: { reason } };
 }
 
 /**
@@ -167,9 +165,7 @@ function undoNext(saga: Saga, steps: readonly SagaStep[], situation: Situation):
     return action && mayBeTried(saga, action) ? [action] : [];
   });
   const [first, ...rest] = actions;
-  if (!first) {
-    return { event: { type: 'SagaStuck', data: { open: openSteps(saga, situation.definition) } } };
-  }
+  if (!first) return { type: 'SagaStuck', data: { open: openSteps(saga, situation.definition) } };
   const attempts = ({ name }: SagaAction) => actionOf(saga, name).attempts;
   const next = rest.reduce((least, one) => (attempts(one) < attempts(least) ? one : least), first);
   return perform(saga, next, situation);
@@ -182,20 +178,19 @@ function perform(saga: Saga, action: SagaAction, situation: Situation): Next {
   if (action.kind === 'local') {
     const { refusal } = action;
     const isRefused = refusal !== undefined && refusal.verdict === refusedBy;
-    return { event: isRefused ? refused(step, refusal.reason) : done(step, {}) };
+    return isRefused ? refused(step, refusal.reason) : done(step, {});
   }
   const result = action.withoutCall?.(saga, order);
-  if (result !== undefined) return { event: done(step, result) };
-  if (state !== 'pending') return { call: action };
+  if (result !== undefined) return done(step, result);
+  if (state !== 'pending') return action;
   const request = action.request(saga, order);
   const key = `${sagaId}-${step}-${round}`;
-  return { event: { type: 'StepRequested', data: { step, key, request } } };
+  return { type: 'StepRequested', data: { step, key, request } };
 }
 
 /** After a failed attempt the saga waits, unless the next action is one with fewer attempts. */
-function todoOf(saga: Saga, next: Next, events: readonly RecordedSagaEvent[]): Todo {
-  if (!('call' in next)) return { kind: 'rest' };
-  const { call: action } = next;
+function todoOf(saga: Saga, action: CallAction | null, events: readonly RecordedSagaEvent[]): Todo {
+  if (action === null) return { kind: 'rest' };
   const fresh = events.some(
     ({ type, data }) => type === 'StepRequested' && data.step === action.name,
   );
@@ -221,8 +216,8 @@ function mayBeTried(saga: Saga, { name }: SagaAction): boolean {
   return state === 'pending' || state === 'requested';
 }
 
-function startCompensation(reason: string): Next {
-  return { event: { type: 'CompensationStarted', data: { reason } } };
+function startCompensation(reason: string): SagaEvent {
+  return { type: 'CompensationStarted', data: { reason } };
 }
 
 function done(step: string, result: unknown): SagaEvent {

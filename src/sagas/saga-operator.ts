@@ -50,13 +50,13 @@ export type Operation = Readonly<{
   /** The events to record, given the saga at this version of its stream. */
   decide(saga: Saga, definition: SagaDefinition, version: number): SagaEvent[];
   /** The response, given the saga after those events and the version of its stream. */
-  answer(saga: Saga, version: number): FullResponse;
+  respond(saga: Saga, version: number): FullResponse;
   /** The operator's idempotency key, stored with the response in the same transaction. */
   key?: KeyRef | undefined;
 }>;
 
 /** `replayed`: an earlier request with the same key took effect. The caller compares the hashes. */
-export type Operated = Readonly<{ answer: StoredResponse; replayed: boolean }>;
+export type Operated = Readonly<{ response: StoredResponse; replayed: boolean }>;
 
 /**
  * Commits what an operator decides on a stuck saga, and makes the saga due. `definitionOf` may throw if this
@@ -69,7 +69,7 @@ export function operateSaga(
   definitionOf: () => SagaDefinition,
   context: SagaCommitContext,
   saga: OperatedSaga,
-  { decide, answer, key }: Operation,
+  { decide, respond, key }: Operation,
 ): Promise<Operated | null> {
   const { sagaId, orderId } = saga;
   const commandId = randomUUID();
@@ -84,13 +84,13 @@ export function operateSaga(
     attemptsMax: Infinity,
     decide: (loaded, refusedBy): Decision<Operated | null> => {
       const earlier = key && loaded.response(key);
-      if (earlier) return { result: { answer: earlier, replayed: true } };
+      if (earlier) return { result: { response: earlier, replayed: true } };
       const { unit, result } = decideCommit(definitionOf(), context, sagaCommit, loaded, refusedBy);
       if (!unit || !result) return { result: null };
       const version = loaded.stream(sagaId).length + result.events.length;
-      const stored = answer(result.saga, version);
+      const stored = respond(result.saga, version);
       const kept = key && { response: { ref: key, commandId, stored } };
-      return { unit: { ...unit, ...kept }, result: { answer: stored, replayed: false } };
+      return { unit: { ...unit, ...kept }, result: { response: stored, replayed: false } };
     },
   });
 }

@@ -32,7 +32,7 @@ import type { SagaWorld } from '#test/support/saga/world.ts';
 /** No answer takes so long, however busy the machine; for calls that get none, tests have their own. */
 const CALL_TIMEOUT_MS = 30_000;
 /** Nobody asks for it, and it is kept under no key. */
-const NO_ANSWER = { requestHash: Buffer.of(), status: 202, etag: null, location: null, body: '' };
+const NO_RESPONSE = { requestHash: Buffer.of(), status: 202, etag: null, location: null, body: '' };
 const LIMITS = {
   batchMax: 64,
   slots: 2,
@@ -160,7 +160,7 @@ export function createService(
       const saga = { sagaId, orderId, epoch, metadata };
       await operateSaga(commit, () => fulfilment.runnable[0]!, fulfilment.commitContext, saga, {
         decide: (current, definition) => decideRetry(current, definition, false),
-        answer: () => NO_ANSWER,
+        respond: () => NO_RESPONSE,
       });
     },
     setOnHand: (sku: string, onHand: number) => changeStock(database.pool, { sku, onHand }),
