@@ -8,8 +8,8 @@ const STAMP = '.files.json';
 const stampSchema = z.record(z.string(), z.number());
 
 /**
- * Creates the folder if it is missing or incomplete. It is complete if every file of its creation exists with the
- * same size. It is filled under another name and then renamed, so no process sees half of it.
+ * Creates the folder if it is missing or incomplete. It is complete if every file that it had when it was
+ * created exists with the same size. It is filled under another name and renamed, so no process sees half of it.
  * @param fill writes the content into the given folder
  * @throws what `fill` throws
  */

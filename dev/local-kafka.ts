@@ -30,6 +30,25 @@ const SETTINGS = 'server.properties';
 const LIBRARIES = 'libraries';
 const QUIET = '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn';
 
+/** One node that is broker and controller. The internal topics are small and have one replica. */
+export const NODE_SETTINGS = {
+  'node.id': 1,
+  'process.roles': 'broker,controller',
+  'controller.listener.names': 'CONTROLLER',
+  'auto.create.topics.enable': false,
+  // After a kill, the controller refuses the broker until its last session has expired.
+  'broker.heartbeat.interval.ms': 400,
+  'broker.session.timeout.ms': 2000,
+  'offsets.topic.replication.factor': 1,
+  'offsets.topic.num.partitions': 1,
+  'transaction.state.log.replication.factor': 1,
+  'transaction.state.log.min.isr': 1,
+  'transaction.state.log.num.partitions': 1,
+  'share.coordinator.state.topic.replication.factor': 1,
+  'share.coordinator.state.topic.min.isr': 1,
+  'group.initial.rebalance.delay.ms': 0,
+} as const;
+
 /** A real Apache Kafka 4.3.1: one broker on a port of 127.0.0.1. The port stays the same. */
 export type LocalKafka = LocalServer & Readonly<{ /** `host:port` */ broker: string }>;
 
@@ -95,29 +114,15 @@ async function format(server: Server): Promise<void> {
   });
 }
 
-/** One node that is broker and controller. The internal topics are small and have one replica. */
+/** The content of `server.properties`. */
 function properties(port: number, controllerPort: number): string {
   const settings = {
-    'node.id': 1,
-    'process.roles': 'broker,controller',
+    ...NODE_SETTINGS,
     listeners: `PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controllerPort}`,
     'advertised.listeners': `PLAINTEXT://127.0.0.1:${port}`,
     'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT',
-    'controller.listener.names': 'CONTROLLER',
     'controller.quorum.voters': `1@127.0.0.1:${controllerPort}`,
     'log.dirs': 'data',
-    'auto.create.topics.enable': false,
-    // After a kill, the controller refuses the broker until its last session has expired.
-    'broker.heartbeat.interval.ms': 400,
-    'broker.session.timeout.ms': 2000,
-    'offsets.topic.replication.factor': 1,
-    'offsets.topic.num.partitions': 1,
-    'transaction.state.log.replication.factor': 1,
-    'transaction.state.log.min.isr': 1,
-    'transaction.state.log.num.partitions': 1,
-    'share.coordinator.state.topic.replication.factor': 1,
-    'share.coordinator.state.topic.min.isr': 1,
-    'group.initial.rebalance.delay.ms': 0,
   };
   return Object.entries(settings)
     .map(([name, value]) => `${name}=${value}\n`)

@@ -29,7 +29,7 @@ export async function postgresUser(): Promise<PostgresUser | undefined> {
 
 /**
  * Returns the folder with `postgres`, `initdb` and `pg_ctl`, which the user can run.
- * @param places the npm package, and the folder for the copy that root makes if the user cannot enter the package
+ * @param places the npm package, and where root puts a copy if the user cannot enter the package
  * @throws an Error that says what to change if they cannot run here
  */
 export async function postgresBinaries(
@@ -63,7 +63,7 @@ function installedPackage(): string {
   }
 }
 
-/** An npm package cannot contain symlinks. The install script of the package would create them, but it never runs. */
+/** npm packages contain no symlinks. The package's install script would create them, but it never runs. */
 async function linkLibraries(folder: string): Promise<void> {
   const text = await readFile(join(folder, 'native', 'pg-symlinks.json'), 'utf8');
   for (const { source, target } of symlinksSchema.parse(JSON.parse(text))) {

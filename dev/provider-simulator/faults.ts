@@ -9,8 +9,8 @@ const RULES_MAX = 10_000;
 const MS_MAX = 600_000;
 
 /**
- * When the effect happens, and what the caller gets. The effects `held` and `late` wait for a release; `held` keeps
- * the response too. The response `none` leaves the caller waiting. docs/providers.md describes all faults.
+ * When the effect happens, and what the caller gets. The effects `held` and `late` wait for a release; `held`
+ * keeps the response too. The response `none` leaves the caller waiting. docs/providers.md has the details.
  */
 export const faults = {
   none: { effect: 'now', response: 'right' },

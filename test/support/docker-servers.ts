@@ -3,7 +3,7 @@ import { promisify } from 'node:util';
 import { Client } from 'pg';
 import { GenericContainer, getContainerRuntimeClient, Wait } from 'testcontainers';
 import type { StartedTestContainer } from 'testcontainers';
-import { kafkaResponds } from '#dev/local-kafka.ts';
+import { kafkaResponds, NODE_SETTINGS } from '#dev/local-kafka.ts';
 import { freePort } from '#dev/ports.ts';
 import { eventually } from './poll.ts';
 import { POSTGRES_SETTINGS } from './test-servers.ts';
@@ -36,28 +36,20 @@ export async function startDockerKafka(run: string): Promise<TestServer> {
   const port = await freePort();
   const client = await getContainerRuntimeClient();
   const broker = `${client.info.containerRuntime.host}:${port}`;
+  const nodeSettings = Object.fromEntries(
+    Object.entries(NODE_SETTINGS).map(([name, value]) => {
+      return [`KAFKA_${name.replaceAll('.', '_').toUpperCase()}`, String(value)];
+    }),
+  );
   const container = await new GenericContainer(IMAGES.kafka)
     .withEnvironment({
-      KAFKA_NODE_ID: '1',
-      KAFKA_PROCESS_ROLES: 'broker,controller',
+      ...nodeSettings,
       KAFKA_LISTENERS: 'PLAINTEXT://:9092,CONTROLLER://:9093,INTERNAL://:9094',
       KAFKA_ADVERTISED_LISTENERS: `PLAINTEXT://${broker},INTERNAL://localhost:9094`,
       KAFKA_LISTENER_SECURITY_PROTOCOL_MAP:
         'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT',
       KAFKA_INTER_BROKER_LISTENER_NAME: 'INTERNAL',
-      KAFKA_CONTROLLER_LISTENER_NAMES: 'CONTROLLER',
       KAFKA_CONTROLLER_QUORUM_VOTERS: '1@localhost:9093',
-      KAFKA_AUTO_CREATE_TOPICS_ENABLE: 'false',
-      KAFKA_BROKER_HEARTBEAT_INTERVAL_MS: '400',
-      KAFKA_BROKER_SESSION_TIMEOUT_MS: '2000',
-      KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR: '1',
-      KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS: '1',
-      KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR: '1',
-      KAFKA_TRANSACTION_STATE_LOG_MIN_ISR: '1',
-      KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS: '1',
-      KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR: '1',
-      KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR: '1',
-      KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS: '0',
     })
     .withExposedPorts({ container: 9092, host: port })
     .withLabels({ [RUN_LABEL]: run })

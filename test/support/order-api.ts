@@ -7,7 +7,7 @@ import type { HttpResponse, HttpClient } from './http-client.ts';
 export type CommandOptions = Readonly<{ key?: string; ifMatch?: string; signal?: AbortSignal }>;
 export type CommandName = 'pay' | 'ship' | 'cancel' | 'refund';
 
-/** The API of orders. A method that returns an `HttpResponse` accepts any status. The others throw unless it is 2xx. */
+/** The API of orders. A method that returns an `HttpResponse` accepts any status; the others require a 2xx. */
 export type OrderApi = HttpClient &
   Readonly<{
     place(body: unknown, options?: CommandOptions): Promise<HttpResponse>;
