@@ -6,7 +6,7 @@ import {
   StoreUnavailable,
   VersionConflict,
 } from './event-store/event-store.ts';
-import { fulfilmentProblemKinds } from './fulfilment/fulfilment-routes.ts';
+import { fulfilmentProblemKind } from './fulfilment/fulfilment-routes.ts';
 import { isWeakOnly } from './http/entity-tags.ts';
 import type { EntityTags } from './http/entity-tags.ts';
 import { frameworkProblem, Problem, problemKind } from './http/problem.ts';
@@ -43,10 +43,12 @@ export function toProblem(
     return new Problem(orderProblemKind('cursor_invalid'), { errors });
   }
   if (error instanceof SagaNotStuck) {
-    return new Problem(fulfilmentProblemKinds.notStuck, { extra: { state: error.state } });
+    return new Problem(fulfilmentProblemKind('fulfilment_not_stuck'), {
+      extra: { state: error.state },
+    });
   }
   if (error instanceof StepNotOpen) {
-    return new Problem(fulfilmentProblemKinds.stepNotOpen, { extra: { open: error.open } });
+    return new Problem(fulfilmentProblemKind('step_not_open'), { extra: { open: error.open } });
   }
   if (error instanceof VersionConflict) return new Problem(orderProblemKind('version_conflict'));
   if (error instanceof CommandOverloaded) return new Problem(problemKind('overloaded'));

@@ -66,35 +66,37 @@ const resolveBody = z
   });
 
 /** What these routes can fail with, besides what any command can. */
-export const fulfilmentProblemKinds = {
-  notFound: {
-    code: 'fulfilment_not_found',
+const kinds = {
+  fulfilment_not_found: {
     status: 404,
     title: 'No fulfilment of this order',
     advice: 'The order does not exist, or its automatic fulfilment was never started.',
   },
-  notStuck: {
-    code: 'fulfilment_not_stuck',
+  fulfilment_not_stuck: {
     status: 409,
     title: 'Fulfilment is not stuck',
     advice:
       'The fulfilment is still running or has ended. Only a stuck fulfilment accepts retry and ' +
       'resolve.',
   },
-  stepNotOpen: {
-    code: 'step_not_open',
+  step_not_open: {
     status: 409,
     title: 'Step is not open',
     advice:
       'The fulfilment is not stuck at this step. `open` of this response lists the steps that ' +
       'it is stuck at.',
   },
-} as const satisfies Record<string, ProblemKind>;
-const { notFound, notStuck, stepNotOpen } = fulfilmentProblemKinds;
+} as const satisfies Record<string, Omit<ProblemKind, 'code'>>;
+
+export function fulfilmentProblemKind(code: keyof typeof kinds): ProblemKind {
+  return { code, ...kinds[code] };
+}
+
+const notFound = fulfilmentProblemKind('fulfilment_not_found');
 /** Problems of retry and resolve. */
 const operatorProblems = [
   notFound,
-  notStuck,
+  fulfilmentProblemKind('fulfilment_not_stuck'),
   problemKind('precondition_failed'),
   problemKind('overloaded'),
   ...orderProblemKinds(
@@ -164,7 +166,7 @@ export const fulfilmentRoutes: FastifyPluginAsyncZod<FulfilmentAccess> = async (
     '/v1/orders/:orderId/fulfilment/resolve',
     {
       schema: resolveFulfilment,
-      config: { problems: [...operatorProblems, stepNotOpen] },
+      config: { problems: [...operatorProblems, fulfilmentProblemKind('step_not_open')] },
     },
     (request, reply) => {
       const { reference = null, ...body } = request.body;

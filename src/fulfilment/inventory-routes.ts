@@ -40,30 +40,35 @@ const stockPage = z
   .meta({ examples: [{ data: [example], nextCursor: null }] });
 
 const databaseUnavailable = orderProblemKind('database_unavailable');
-/** What these routes can fail with, besides an unavailable database. */
-const stockNotFound = {
-  code: 'stock_not_found',
-  status: 404,
-  title: 'No such sku in stock',
-  advice: 'This sku has no stock. Set it with PUT /v1/stock/{sku}.',
-} as const satisfies ProblemKind;
-const stockReserved = {
-  code: 'stock_reserved',
-  status: 409,
-  title: 'Stock is reserved',
-  advice:
-    'onHand cannot be less than the reserved quantity, which `stock` of this response shows. ' +
-    'Cancel orders first, or wait until they have shipped.',
-} as const satisfies ProblemKind;
-const stockTooLarge = {
-  code: 'stock_too_large',
-  status: 422,
-  title: 'Stock too large',
-  advice:
-    'onHand cannot be more than 1000000000. `stock` of this response shows the present stock.',
-} as const satisfies ProblemKind;
+/** What these routes can fail with, besides what any command can. */
+const kinds = {
+  stock_not_found: {
+    status: 404,
+    title: 'No such sku in stock',
+    advice: 'This sku has no stock. Set it with PUT /v1/stock/{sku}.',
+  },
+  stock_reserved: {
+    status: 409,
+    title: 'Stock is reserved',
+    advice:
+      'onHand cannot be less than the reserved quantity, which `stock` of this response shows. ' +
+      'Cancel orders first, or wait until they have shipped.',
+  },
+  stock_too_large: {
+    status: 422,
+    title: 'Stock too large',
+    advice:
+      'onHand cannot be more than 1000000000. `stock` of this response shows the present stock.',
+  },
+} as const satisfies Record<string, Omit<ProblemKind, 'code'>>;
+
+function stockProblemKind(code: keyof typeof kinds): ProblemKind {
+  return { code, ...kinds[code] };
+}
+
+const stockNotFound = stockProblemKind('stock_not_found');
 const changeProblems = [
-  stockReserved,
+  stockProblemKind('stock_reserved'),
   problemKind('precondition_failed'),
   databaseUnavailable,
   orderProblemKind('outcome_unknown'),
@@ -152,7 +157,7 @@ export const inventoryRoutes: FastifyPluginAsyncZod<InventoryAccess> = async (ap
     '/v1/stock/:sku/adjust',
     {
       schema: adjustStock,
-      config: { problems: [stockNotFound, stockTooLarge, ...changeProblems] },
+      config: { problems: [stockNotFound, stockProblemKind('stock_too_large'), ...changeProblems] },
     },
     (request, reply) => change(request, reply, { ...request.params, ...request.body }),
   );
@@ -191,7 +196,7 @@ function createChange({ writes, inFlight }: InventoryAccess) {
         : undefined;
       throw refusal === 'unmatched'
         ? unmatched(ifMatch, details)
-        : new Problem(refusals[refusal], details);
+        : new Problem(stockProblemKind(refusals[refusal]), details);
     }
     const { status, stock, replayed } = outcome;
     const location = status === 201 ? `/v1/stock/${encodeURIComponent(wanted.sku)}` : null;
@@ -200,7 +205,11 @@ function createChange({ writes, inFlight }: InventoryAccess) {
   };
 }
 
-const refusals = { missing: stockNotFound, reserved: stockReserved, too_many: stockTooLarge };
+const refusals = {
+  missing: 'stock_not_found',
+  reserved: 'stock_reserved',
+  too_many: 'stock_too_large',
+} as const;
 
 /** Whether `listStock` can have made the cursor: it decodes to a sku, which encodes to the same cursor. */
 function isCursor(cursor: string): boolean {

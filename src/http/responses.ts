@@ -12,16 +12,22 @@ const READS = new Set(['GET', 'HEAD']);
 export type TextResponse = Readonly<{
   status: number;
   etag: string | null;
-  location?: string | null;
+  location: string | null;
   body: string;
   /** True if an earlier request with the same key got this response. */
-  replayed?: boolean;
+  replayed: boolean;
 }>;
 
 /** Sends the text as it is. An async handler must return the reply, or await it. */
 export function sendText(
   reply: FastifyReply,
-  { status, etag, location = null, body, replayed = false }: TextResponse,
+  {
+    status,
+    etag,
+    location = null,
+    body,
+    replayed = false,
+  }: Partial<TextResponse> & Pick<TextResponse, 'status' | 'etag' | 'body'>,
 ): FastifyReply {
   if (etag !== null) reply.header('etag', etag);
   if (location !== null) reply.header('location', location);

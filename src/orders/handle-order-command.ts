@@ -12,6 +12,7 @@ import { VersionConflict, recordedAt } from '#src/event-store/event-store.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
 import { requireSameRequest } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';
+import type { TextResponse } from '#src/http/responses.ts';
 import type { OrderCommand, RejectionCode } from './domain/order-commands.ts';
 import { ORDER_CATEGORY } from './domain/order-events.ts';
 import type { OrderEvent } from './domain/order-events.ts';
@@ -31,17 +32,6 @@ export type OrderRequest = Readonly<{
   /** Whether If-Match allows this version. Absent if the request has no If-Match. */
   matches?: (version: number) => boolean;
   keyed?: KeyedRequest | undefined;
-}>;
-
-/** The response to a command: what is sent, and what is stored under the key. */
-export type OrderCommandResponse = Readonly<{
-  status: number;
-  etag: string | null;
-  location: string | null;
-  /** The order, as JSON text. */
-  body: string;
-  /** True if an earlier request with the same key got this response. */
-  replayed: boolean;
 }>;
 
 /** What a caller is told of the order when its command is refused. */
@@ -81,7 +71,7 @@ export type StartOrWakeSaga = (
   context: Readonly<{ recordedAt: string; metadata: EventMetadata }>,
 ) => Readonly<{ appends: readonly StreamAppend[]; sagas: readonly SagaWorkRow[] }>;
 
-export type HandleOrderCommand = (request: OrderRequest) => Promise<OrderCommandResponse>;
+export type HandleOrderCommand = (request: OrderRequest) => Promise<TextResponse>;
 
 export type OrderCommandHandlerDependencies = Readonly<{
   commit: GroupCommit;
@@ -140,7 +130,7 @@ function decideRequest(
   commandId: string,
   loaded: Loaded,
   dependencies: OrderCommandHandlerDependencies,
-): Decision<OrderCommandResponse> {
+): Decision<TextResponse> {
   const { orderId, command, metadata, matches, keyed } = request;
   const stream = loaded.stream(orderId, ORDER_CATEGORY);
   const stored = keyed && loaded.response(keyed.ref);
@@ -176,7 +166,7 @@ function decideRequest(
   };
 }
 
-function toStored({ hash }: KeyedRequest, response: OrderCommandResponse): StoredResponse {
+function toStored({ hash }: KeyedRequest, response: TextResponse): StoredResponse {
   const { status, etag, location, body } = response;
   return { requestHash: hash, status, etag, location, body };
 }
@@ -187,7 +177,7 @@ function replay(
   keyed: KeyedRequest,
   command: OrderCommand,
   stream: readonly StoredEvent[],
-): OrderCommandResponse {
+): TextResponse {
   requireSameRequest(stored.requestHash, keyed);
   if (!('version' in stored)) {
     const { status, etag, location, body } = stored;
@@ -207,7 +197,7 @@ function decideByRules(command: OrderCommand, order: Order | null): OrderEvent[]
   }
 }
 
-function responseTo({ type }: OrderCommand, order: Order): OrderCommandResponse {
+function responseTo({ type }: OrderCommand, order: Order): TextResponse {
   return {
     status: statusAfter(type, order),
     etag: versionETag(order.version),
