@@ -1,7 +1,9 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
+import { z } from 'zod';
 import type { ReadPool } from '#src/database/database.ts';
 import type { EventStore, ReadFilter, StoredEvent } from '#src/event-store/event-store.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
+import { instant, queryInteger } from '#src/http/fields.ts';
 import { response } from '#src/http/openapi.ts';
 import { Problem } from '#src/http/problem.ts';
 import { sendText } from '#src/http/responses.ts';
@@ -9,16 +11,42 @@ import { ORDER_CATEGORY } from './domain/order-events.ts';
 import { toJson } from './domain/order.ts';
 import type { FulfilmentState, Order } from './domain/order.ts';
 import { orderProblemKind, orderProblemKinds } from './order-problems.ts';
-import {
-  getOrderQuery,
-  listOrdersQuery,
-  orderResponse,
-  orderEvents,
-  orderPage,
-  orderParams,
-} from './order-schemas.ts';
+import { orderParams, orderResponse } from './order-schemas.ts';
 import { foldOrder } from './order-stream.ts';
-import { listOrders } from './orders-summary.ts';
+import { listOrders, listOrdersQuery, orderPage } from './orders-summary.ts';
+
+const getOrderQuery = z
+  .strictObject({
+    version: queryInteger(1, 2_147_483_647)
+      .optional()
+      .meta({ description: 'Read the order as it was at this version. Not together with `at`.' }),
+    at: instant
+      .optional()
+      .meta({ description: 'Read the order as it was at this time. Not together with `version`.' }),
+  })
+  .refine(({ version, at }) => version === undefined || at === undefined, {
+    error: 'version and at exclude each other',
+    path: ['at'],
+  });
+
+const orderHistory = z.object({
+  data: z.array(
+    z.object({
+      version: z.int().min(1),
+      position: z.int(),
+      type: z.string(),
+      schemaVersion: z.int(),
+      data: z.record(z.string(), z.unknown()),
+      metadata: z.object({
+        correlationId: z.string(),
+        causationId: z.string().optional(),
+        actor: z.string(),
+        traceparent: z.string().optional(),
+      }),
+      recordedAt: instant,
+    }),
+  ),
+});
 
 export type OrderReadDependencies = Readonly<{
   eventStore: EventStore;
@@ -52,7 +80,7 @@ const listOrderEvents = {
   summary: 'Read the history of an order',
   description: 'Every event of the order as it is stored, oldest first.',
   params: orderParams,
-  response: { 200: response(orderEvents, 'The events.') },
+  response: { 200: response(orderHistory, 'The events.') },
 };
 
 /** What is known of orders over HTTP. */

@@ -1,9 +1,24 @@
 import { z } from 'zod';
 import type { ReadPool } from '#src/database/database.ts';
-import { instant, uuid } from '#src/http/fields.ts';
-import { owedCents } from './domain/order.ts';
+import { cursorText, instant, queryInteger, safeText, uuid } from '#src/http/fields.ts';
+import { orderView, owedCents } from './domain/order.ts';
 import type { Order } from './domain/order.ts';
-import type { OrderFilter, OrderPage, OrderSummary } from './order-schemas.ts';
+import { orderExample } from './order-schemas.ts';
+
+const PAGE_MAX = 100;
+const PAGE_DEFAULT = 25;
+
+export const listOrdersQuery = z.strictObject({
+  customerId: safeText(1, 64).optional(),
+  status: orderView.shape.status.optional(),
+  placedFrom: instant.optional(),
+  placedTo: instant.optional(),
+  limit: queryInteger(1, PAGE_MAX).default(PAGE_DEFAULT),
+  cursor: cursorText(1000).optional(),
+});
+
+/** What a list is narrowed to. Bounds on `placedAt` are inclusive. */
+export type OrderFilter = Omit<z.infer<typeof listOrdersQuery>, 'limit' | 'cursor'>;
 
 type OrdersSummaryRow = ReturnType<typeof toOrdersSummaryRow>;
 
@@ -34,6 +49,32 @@ type StoredRow = Readonly<{
     : OrdersSummaryRow[Column];
 }>;
 
+const { items: _, paymentId: _paymentId, ...summaryExample } = orderExample;
+
+/** An order in a list, without its items. */
+const orderSummary = orderView
+  .pick({
+    orderId: true,
+    customerId: true,
+    status: true,
+    currency: true,
+    itemCount: true,
+    totalCents: true,
+    capturedCents: true,
+    refundedCents: true,
+    owedCents: true,
+    version: true,
+    placedAt: true,
+    paidAt: true,
+    shippedAt: true,
+    trackingNumber: true,
+    cancelledAt: true,
+    fulfilment: true,
+  })
+  .meta({ id: 'OrderSummary', examples: [summaryExample] });
+
+type OrderSummary = z.infer<typeof orderSummary>;
+
 function toOrderSummary(row: StoredRow): OrderSummary {
   const money = {
     totalCents: row.total_cents,
@@ -56,6 +97,13 @@ function toOrderSummary(row: StoredRow): OrderSummary {
     ...(row.cancelled_at && { cancelledAt: row.cancelled_at.toISOString() }),
   };
 }
+
+export const orderPage = z.object({
+  data: z.array(orderSummary),
+  nextCursor: z.string().nullable(),
+});
+
+type OrderPage = z.infer<typeof orderPage>;
 
 /**
  * One page of orders, newest first. A page starts behind the last order of the page before, so every page

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { createDatabase } from '#src/database/database.ts';
 import { listOrders } from '#src/orders/orders-summary.ts';
-import type { OrderFilter } from '#src/orders/order-schemas.ts';
+import type { OrderFilter } from '#src/orders/orders-summary.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
