@@ -124,46 +124,31 @@ async function correct(
       grown.map(({ key }) => key),
     );
     const wrong = [...current, ...again.mismatches];
-    const missing = wrong.filter(({ stored }) => stored === null);
-    const present = wrong.filter(({ stored }) => stored !== null);
-    if (missing.length > 0) await insertRows(client, projection, missing);
-    if (present.length > 0) await updateRows(client, projection, present);
+    if (wrong.length > 0) await writeRows(client, projection, wrong);
     await client.query('commit');
     return wrong.length;
   });
 }
 
-/** Another rebuild may have inserted one of the rows meanwhile. */
-async function insertRows(
+/**
+ * Inserts rows that are missing and updates the others, but only the columns that differ in some
+ * row. Most of the time that is one column.
+ */
+async function writeRows(
   client: PoolClient,
   { table, keyColumn }: Projection,
-  missing: readonly Mismatch[],
+  wrong: readonly Mismatch[],
 ): Promise<void> {
-  const rows = missing.map(({ expected }) => expected);
+  const rows = wrong.map(({ expected }) => expected);
   const columns = Object.keys(rows[0] ?? {});
+  const differing = columns.filter((column) =>
+    wrong.some(({ expected, stored }) => stored?.[column] !== expected[column]),
+  );
   await client.query(
     `insert into ${table} (${columns.join(', ')})
      select ${columns.join(', ')} from json_populate_recordset(null::${table}, $1)
      on conflict (${keyColumn}) do update
-     set ${columns.map((column) => `${column} = excluded.${column}`).join(', ')}`,
+     set ${differing.map((column) => `${column} = excluded.${column}`).join(', ')}`,
     [JSON.stringify(rows)],
-  );
-}
-
-/** Writes only the columns that differ in some row. Most of the time that is one column. */
-async function updateRows(
-  client: PoolClient,
-  { table, keyColumn }: Projection,
-  present: readonly Mismatch[],
-): Promise<void> {
-  const rows = present.map(({ expected }) => expected);
-  const columns = Object.keys(rows[0] ?? {}).filter((column) =>
-    present.some(({ expected, stored }) => stored?.[column] !== expected[column]),
-  );
-  await client.query(
-    `update ${table} r set ${columns.map((column) => `${column} = made.${column}`).join(', ')}
-     from json_populate_recordset(null::${table}, $1) made
-     where r.${keyColumn} = made.${keyColumn}`,
-    [JSON.stringify(rows, [keyColumn, ...columns])],
   );
 }
