@@ -73,8 +73,8 @@ export function createFinish(bodyBytesMax: number, isLeaving: () => boolean) {
   const setConnection = ({ raw }: FastifyRequest, reply: FastifyReply) => {
     const isLast = isLeaving() || isBodyComing(raw) || reply.raw.hasHeader('connection');
     if (isLast) reply.header('connection', 'close');
-    // Fastify sets `close` after every body that it refused.
-    else reply.removeHeader('connection');
+    // Fastify sets `close` after every body that it refused. Once the header has been removed, Node adds none.
+    else if (reply.hasHeader('connection')) reply.removeHeader('connection');
   };
   return (request: FastifyRequest, reply: FastifyReply): Promise<void> | undefined => {
     if (mustDiscard(request.raw)) {

@@ -137,6 +137,21 @@ describe('a body within the limit', () => {
   });
 });
 
+describe('a response', () => {
+  test.each([
+    ['HTTP/1.1', 'accept: a', /^Connection: keep-alive\r\nKeep-Alive: timeout=72\r$/m],
+    ['HTTP/1.1', 'connection: close', /^Connection: close\r$/m],
+    ['HTTP/1.0', 'connection: keep-alive', /^Connection: keep-alive\r$/m],
+    ['HTTP/1.0', 'accept: a', /^Connection: close\r$/m],
+  ])('to %s with %s tells whether the connection stays open', async (version, header, line) => {
+    await using server = sampleServer();
+    const client = await rawClient(await server.listen());
+    client.socket.write(goodGet(header).replace('HTTP/1.1', version));
+    expect(await client.until(/\r\n\r\n/)).toMatch(line);
+    client.socket.destroy();
+  });
+});
+
 describe('a header sent twice', () => {
   test.each([
     ['Idempotency-Key: a', 'idempotency-key: b', 'header/Idempotency-Key'],
