@@ -10,7 +10,8 @@ import { fulfilmentProblemKind } from './fulfilment/fulfilment-routes.ts';
 import { isWeakOnly } from './http/entity-tags.ts';
 import type { EntityTags } from './http/entity-tags.ts';
 import { frameworkProblem, Problem, problemKind } from './http/problem.ts';
-import { OrderRequestRefused, OutboxFull } from './orders/handle-order-command.ts';
+import { OrderRejected } from './orders/domain/order-commands.ts';
+import { OutboxFull } from './orders/handle-order-command.ts';
 import { orderProblemKind } from './orders/order-problems.ts';
 import { CursorInvalid } from './orders/orders-summary.ts';
 import { SagaNotStuck, StepNotOpen } from './sagas/saga-operator.ts';
@@ -33,7 +34,7 @@ export function toProblem(
   error: unknown,
   { ifMatch, orderId }: Circumstances = {},
 ): Problem | undefined {
-  if (error instanceof OrderRequestRefused) {
+  if (error instanceof OrderRejected) {
     const { code, current } = error;
     const isWeak = code === 'version_mismatch' && ifMatch !== undefined && isWeakOnly(ifMatch);
     return new Problem(isWeak ? problemKind('if_match_weak') : orderProblemKind(code), { current });

@@ -13,10 +13,10 @@ import { versionETag } from '#src/http/entity-tags.ts';
 import { requireSameRequest } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';
 import type { TextResponse } from '#src/http/responses.ts';
-import type { OrderCommand, RejectionCode } from './domain/order-commands.ts';
+import type { OrderCommand } from './domain/order-commands.ts';
 import { ORDER_CATEGORY } from './domain/order-events.ts';
 import type { OrderEvent } from './domain/order-events.ts';
-import { OrderRejected, allowedCommands, decide, isDuplicate } from './domain/order-commands.ts';
+import { OrderRejected, decide, isDuplicate } from './domain/order-commands.ts';
 import { StreamDamaged, toJson } from './domain/order.ts';
 import type { Order } from './domain/order.ts';
 import { appendToOrder, foldOrder } from './order-stream.ts';
@@ -33,25 +33,6 @@ export type OrderRequest = Readonly<{
   matches?: (version: number) => boolean;
   keyed?: KeyedRequest | undefined;
 }>;
-
-/** What a caller is told of the order when its command is refused. */
-export type CurrentOrder = Readonly<{ status: string; version: number; allowed: string[] }>;
-
-/** The rules or the caller's If-Match refused the command. Nothing was written. */
-export class OrderRequestRefused extends Error {
-  readonly code: RejectionCode | 'version_mismatch' | 'version_conflict';
-  /** Absent if there is no such order, or if it could not be read again. */
-  readonly current: CurrentOrder | undefined;
-
-  constructor(code: OrderRequestRefused['code'], order: Order | null) {
-    super(code);
-    this.name = 'OrderRequestRefused';
-    this.code = code;
-    this.current = order
-      ? { status: order.status, version: order.version, allowed: allowedCommands(order) }
-      : undefined;
-  }
-}
 
 /** Too many messages wait in the outbox. Nothing was written. */
 export class OutboxFull extends Error {
@@ -85,7 +66,7 @@ export type OrderCommandHandlerDependencies = Readonly<{
 
 /**
  * Runs commands on orders.
- * @returns a function that throws OrderRequestRefused, OutboxFull, the Problem `idempotency_key_reused`, or
+ * @returns a function that throws OrderRejected, OutboxFull, the Problem `idempotency_key_reused`, or
  * what `submit` throws
  */
 export function createOrderCommandHandler(
@@ -106,7 +87,7 @@ export function createOrderCommandHandler(
     } catch (error) {
       if (!(error instanceof VersionConflict)) throw error;
       const order = await readAgain(commit, request.orderId);
-      throw new OrderRequestRefused('version_conflict', order);
+      throw new OrderRejected('version_conflict', order);
     }
   };
 }
@@ -145,9 +126,9 @@ function decideRequest(
     return { unit: { appends: [], response }, result };
   }
   if (order && matches && !matches(order.version)) {
-    throw new OrderRequestRefused('version_mismatch', order);
+    throw new OrderRejected('version_mismatch', order);
   }
-  const events = decideByRules(command, order);
+  const events = decide(command, order);
 
   if (dependencies.outboxIsFull()) throw new OutboxFull();
   const { now, topic, startOrWakeSaga } = dependencies;
@@ -186,15 +167,6 @@ function replay(
   const order = foldOrder(stream.filter(({ version }) => version <= stored.version));
   if (order?.version !== stored.version) throw new StreamDamaged(stored.version);
   return { ...responseTo(command, order), replayed: true };
-}
-
-function decideByRules(command: OrderCommand, order: Order | null): OrderEvent[] {
-  try {
-    return decide(command, order);
-  } catch (error) {
-    if (!(error instanceof OrderRejected)) throw error;
-    throw new OrderRequestRefused(error.code, order);
-  }
 }
 
 function responseTo({ type }: OrderCommand, order: Order): TextResponse {

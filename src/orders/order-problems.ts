@@ -1,7 +1,6 @@
 import type { ProblemKind } from '#src/http/problem.ts';
-import type { OrderRequestRefused } from './handle-order-command.ts';
+import type { RejectionCode } from './domain/order-commands.ts';
 
-type RefusalCode = OrderRequestRefused['code'];
 type Kind = Omit<ProblemKind, 'code'>;
 
 /** What a request about orders can fail with, by code. A refusal without an entry does not compile. */
@@ -171,7 +170,7 @@ const kinds = {
       'The database did not respond in time, so the command may or may not have taken effect. ' +
       'Retry it with the same Idempotency-Key, or read the resource before you try again.',
   },
-} as const satisfies Record<RefusalCode, Kind> & Record<string, Kind>;
+} as const satisfies Record<RejectionCode, Kind> & Record<string, Kind>;
 
 export type OrderProblemCode = keyof typeof kinds;
 

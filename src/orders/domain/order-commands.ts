@@ -31,7 +31,7 @@ export type FulfilmentCommand =
 type Command = OrderCommand | FulfilmentCommand;
 type CommandOf<Type> = Extract<Command, { type: Type }>;
 
-/** Why the rules refuse a command. The HTTP status of each code is in `order-problems.ts`. */
+/** Why a command is refused. The HTTP status of each code is in `order-problems.ts`. */
 export type RejectionCode =
   | 'order_not_found'
   | 'order_already_placed'
@@ -49,16 +49,25 @@ export type RejectionCode =
   | 'too_many_refunds'
   | 'fulfilment_running'
   | 'cancellation_requested'
-  | 'shipment_requested';
+  | 'shipment_requested'
+  /** The version of the order is not the one in If-Match. */
+  | 'version_mismatch'
+  /** The command lost too many races. */
+  | 'version_conflict';
 
-/** The rules refuse the command. */
+/** A command was refused. Nothing was written. */
 export class OrderRejected extends Error {
   readonly code: RejectionCode;
+  /** What the caller is told of the order. Absent if there is no such order, or if it could not be read. */
+  readonly current: Readonly<{ status: string; version: number; allowed: string[] }> | undefined;
 
-  constructor(code: RejectionCode) {
+  constructor(code: RejectionCode, order: Order | null) {
     super(code);
     this.name = 'OrderRejected';
     this.code = code;
+    this.current = order
+      ? { status: order.status, version: order.version, allowed: allowedCommands(order) }
+      : undefined;
   }
 }
 
@@ -69,8 +78,11 @@ export class OrderRejected extends Error {
  */
 export function decide(command: Command, order: Order | null): OrderEvent[] {
   if (command.type === 'PlaceOrder') return place(command, order);
-  if (order === null) throw new OrderRejected('order_not_found');
-  return isDuplicate(command, order) ? [] : ruleFor(command).decide(order, command);
+  if (order === null) throw new OrderRejected('order_not_found', null);
+  if (isDuplicate(command, order)) return [];
+  const decided = ruleFor(command).decide(order, command);
+  if (typeof decided === 'string') throw new OrderRejected(decided, order);
+  return decided;
 }
 
 /** Whether the command has already taken effect, so that it changes nothing if it is sent again. */
@@ -96,8 +108,8 @@ type Rule<Command> = {
   /** Whether the command is listed among those that are allowed now. */
   isAllowed?: (order: Order) => boolean;
   isDuplicate(order: Order, command: Command): boolean;
-  /** @throws OrderRejected */
-  decide(order: Order, command: Command): OrderEvent[];
+  /** The events that the command causes, or why it is refused. */
+  decide(order: Order, command: Command): OrderEvent[] | RejectionCode;
 };
 
 /** TypeScript allows this because `Rule` has methods. It is safe: a rule only gets commands of its own type. */
@@ -119,17 +131,14 @@ const rules: Readonly<{ [Type in ChangingCommand['type']]: Rule<CommandOf<Type>>
     isAllowed: (order) => isByHand(order) && order.status === 'pending',
     isDuplicate: isKnownPayment,
     decide(order, { paymentId, amountCents }) {
-      refuseIf(
-        order.payments.some((known) => known.paymentId === paymentId),
-        'payment_id_taken',
-      );
+      if (order.payments.some((known) => known.paymentId === paymentId)) return 'payment_id_taken';
       const isFree = order.status === 'pending' && order.totalCents === 0;
       // A running saga may still capture the total, and its payment cannot be refused.
       const reservedCents = isRunByASaga(order) ? order.totalCents : 0;
       const mostCents = Number.MAX_SAFE_INTEGER - order.capturedCents - reservedCents;
-      refuseIf(amountCents === 0 && !isFree, 'payment_amount_mismatch');
-      refuseIf(amountCents > mostCents, 'payment_amount_mismatch');
-      refuseIf(order.payments.length >= PAYMENTS_MAX, 'too_many_payments');
+      if (amountCents === 0 && !isFree) return 'payment_amount_mismatch';
+      if (amountCents > mostCents) return 'payment_amount_mismatch';
+      if (order.payments.length >= PAYMENTS_MAX) return 'too_many_payments';
       return [{ type: 'PaymentCaptured', data: { amountCents, paymentId } }];
     },
   },
@@ -139,9 +148,9 @@ const rules: Readonly<{ [Type in ChangingCommand['type']]: Rule<CommandOf<Type>>
     isAllowed: (order) => isByHand(order) && order.status === 'pending',
     isDuplicate: isRunByASaga,
     decide(order, { sagaId }) {
-      refuseIf(order.status === 'shipped', 'order_already_shipped');
-      refuseIf(order.status === 'cancelled', 'order_cancelled');
-      refuseIf(order.status === 'paid', 'order_already_paid');
+      if (order.status === 'shipped') return 'order_already_shipped';
+      if (order.status === 'cancelled') return 'order_cancelled';
+      if (order.status === 'paid') return 'order_already_paid';
       return [{ type: 'FulfilmentStarted', data: { sagaId } }];
     },
   },
@@ -151,10 +160,10 @@ const rules: Readonly<{ [Type in ChangingCommand['type']]: Rule<CommandOf<Type>>
     isAllowed: (order) => isByHand(order) && order.status === 'paid',
     isDuplicate: hasTrackingNumber,
     decide(order, { trackingNumber, carrier }) {
-      refuseIf(order.status === 'shipped', 'order_already_shipped');
-      refuseIf(order.status === 'cancelled', 'order_cancelled');
-      refuseIf(!isByHand(order), 'fulfilment_running');
-      refuseIf(order.status === 'pending', 'order_not_paid');
+      if (order.status === 'shipped') return 'order_already_shipped';
+      if (order.status === 'cancelled') return 'order_cancelled';
+      if (!isByHand(order)) return 'fulfilment_running';
+      if (order.status === 'pending') return 'order_not_paid';
       return [{ type: 'OrderShipped', data: { trackingNumber, carrier } }];
     },
   },
@@ -167,8 +176,8 @@ const rules: Readonly<{ [Type in ChangingCommand['type']]: Rule<CommandOf<Type>>
     isDuplicate: (order) =>
       order.status === 'cancelled' || order.cancellationRequestedAt !== undefined,
     decide(order, { reason }) {
-      refuseIf(order.status === 'shipped', 'order_already_shipped');
-      refuseIf(order.shipmentRequested, 'shipment_requested');
+      if (order.status === 'shipped') return 'order_already_shipped';
+      if (order.shipmentRequested) return 'shipment_requested';
       if (!isByHand(order)) return [{ type: 'CancellationRequested', data: { reason } }];
       return [cancelled(order, reason)];
     },
@@ -181,17 +190,14 @@ const rules: Readonly<{ [Type in ChangingCommand['type']]: Rule<CommandOf<Type>>
     isDuplicate: isKnownRefund,
     decide(order, command) {
       const { refundId, amountCents } = command;
-      refuseIf(isRunByASaga(order), 'fulfilment_running');
-      refuseIf(order.owedCents === 0 && order.status !== 'cancelled', 'order_not_cancelled');
-      refuseIf(
-        order.refunds.some((known) => known.refundId === refundId),
-        'refund_id_taken',
-      );
+      if (isRunByASaga(order)) return 'fulfilment_running';
+      if (order.owedCents === 0 && order.status !== 'cancelled') return 'order_not_cancelled';
+      if (order.refunds.some((known) => known.refundId === refundId)) return 'refund_id_taken';
       const paymentId = refundedPayment(order, command);
       if (paymentId === undefined || amountCents > order.owedCents) {
-        throw new OrderRejected('refund_exceeds_owed');
+        return 'refund_exceeds_owed';
       }
-      refuseIf(order.refunds.length >= REFUNDS_MAX, 'too_many_refunds');
+      if (order.refunds.length >= REFUNDS_MAX) return 'too_many_refunds';
       return [{ type: 'PaymentRefunded', data: { refundId, amountCents, paymentId } }];
     },
   },
@@ -206,7 +212,7 @@ const rules: Readonly<{ [Type in ChangingCommand['type']]: Rule<CommandOf<Type>>
   RequestShipment: {
     isDuplicate: (order) => order.shipmentRequested,
     decide(order) {
-      refuseIf(order.cancellationRequestedAt !== undefined, 'cancellation_requested');
+      if (order.cancellationRequestedAt !== undefined) return 'cancellation_requested';
       return [{ type: 'ShipmentRequested', data: {} }];
     },
   },
@@ -228,14 +234,14 @@ const rules: Readonly<{ [Type in ChangingCommand['type']]: Rule<CommandOf<Type>>
   FinishCancellation: {
     isDuplicate: (order) => order.status === 'cancelled',
     decide(order, { reason }) {
-      refuseIf(order.status === 'shipped', 'order_already_shipped');
+      if (order.status === 'shipped') return 'order_already_shipped';
       return [cancelled(order, reason)];
     },
   },
 };
 
 function place(command: CommandOf<'PlaceOrder'>, order: Order | null): OrderEvent[] {
-  refuseIf(order !== null, 'order_already_placed');
+  if (order !== null) throw new OrderRejected('order_already_placed', order);
   const { orderId, customerId, currency, items, sagaId } = command;
   const totalCents = totalOf(items);
   const placed: OrderEvent = {
@@ -252,16 +258,12 @@ function totalOf(items: readonly OrderItem[]): number {
     (sum, { quantity, priceCents }) => sum + BigInt(quantity) * BigInt(priceCents),
     0n,
   );
-  refuseIf(total > BigInt(Number.MAX_SAFE_INTEGER), 'total_too_large');
+  if (total > BigInt(Number.MAX_SAFE_INTEGER)) throw new OrderRejected('total_too_large', null);
   return Number(total);
 }
 
 function cancelled(order: Order, reason: string): OrderEvent {
   return { type: 'OrderCancelled', data: { reason, refundAmountCents: order.capturedCents } };
-}
-
-function refuseIf(condition: boolean, code: RejectionCode): void {
-  if (condition) throw new OrderRejected(code);
 }
 
 function isByHand(order: Order): boolean {
