@@ -28,7 +28,7 @@ const stories: readonly Story[] = [
     faults: [{ operation: 'ship', fault: 'refuse' }],
   },
   {
-    name: 'answers are lost',
+    name: 'responses are lost',
     faults: [
       { operation: 'capture', fault: 'reset_after', times: 1 },
       { operation: 'ship', fault: 'reset_after', times: 1 },
@@ -112,7 +112,7 @@ describe.skipIf(skipReason('postgres'))('a fulfilment whose process dies', () =>
     ['patient', stories, { env: patience }],
     ['impatient', impatientStories, { env: impatience, now: fastClock(100) }],
   ] as const)(
-    'before or after any commit or call goes on elsewhere, and nothing is done twice: %s',
+    'before or after any commit or call continues in another process, and nothing is done twice: %s',
     async (_, stories, options) => {
       await using world = await createSagaWorld();
       await world.setStock('book', STOCK.book);
@@ -133,7 +133,7 @@ describe.skipIf(skipReason('postgres'))('a fulfilment whose process dies', () =>
     },
   );
 
-  test('has died at every point that there is', () => {
+  test('has died at every point of a run', () => {
     expect([...passed].toSorted()).toEqual([...sagaPoints(definition)].toSorted());
   });
 });

@@ -154,18 +154,18 @@ const refunding = [...shipping, refused('ship', 'too heavy'), back('x'), refundI
 const settling = [...capturing, back('changed my mind'), cancelIntent];
 const unshipping = [...shipping, tried('ship'), givenUp('ship'), cancelShipIntent];
 
-describe('the straight way', () => {
-  test('reserves and asks for the money', () => {
+describe('a fulfilment without failures', () => {
+  test('reserves the stock and requests the capture', () => {
     given(started).when({}).emits(done('reserve'), captureIntent);
   });
 
-  test('asks for the parcel once the money is there', () => {
+  test('requests the shipment once the money is captured', () => {
     given(...capturing)
       .when({ step: 'capture', outcome: ok(capture) })
       .emits(done('capture', capture), shipIntent);
   });
 
-  test('ends with the parcel', () => {
+  test('is complete once the parcel is shipped', () => {
     given(...shipping)
       .when({ step: 'ship', outcome: ok(shipment) })
       .emits(done('ship', shipment), completed);
@@ -182,12 +182,12 @@ describe('an order that costs nothing', () => {
   });
   const asked = requested('capture', { orderId, ...nothing });
 
-  test('is captured without a call, also where an earlier release has asked for it', () => {
+  test('is captured without a call, even if an earlier release has requested the capture', () => {
     given(started).when({ totalCents: 0 }).emits(done('reserve'), free, shipIntent);
     given(started, done('reserve'), asked).when({ totalCents: 0 }).emits(free, shipIntent);
   });
 
-  test('is undone without a refund, also where an earlier release has asked for it', () => {
+  test('is undone without a refund call, even if an earlier release has requested the refund', () => {
     const history = [started, done('reserve'), free, shipIntent];
     const reason = 'ship refused: too heavy';
     given(...history)
@@ -220,7 +220,7 @@ describe('an order that costs nothing', () => {
       .emits(retried, reopened('refund', true), kept, compensated(reason));
   });
 
-  test('has nothing to refund where the provider says that it took nothing', () => {
+  test('has nothing to refund if the provider states that it took nothing', () => {
     const taken = { paymentId: 'pay-1', ...nothing };
     given(...settling)
       .when({ step: 'cancel_capture', outcome: { outcome: 'already_done', result: taken } })
@@ -235,14 +235,14 @@ describe('an order that costs nothing', () => {
 });
 
 describe('a refusal', () => {
-  test('of the stock ends the saga with nothing to undo', () => {
+  test('of the reservation ends the saga with nothing to undo', () => {
     const reason = 'reserve refused: out of stock';
     given(started)
       .when({ short: true })
       .emits(refused('reserve', 'out of stock'), back(reason), compensated(reason));
   });
 
-  test('of the money releases the stock', () => {
+  test('of the capture releases the stock', () => {
     const reason = 'capture refused: card_declined';
     given(...capturing)
       .when({ step: 'capture', outcome: no('card_declined') })
@@ -254,14 +254,14 @@ describe('a refusal', () => {
       );
   });
 
-  test('of the parcel gives back exactly the money that the provider said it took', () => {
+  test('of the shipment refunds exactly what the provider stated that it took', () => {
     given(...shipping)
       .when({ step: 'ship', outcome: no('too heavy') })
       .emits(refused('ship', 'too heavy'), back('ship refused: too heavy'), refundIntent);
   });
 });
 
-describe('a call that settles nothing', () => {
+describe('a call without a known outcome', () => {
   test.each([
     ['capture', capturing],
     ['ship', shipping],
@@ -284,7 +284,7 @@ describe('a call that settles nothing', () => {
       .emitsNothing();
   });
 
-  test('gives the capture up at its deadline, and settles it by its key', () => {
+  test('gives the capture up at its deadline, and cancels its key', () => {
     given(...capturing)
       .when({ step: 'capture', outcome: unknown, hoursLater: 0.249 })
       .emits(tried('capture'));
@@ -298,7 +298,7 @@ describe('a call that settles nothing', () => {
       );
   });
 
-  test('gives the capture up where the provider states another amount', () => {
+  test('gives the capture up if the provider states another amount', () => {
     given(...capturing)
       .when({ step: 'capture', outcome: { ...unknown, hopeless: true } })
       .emits(
@@ -309,13 +309,13 @@ describe('a call that settles nothing', () => {
       );
   });
 
-  test('never gives back the money while the parcel may be on its way', () => {
+  test('never refunds the money while the parcel may be on its way', () => {
     given(...shipping)
       .when({ step: 'ship', outcome: unknown, hoursLater: 1 })
       .emits(tried('ship'), givenUp('ship'), cancelShipIntent);
   });
 
-  test('does not keep what else is to be undone waiting', () => {
+  test('does not hold up the other compensations', () => {
     given(...refunding)
       .when({ step: 'refund', outcome: unknown })
       .emits(tried('refund'), done('release'));
@@ -328,23 +328,23 @@ describe('a call that settles nothing', () => {
 describe('a cancellation', () => {
   const cancellation = 'changed my mind';
 
-  test('before anything is done ends the saga', () => {
+  test('before the first step ends the saga', () => {
     given(started).when({ cancellation }).emits(back(cancellation), compensated(cancellation));
   });
 
-  test('while the capture is open settles it by its key', () => {
+  test('while the capture is open cancels its key', () => {
     given(...capturing)
       .when({ step: 'capture', outcome: unknown, cancellation })
       .emits(tried('capture'), back(cancellation), cancelIntent);
   });
 
-  test('after the capture gives the money back', () => {
+  test('after the capture refunds the money', () => {
     given(...capturing)
       .when({ step: 'capture', outcome: ok(capture), cancellation })
       .emits(done('capture', capture), back(cancellation), refundIntent);
   });
 
-  test('is not heard any more once the parcel is asked for', () => {
+  test('has no effect once the shipment is requested', () => {
     given(...shipping)
       .when({ step: 'ship', outcome: unknown, cancellation })
       .emits(tried('ship'));
@@ -354,8 +354,8 @@ describe('a cancellation', () => {
   });
 });
 
-describe('settling an open call by its key', () => {
-  test('ends with nothing taken: the stock is released', () => {
+describe('cancelling the key of an open call', () => {
+  test('releases the stock if nothing was taken', () => {
     given(...settling)
       .when({ step: 'cancel_capture', outcome: { outcome: 'cancelled' } })
       .emits(
@@ -366,7 +366,7 @@ describe('settling an open call by its key', () => {
       );
   });
 
-  test('finds a capture that came late, whatever its amount: that is given back', () => {
+  test('refunds a capture that took effect late, whatever its amount', () => {
     const other = { paymentId: 'pay-9', amountCents: 99, currency: 'USD' };
     given(...settling)
       .when({ step: 'cancel_capture', outcome: { outcome: 'already_done', result: other } })
@@ -377,7 +377,7 @@ describe('settling an open call by its key', () => {
       );
   });
 
-  test('finds a parcel that was on its way: the saga is complete', () => {
+  test('completes the saga if the parcel was on its way', () => {
     given(...unshipping)
       .when({ step: 'cancel_shipment', outcome: { outcome: 'already_done', result: shipment } })
       .emits(
@@ -387,7 +387,7 @@ describe('settling an open call by its key', () => {
       );
   });
 
-  test('stops the parcel: only now the money is given back', () => {
+  test('refunds the money once the parcel is stopped, not before', () => {
     given(...unshipping)
       .when({ step: 'cancel_shipment', outcome: { outcome: 'cancelled' } })
       .emits(
@@ -400,13 +400,13 @@ describe('settling an open call by its key', () => {
 });
 
 describe('undoing', () => {
-  test('ends when all is undone', () => {
+  test('ends once everything is undone', () => {
     given(...refunding)
       .when({ step: 'refund', outcome: ok(refund) })
       .emits(done('refund', refund), done('release'), compensated('x'));
   });
 
-  test('ends stuck where the money cannot be given back, with all the rest undone', () => {
+  test('is stuck if the refund is refused, with everything else undone', () => {
     given(...refunding)
       .when({ step: 'refund', outcome: no('payment_not_found') })
       .emits(
@@ -416,7 +416,7 @@ describe('undoing', () => {
       );
   });
 
-  test('ends stuck where nobody answers until the deadline', () => {
+  test('is stuck if there is no response until the deadline', () => {
     given(...refunding, tried('refund'), done('release'))
       .when({ step: 'refund', outcome: unknown, hoursLater: 1 })
       .emits(tried('refund'), givenUp('refund'), stuck(['refund', 'no answer']));
@@ -451,19 +451,19 @@ describe('an operator', () => {
   ];
   const shipUnknown = [...unshipping, givenUp('cancel_shipment'), stuck(['ship', 'no answer'])];
 
-  test('has a refused refund made anew, under a new key', () => {
+  test('makes a refused refund again, under a new key', () => {
     given(...refundRefused)
       .when({ retry: true })
       .emits(retried, reopened('refund', true), requested('refund', { orderId, ...capture }, 2));
   });
 
-  test('has a refund that may have happened tried again under its old key', () => {
+  test('tries a refund that may have happened again under its old key', () => {
     given(...refundUnknown)
       .when({ retry: true })
       .emits(retried, reopened('refund', false));
   });
 
-  test('has a given up settlement tried again', () => {
+  test('tries a cancel that was given up again', () => {
     given(...captureUnknown)
       .when({ retry: true })
       .emits(retried, reopened('cancel_capture', false));
@@ -472,14 +472,14 @@ describe('an operator', () => {
       .emits(retried, reopened('cancel_shipment', false));
   });
 
-  test('tells that the refund was made', () => {
+  test('records that the refund was made', () => {
     const resolution = { ...word, step: 'refund', outcome: 'done', reference: 'ref-1' } as const;
     given(...refundUnknown)
       .when({ resolve: resolution })
       .emits(resolved(resolution), done('refund', refund), compensated('x'));
   });
 
-  test('tells that the refund was not made: it is, under a new key', () => {
+  test('makes a refund that was not made, under a new key', () => {
     const resolution = { ...word, step: 'refund', outcome: 'notDone' } as const;
     given(...refundUnknown)
       .when({ resolve: resolution })
@@ -490,14 +490,14 @@ describe('an operator', () => {
       );
   });
 
-  test('tells that the money was taken: it is given back', () => {
+  test('refunds money that was taken', () => {
     const resolution = { ...word, step: 'capture', outcome: 'done', reference: 'pay-1' } as const;
     given(...captureUnknown)
       .when({ resolve: resolution })
       .emits(resolved(resolution), done('capture', capture), refundIntent);
   });
 
-  test('tells that the money was not taken: there is nothing more to undo', () => {
+  test('has nothing more to undo if the money was not taken', () => {
     const resolution = { ...word, step: 'capture', outcome: 'notDone' } as const;
     given(...captureUnknown)
       .when({ resolve: resolution })
@@ -508,7 +508,7 @@ describe('an operator', () => {
       );
   });
 
-  test('tells that the parcel left', () => {
+  test('ships the order if the parcel has left', () => {
     const resolution = { ...word, step: 'ship', outcome: 'done', reference: 'T-1' } as const;
     given(...shipUnknown)
       .when({ resolve: resolution })
@@ -519,7 +519,7 @@ describe('an operator', () => {
       );
   });
 
-  test('tells that the parcel did not leave: the money is given back', () => {
+  test('refunds the money if the parcel has not left', () => {
     const resolution = { ...word, step: 'ship', outcome: 'notDone' } as const;
     const reason = 'resolved: asked the provider';
     given(...shipUnknown)
@@ -532,7 +532,7 @@ describe('an operator', () => {
       );
   });
 
-  test('is not believed while the saga goes on by itself, nor about a step that is settled', () => {
+  test('is refused while the saga runs, and for a step that is not open', () => {
     const resolve = { ...word, step: 'reserve', outcome: 'notDone' } as const;
     const saga = [...refundUnknown].reduce<Saga | null>(
       (sofar, event) => evolveSaga(sofar, { ...event, recordedAt: '2026-01-01T00:00:00.000Z' }),
@@ -544,7 +544,7 @@ describe('an operator', () => {
     expect(() => decide({ retry: true }, live)).toThrow(SagaNotStuck);
   });
 
-  test('is asked again where the next try fails too', () => {
+  test('is needed again if the next attempt fails too', () => {
     const again = [...refundUnknown, retried, reopened('refund', false)];
     given(...again)
       .when({ step: 'refund', outcome: unknown, hoursLater: 1 })
@@ -579,7 +579,7 @@ describe('a deadline', () => {
   const startedIn = (hours: number): Saga =>
     evolveSaga(null, { ...started, recordedAt: later(hours) });
 
-  test('counts from when it was asked for, though events were recorded a month ahead', () => {
+  test('counts from the request, even if events were recorded a month ahead', () => {
     const { saga } = advance(startedIn(MONTH), [], decidedAt(0));
     expect(saga.lastAt).toBe(later(MONTH));
     expect(actionOf(saga, 'capture')).toMatchObject({
@@ -590,7 +590,7 @@ describe('a deadline', () => {
     expect(failedAt(saga, 0.25)).toContain('StepGivenUp');
   });
 
-  test('of an earlier release that was a month ahead counts from the first try since', () => {
+  test('of an earlier release that was a month ahead counts from the first attempt since', () => {
     const asked = [done('reserve'), captureIntent].reduce(
       (saga, event) => evolveSaga(saga, { ...event, recordedAt: later(MONTH) }),
       startedIn(0),

@@ -9,7 +9,7 @@ const bySteps = (steps: { step: string; state: string }[]) =>
   Object.fromEntries(steps.map(({ step, state }) => [step, state]));
 
 describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', () => {
-  test('is started with the order, and tells its story', async () => {
+  test('is started with the order, and shows its steps', async () => {
     await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
@@ -37,7 +37,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     });
   });
 
-  test('is started for an order that waits, once, and is told where it is', async () => {
+  test('is started once for a pending order, and the response has its Location', async () => {
     await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
@@ -83,7 +83,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     });
   });
 
-  test('is refused where there are no providers, and nothing is written', async () => {
+  test('is refused without providers, and nothing is written', async () => {
     await using world = await createSagaWorld();
     await using api = await createApi(world, { providers: undefined });
     const body = { ...order, fulfilment: 'automatic' };
@@ -94,7 +94,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     expect(await world.database.query('select from events')).toEqual([]);
   });
 
-  test('that cannot be written waits for an operator, and goes on when it can', async () => {
+  test('waits for an operator if its events cannot be written, and continues after a retry', async () => {
     await using world = await createSagaWorld();
     await world.database.query(
       `create function refuse() returns trigger language plpgsql as $$
@@ -127,7 +127,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     expect(await ledgerOf(world, orderId)).toMatchObject({ capturedCents: 2500, parcels: 1 });
   });
 
-  test('is cancelled for a reason of 500 characters, whatever they are', async () => {
+  test('is cancelled with a reason of any 500 characters', async () => {
     await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
@@ -141,7 +141,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     expect((await api.service.order(orderId)).reason).toBe(reason);
   });
 
-  test('that is stuck shows what is open, and is repaired by an operator', async () => {
+  test('shows what is open when it is stuck, and is repaired by an operator', async () => {
     await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
@@ -193,7 +193,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     });
   });
 
-  test('believes an operator who says what became of a refund', async () => {
+  test('takes the outcome of a refund from an operator', async () => {
     await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
@@ -223,7 +223,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     expect(answer).toMatchObject({ status: 400, body: { errors: [{ pointer }] } });
   });
 
-  test('is not there for an order that has none', async () => {
+  test('is not found if the order has none', async () => {
     await using world = await createSagaWorld();
     await using api = await createApi(world);
     const orderId = await api.place();

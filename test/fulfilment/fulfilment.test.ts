@@ -94,7 +94,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     );
   });
 
-  test('cancels the order where the stock is short, and charges nothing', async () => {
+  test('cancels the order if the stock is short, and charges nothing', async () => {
     await using world = await createSagaWorld();
     await using service = createService(world);
     await service.start();
@@ -111,7 +111,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     expect(await stock(world)).toEqual({ book: [1, 0] });
   });
 
-  test('cancels the order where the card is refused, and puts the stock back', async () => {
+  test('cancels the order if the card is refused, and releases the stock', async () => {
     await using world = await createSagaWorld();
     const { order, ledger, ...after } = await fulfilOne(world, [
       { operation: 'capture', fault: 'refuse' },
@@ -122,7 +122,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     expect(after.stock).toEqual({ book: [10, 0] });
   });
 
-  test('gives the money back where the carrier refuses, before the order is cancelled', async () => {
+  test('refunds the money if the carrier refuses, before the order is cancelled', async () => {
     await using world = await createSagaWorld();
     const { orderId, order, ledger, ...after } = await fulfilOne(world, [
       { operation: 'ship', fault: 'refuse' },
@@ -175,7 +175,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
   });
 
   test.each(['other_amount', 'other_currency'] as const)(
-    'gives back exactly what the provider took where that was not what it was asked for: %s',
+    'refunds exactly what the provider took if that is not what was requested: %s',
     async (fault) => {
       await using world = await createSagaWorld();
       const { state, order, orderId, events } = await fulfilOne(world, [
@@ -206,7 +206,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
       { status: 'cancelled', fulfilment: 'compensated', refundAmountCents: 0 },
     ],
   ] as const)(
-    '%s an order that costs nothing without a word about money',
+    '%s an order that costs nothing without a call about money',
     async (_, faults, end) => {
       await using world = await createSagaWorld();
       const money = ['capture', 'cancel_capture', 'refund'] as const;
@@ -240,7 +240,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     },
   );
 
-  test('captures only what is left where payments were reported by hand before', async () => {
+  test('captures only what is left if payments were reported by hand before', async () => {
     await using world = await createSagaWorld();
     await using service = createService(world);
     await service.start();
@@ -254,7 +254,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     expect(await service.order(orderId)).toMatchObject(order);
   });
 
-  test('captures nothing where all was paid by hand before it asked', async () => {
+  test('captures nothing if everything was paid by hand before its request', async () => {
     await using world = await createSagaWorld();
     const orderId = uuidv7();
     await using other = createService(world);
@@ -277,7 +277,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     ['goes on', undefined, { status: 'shipped', refundedCents: 0 }],
     ['is cancelled', 'changed my mind', { status: 'cancelled', refundedCents: 2500 }],
   ] as const)(
-    'leaves a payment by hand beside its own to be given back by hand, where it %s',
+    'leaves a payment by hand beside its own to be refunded by hand, if it %s',
     async (_, reason, end) => {
       await using world = await createSagaWorld();
       await using service = createService(world);
@@ -306,7 +306,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     },
   );
 
-  test('finds a payment that came after it gave up, and gives it back', async () => {
+  test('finds a payment that took effect after it gave up, and refunds it', async () => {
     await using world = await createSagaWorld();
     const { simulator } = world;
     const landed = Promise.withResolvers<void>();
@@ -328,7 +328,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     expect(await service.order(orderId)).toMatchObject(order);
   });
 
-  test('has a payment refused that comes after all was settled', async () => {
+  test('has a payment refused that comes after its key was cancelled', async () => {
     await using world = await createSagaWorld();
     const { simulator } = world;
     await using service = createService(world, { deadlines: { captureMs: 1 } });
@@ -341,7 +341,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     expect(await ledgerOf(world, orderId)).toEqual(noMoney);
   });
 
-  test('never sends a key again that is too old, and says so', async () => {
+  test('never sends a key again that is too old, and shows why', async () => {
     await using world = await createSagaWorld();
     let now = Date.parse('2026-01-01T00:00:00.000Z');
     await using service = createService(world, {
@@ -361,7 +361,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     expect(sent).toHaveLength(actions['ship']!.attempts - 1);
   });
 
-  test('is stuck with a refund whose key is too old, and stays so when it is tried again', async () => {
+  test('is stuck with a refund whose key is too old, also after a retry', async () => {
     await using world = await createSagaWorld();
     let now = Date.parse('2026-01-01T00:00:00.000Z');
     await using service = createService(world, { databaseNow: () => new Date(now) });
@@ -398,21 +398,21 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
       return { state, capture: actionOf(saga, 'capture'), saga };
     };
 
-    test('gives its payment up at its deadline', async () => {
+    test('gives up its payment at the deadline', async () => {
       await using world = await createSagaWorld();
       const { state, capture } = await fulfilled(world, { deadlines: { captureMs: 1 } });
       expect(state).toBe('compensated');
       expect(capture.state).toBe('cancelled');
     });
 
-    test('sends no key again that is too old', async () => {
+    test('does not send a key again that is too old', async () => {
       await using world = await createSagaWorld();
       const { state, capture } = await fulfilled(world, { limits: { resendMsMax: 1 } });
       expect(state).toBe('stuck');
       expect(capture.reason).toBe('not there, and the key is too old to be sent again');
     });
 
-    test('is not given up early where that replica takes it over', async () => {
+    test('is not given up early if that replica takes it over', async () => {
       await using world = await createSagaWorld();
       await using fast = createService(world, ahead);
       const right = createService(world, { limits: { stopMsMax: 10 } });
@@ -428,7 +428,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     });
   });
 
-  test('that finds no place for a call waits, and has not tried', async () => {
+  test('waits if there is no place for a call, and counts no attempt', async () => {
     await using world = await createSagaWorld();
     const tries = { made: 0 };
     await using service = createService(world, {
@@ -450,7 +450,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     expect(actionOf(await service.saga(orderId), 'capture').attempts).toBe(1);
   });
 
-  test('does not wait for an operator because nobody heard what became of its commits', async () => {
+  test('does not wait for an operator because the outcome of its commits is unknown', async () => {
     await using world = await createSagaWorld();
     const { query } = world.database;
     await query(
@@ -484,7 +484,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     expect(await ledgerOf(world, orderId)).toEqual(shippedOnce);
   });
 
-  test('is not called for by whoever came to it too late for the lease, and lost it', async () => {
+  test('makes no call in a process that lost its lease before the call', async () => {
     await using world = await createSagaWorld();
     const held = Promise.withResolvers<void>();
     await using service = createService(world, {
@@ -507,14 +507,14 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     expect(await minutesToWait(world, { captureMs: 3_600_000 })).toBeGreaterThan(45);
   });
 
-  test('but not past the time when it gives up', async () => {
+  test('waits no longer than until its deadline', async () => {
     await using world = await createSagaWorld();
     expect(await minutesToWait(world, { captureMs: 600_000 })).toBeLessThanOrEqual(10);
   });
 });
 
 describe.skipIf(skipReason('postgres'))('an order that is cancelled while it is fulfilled', () => {
-  test('is not left waiting for the next try of a step', async () => {
+  test('does not wait for the next attempt of a step', async () => {
     await using world = await createSagaWorld();
     await using service = createService(world, {
       limits: { retry: { baseMs: 3_600_000, maxMs: 3_600_000 } },
@@ -532,7 +532,7 @@ describe.skipIf(skipReason('postgres'))('an order that is cancelled while it is 
     expect(await stock(world)).toEqual({ book: [10, 0] });
   });
 
-  test('is not overlooked by a try that fails at the same moment', async () => {
+  test('is not overlooked by an attempt that fails at the same moment', async () => {
     await using world = await createSagaWorld();
     await using other = createService(world);
     const orderId = uuidv7();
@@ -557,7 +557,7 @@ describe.skipIf(skipReason('postgres'))('an order that is cancelled while it is 
     expect(await ledgerOf(world, orderId)).toEqual(noMoney);
   });
 
-  test('is refunded where its payment was under way', async () => {
+  test('is refunded if its payment was under way', async () => {
     await using world = await createSagaWorld();
     await using service = createService(world);
     await service.start();
@@ -572,7 +572,7 @@ describe.skipIf(skipReason('postgres'))('an order that is cancelled while it is 
     expect(await stock(world)).toEqual({ book: [10, 0] });
   });
 
-  test('is too late once the carrier has been asked', async () => {
+  test('cannot be cancelled once the shipment is requested', async () => {
     await using world = await createSagaWorld();
     await using service = createService(world);
     await service.start();
@@ -638,7 +638,7 @@ describe.skipIf(skipReason('postgres'))('several services on one database', () =
     expect(row).toEqual({ epoch: 2 }); // the first one's, and the end of it
   });
 
-  test('leave a saga to others while they may not write, and take it up when they may', async () => {
+  test('leave a saga to others while they are paused, and take it up afterwards', async () => {
     await using world = await createSagaWorld();
     const writing = { asked: 0, allowed: false };
     await using paused = createService(world, {
@@ -658,7 +658,7 @@ describe.skipIf(skipReason('postgres'))('several services on one database', () =
     expect(await resting(paused, orderId)).toBe('completed');
   });
 
-  test('hand a saga on when one is stopped in the middle of a call', async () => {
+  test('hand a saga over when one is stopped in the middle of a call', async () => {
     await using world = await createSagaWorld();
     await using second = createService(world);
     const first = createService(world);
@@ -676,7 +676,7 @@ describe.skipIf(skipReason('postgres'))('several services on one database', () =
     expect(await ledgerOf(world, orderId)).toEqual(shippedOnce);
   });
 
-  test('leave a call that does not end to its lease when they are stopped', async () => {
+  test('keep the lease of a saga whose call does not end when they are stopped', async () => {
     await using world = await createSagaWorld();
     await using second = createService(world);
     const first = createService(world, { limits: { stopMsMax: 10 } });

@@ -6,7 +6,7 @@ import { createApi } from './fulfilment-api.ts';
 import { resting, stock } from './fulfilment-service.ts';
 
 describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
-  test('says so where it may have been set, although nobody heard', async () => {
+  test('returns outcome_unknown if the stock may have been set', async () => {
     await using world = await createSagaWorld();
     await using proxy = await startTcpProxy(world.database.url);
     await using api = await createApi({
@@ -55,7 +55,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
     });
   });
 
-  test('is guarded by its ETag: a count that is old by now puts nothing back', async () => {
+  test('is guarded by its ETag: an outdated count changes nothing', async () => {
     await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
@@ -83,7 +83,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
     expect((await set(now)).status).toBe(412);
   });
 
-  test('is set once where it must not be there yet, whoever is first', async () => {
+  test('is set once if it must not exist yet, however many try', async () => {
     await using world = await createSagaWorld();
     await using api = await createApi(world);
     const set = (onHand: number) =>
@@ -100,7 +100,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
     expect((await api.call('PUT', '/v1/stock/nope', { onHand: 9 }, must)).status).toBe(412);
   });
 
-  test('is adjusted by so many, all of them, however many do so at once', async () => {
+  test('adds up all adjustments that come at once', async () => {
     await using world = await createSagaWorld();
     await using api = await createApi(world);
     await using other = await createApi(world);
@@ -121,7 +121,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
     expect(await stock(world)).toEqual({ book: [95, 0] });
   });
 
-  test('is not adjusted out of bounds, and says what is there', async () => {
+  test('is not adjusted out of bounds, and the refusal shows the present stock', async () => {
     await using world = await createSagaWorld();
     await using api = await createApi(world);
     await api.call('PUT', '/v1/stock/book', { onHand: 10 });
@@ -183,7 +183,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
     expect(await stock(world)).toEqual({});
   });
 
-  test('is put on hand under a sku that can be ordered and addressed only', async () => {
+  test('is only set for a sku that an order and a path can name', async () => {
     await using world = await createSagaWorld();
     await using api = await createApi(world);
     const named = (sku: string) => `/v1/stock/${encodeURIComponent(sku)}`;
@@ -197,7 +197,7 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
     expect(await stock(world)).toEqual({ '\u00e9': [1, 0] });
   });
 
-  test('refuses a cursor that it did not make', async () => {
+  test('refuses a cursor that it did not send', async () => {
     await using world = await createSagaWorld();
     await using api = await createApi(world);
     for (const cursor of ['AA', '_w', 'YQ%3D%3D', 'YR']) {

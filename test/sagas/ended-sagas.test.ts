@@ -24,7 +24,7 @@ const ended = (sagaId: string, epoch = 1) => {
 };
 
 describe.skipIf(skipReason('postgres'))('a saga that has ended', () => {
-  test('is no longer in the queue, and is still shown with all others', async () => {
+  test('is no longer in the queue, and is still shown with the others', async () => {
     await using store = await createStore();
     const [sagaId, live, subjectId] = [uuidv7(), uuidv7(), uuidv7()];
     await store.write([
@@ -40,7 +40,7 @@ describe.skipIf(skipReason('postgres'))('a saga that has ended', () => {
     expect(await oldestLiveAgeSeconds(store.pool)).toBeGreaterThan(0);
   });
 
-  test('takes no more news, and is not woken', async () => {
+  test('cannot be advanced or woken', async () => {
     await using store = await createStore();
     const [sagaId, subjectId] = [uuidv7(), uuidv7()];
     await store.write([unit({ sagas: [begin(sagaId, subjectId)] })]);
@@ -54,7 +54,7 @@ describe.skipIf(skipReason('postgres'))('a saga that has ended', () => {
     expect(await createClaimSagas(store.pool, claimant)(10)).toEqual([]);
   });
 
-  test('leaves in the transaction of its last step, or stays', async () => {
+  test('leaves the queue in the transaction of its last step, or stays', async () => {
     await using store = await createStore();
     const sagaId = uuidv7();
     await store.write([unit({ sagas: [begin(sagaId)] })]);
@@ -64,7 +64,7 @@ describe.skipIf(skipReason('postgres'))('a saga that has ended', () => {
     expect(await store.query('select from saga_ended')).toEqual([]);
   });
 
-  test('leaves the queue, too, where the release before writes its end', async () => {
+  test('also leaves the queue if the previous release writes its end', async () => {
     await using store = await createStore();
     const sagaId = uuidv7();
     await store.write([unit({ sagas: [begin(sagaId)] })]);
@@ -81,7 +81,7 @@ describe.skipIf(skipReason('postgres'))('a saga that has ended', () => {
  * Postgres tell what a step leaves, and how many entries a claim reads.
  */
 describe.skipIf(skipReason('postgres'))('the queue of sagas', () => {
-  test('gets no index entry for a step of a saga that stays with its owner', async () => {
+  test('gets no index entry for a step of a saga that keeps its owner', async () => {
     await using database = await createTestDatabase();
     const kept = { owner: uuidv7(), lease_ms: 600_000, due_in_ms: 600_000 } as const;
     const ids = Array.from({ length: 100 }, () => uuidv7());
@@ -100,7 +100,7 @@ describe.skipIf(skipReason('postgres'))('the queue of sagas', () => {
     expect(row!.inPage).toBeGreaterThan(0.5 * row!.updates);
   });
 
-  test('is claimed from without reading all that an old snapshot keeps', async () => {
+  test('is claimed from without reading the dead entries that an old snapshot keeps', async () => {
     await using database = await createTestDatabase();
     const snapshot = new Client({ connectionString: database.url });
     await snapshot.connect();

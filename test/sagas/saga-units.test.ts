@@ -13,7 +13,7 @@ import { skipReason } from '#test/support/infra.ts';
 import { append, begin, createStore, moved, reserve, unit } from '#test/support/unit-store.ts';
 
 describe.skipIf(skipReason('postgres'))('a unit that reserves stock', () => {
-  test('takes all that it names, a sku that stands twice summed', async () => {
+  test('reserves everything, and adds up a sku that is named twice', async () => {
     await using store = await createStore();
     await store.stock('a', 7);
     await store.stock('b', 1);
@@ -28,7 +28,7 @@ describe.skipIf(skipReason('postgres'))('a unit that reserves stock', () => {
     ]);
   });
 
-  test('takes nothing where one sku is short, and is told so', async () => {
+  test('reserves nothing if one sku is short, with the verdict short', async () => {
     await using store = await createStore();
     await store.stock('a', 7);
     const stream = uuidv7();
@@ -40,7 +40,7 @@ describe.skipIf(skipReason('postgres'))('a unit that reserves stock', () => {
     expect(await store.query('select from streams')).toEqual([]);
   });
 
-  test('is judged after those before it in its batch', async () => {
+  test('is judged after the units before it in its batch', async () => {
     await using store = await createStore();
     await store.stock('a', 5);
     const units = [3, 3, 2, 1].map((quantity) => unit({ reservations: [reserve('a', quantity)] }));
@@ -48,7 +48,7 @@ describe.skipIf(skipReason('postgres'))('a unit that reserves stock', () => {
     expect(await store.levels()).toEqual({ a: [5, 5] });
   });
 
-  test('takes nothing where its stream has moved on, and leaves it to the others', async () => {
+  test('reserves nothing if its stream has moved on, and leaves the stock to the others', async () => {
     await using store = await createStore();
     await store.stock('a', 5);
     const lost = unit({ reservations: [reserve('a', 5)] }, [append(uuidv7(), 3)]);
@@ -57,7 +57,7 @@ describe.skipIf(skipReason('postgres'))('a unit that reserves stock', () => {
     expect(await store.levels()).toEqual({ a: [5, 5] });
   });
 
-  test('ends by a release, which puts it back, or a consumption, which takes it away, once', async () => {
+  test('is ended once: by a release, which returns the stock, or a consumption, which removes it', async () => {
     await using store = await createStore();
     await store.stock('a', 9);
     const [released, consumed] = [uuidv7(), uuidv7()];
@@ -75,7 +75,7 @@ describe.skipIf(skipReason('postgres'))('a unit that reserves stock', () => {
     expect(await store.query('select from reservations')).toEqual([]);
   });
 
-  test('never oversells and never waits in a circle, whoever else reserves', async () => {
+  test('never oversells and never deadlocks, however many reserve at once', async () => {
     await using store = await createStore();
     const skus = ['a', 'b', 'c', 'd', 'e'];
     for (const sku of skus) await store.stock(sku, 100);
@@ -115,7 +115,7 @@ describe.skipIf(skipReason('postgres'))('a unit that reserves stock', () => {
 });
 
 describe.skipIf(skipReason('postgres'))('a unit that advances a saga', () => {
-  test('is fenced once another has claimed the saga, and writes nothing', async () => {
+  test('is fenced once another process has claimed the saga, and writes nothing', async () => {
     await using store = await createStore();
     const sagaId = uuidv7();
     await store.write([unit({ sagas: [begin(sagaId)] }, [append(sagaId)])]);
@@ -130,14 +130,14 @@ describe.skipIf(skipReason('postgres'))('a unit that advances a saga', () => {
     ]);
   });
 
-  test('is fenced where there is no such saga', async () => {
+  test('is fenced if there is no such saga', async () => {
     await using store = await createStore();
     const sagaId = uuidv7();
     const lost = unit({ sagas: [moved(sagaId, 1)] }, [append(sagaId)]);
     expect(await store.write([lost])).toEqual(['fenced']);
   });
 
-  test('takes nothing from the stock when it is fenced', async () => {
+  test('reserves nothing if it is fenced', async () => {
     await using store = await createStore();
     await store.stock('a', 1);
     const fenced = unit({ sagas: [moved(uuidv7(), 1)], reservations: [reserve('a', 1)] });
@@ -146,7 +146,7 @@ describe.skipIf(skipReason('postgres'))('a unit that advances a saga', () => {
     expect(await store.levels()).toEqual({ a: [1, 1] });
   });
 
-  test('holds the version of a stream that it adds nothing to', async () => {
+  test('checks the version of a stream that it appends nothing to', async () => {
     await using store = await createStore();
     const [sagaId, orderId] = [uuidv7(), uuidv7()];
     await store.write([unit({}, [append(orderId)])]);
@@ -162,7 +162,7 @@ describe.skipIf(skipReason('postgres'))('a unit that advances a saga', () => {
     expect(row).toEqual({ version: 1 });
   });
 
-  test('makes a live saga due when it wakes its subject, and leaves an ended one alone', async () => {
+  test('makes the live saga of an order due if it wakes it, and leaves an ended one alone', async () => {
     await using store = await createStore();
     const [live, ended] = [uuidv7(), uuidv7()];
     const [liveSubject, endedSubject] = [uuidv7(), uuidv7()];
@@ -197,7 +197,7 @@ describe.skipIf(skipReason('postgres'))('claiming sagas', () => {
   const claimSagas = ({ pool }: { pool: Pool }, limit: number) =>
     createClaimSagas(pool, claimant)(limit);
 
-  test('gives each to one claimant only, however many ask at once', async () => {
+  test('gives each saga to one claimant only, however many claim at once', async () => {
     await using store = await createStore();
     const ids = Array.from({ length: 300 }, () => uuidv7());
     await store.write(ids.map((id) => unit({ sagas: [begin(id)] })));
@@ -209,7 +209,7 @@ describe.skipIf(skipReason('postgres'))('claiming sagas', () => {
     expect(left).toEqual([]);
   });
 
-  test('leaves alone what is leased, even if it is due, until the lease has ended', async () => {
+  test('leaves a leased saga alone, even if it is due, until the lease has ended', async () => {
     await using store = await createStore();
     const sagaId = uuidv7();
     await store.write([unit({ sagas: [begin(sagaId)] })]);
@@ -220,7 +220,7 @@ describe.skipIf(skipReason('postgres'))('claiming sagas', () => {
     expect(await claimSagas(store, 10)).toEqual([]);
   });
 
-  test('leaves alone what this build has no definition for, and refuses to start beside it', async () => {
+  test('leaves a saga without a known definition alone, and refuses to start beside it', async () => {
     await using store = await createStore();
     await store.write([unit({ sagas: [begin(uuidv7())] })]);
     await store.query('update saga_work set definition_version = 2');
@@ -234,7 +234,7 @@ describe.skipIf(skipReason('postgres'))('claiming sagas', () => {
     await requireDefinitions(store.pool, claimant.definitions);
   });
 
-  test('fences the owner before, also after it gave the saga back', async () => {
+  test('fences the previous owner, also after it gave the saga back', async () => {
     await using store = await createStore();
     const sagaId = uuidv7();
     await store.write([unit({ sagas: [begin(sagaId)] })]);

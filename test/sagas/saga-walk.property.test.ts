@@ -237,7 +237,7 @@ describe('whatever happens to a fulfilment', () => {
     );
   });
 
-  test('a cancellation that was taken is never answered with a parcel', async () => {
+  test('after an accepted cancellation no parcel leaves', async () => {
     await fc.assert(
       fc.asyncProperty(turns, async (turns) => {
         const { saga, world, cancellation } = await walk(turns, false);
@@ -249,7 +249,7 @@ describe('whatever happens to a fulfilment', () => {
     );
   });
 
-  test('every way that there is has been gone', async () => {
+  test('the walks reach every state and every kind of step', async () => {
     const seen = new Set<string>();
     await fc.assert(
       fc.asyncProperty(turns, async (turns) => {
@@ -280,7 +280,7 @@ describe('whatever happens to a fulfilment', () => {
     expect(wanted.filter((way) => !seen.has(way))).toEqual([]);
   });
 
-  test('it is stuck only where something has been refused or left open', async () => {
+  test('it is stuck only if something was refused or left open', async () => {
     await fc.assert(
       fc.asyncProperty(turns, async (turns) => {
         const { saga, log } = await walk(turns, true);

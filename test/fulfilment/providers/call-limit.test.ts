@@ -4,7 +4,7 @@ import { createCallLimit } from '#src/fulfilment/providers/provider-client.ts';
 const long = 60_000;
 
 describe('a call limit', () => {
-  test('lets in as many as it says, and the next when one leaves, first come first', async () => {
+  test('admits as many calls as it allows, then the next when one leaves, in order', async () => {
     const limit = createCallLimit({ callsMax: 2, waitersMax: 10, waitMsMax: long });
     const entered: string[] = [];
     const enter = async (name: string) => {
@@ -21,7 +21,7 @@ describe('a call limit', () => {
     expect(entered).toEqual(['a', 'b', 'c', 'd']);
   });
 
-  test('is free again once all have left', async () => {
+  test('is free again once all calls have left', async () => {
     const limit = createCallLimit({ callsMax: 1, waitersMax: 0, waitMsMax: long });
     expect(await limit.enter()).toBe(true);
     expect(await limit.enter()).toBe(false);
@@ -29,7 +29,7 @@ describe('a call limit', () => {
     expect(await limit.enter()).toBe(true);
   });
 
-  test('stays as full as it was when a place is handed on', async () => {
+  test('stays full when a place is passed on', async () => {
     const limit = createCallLimit({ callsMax: 1, waitersMax: 1, waitMsMax: long });
     await limit.enter();
     const second = limit.enter();
@@ -41,7 +41,7 @@ describe('a call limit', () => {
     expect(await third).toBe(true);
   });
 
-  test('sends away who waits too long, and gives the place to the next', async () => {
+  test('refuses a call that waits too long, and gives the place to the next', async () => {
     const limit = createCallLimit({ callsMax: 1, waitersMax: 10, waitMsMax: 1 });
     await limit.enter();
     expect(await limit.enter()).toBe(false);
@@ -49,7 +49,7 @@ describe('a call limit', () => {
     expect(await limit.enter()).toBe(true);
   });
 
-  test('sends away who comes when too many wait', async () => {
+  test('refuses a call when too many wait', async () => {
     const limit = createCallLimit({ callsMax: 1, waitersMax: 1, waitMsMax: long });
     await limit.enter();
     const waiting = limit.enter();
@@ -58,7 +58,7 @@ describe('a call limit', () => {
     expect(await waiting).toBe(true);
   });
 
-  test('lets a waiter give up, before and while it waits, without taking a place', async () => {
+  test('lets a call give up, before and while it waits, without taking a place', async () => {
     const limit = createCallLimit({ callsMax: 1, waitersMax: 10, waitMsMax: long });
     const leaving = new AbortController();
     await limit.enter();

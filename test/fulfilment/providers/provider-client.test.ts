@@ -75,7 +75,7 @@ describe('a request to a provider', () => {
     expect(JSON.parse(body)).toEqual({ orderId: 'o1', amountCents: 1999, currency: 'EUR' });
   });
 
-  test('is not sent on to where a redirect points', async () => {
+  test('does not follow a redirect', async () => {
     await using server = await startRawServer((socket) =>
       socket.write(http('307 Elsewhere', '', 'location: /elsewhere\r\n')),
     );
@@ -87,7 +87,7 @@ describe('a request to a provider', () => {
     expect(server.requests).toHaveLength(1);
   });
 
-  test('is sent once, whatever becomes of the connection', async () => {
+  test('is sent once, whatever happens to the connection', async () => {
     await using server = await startRawServer((socket) => socket.resetAndDestroy());
     const payments = createHttpPaymentProvider({ url: server.url, ...limits });
     expect(await payments.capture(request)).toEqual({
@@ -97,7 +97,7 @@ describe('a request to a provider', () => {
     expect(server.requests).toHaveLength(1);
   });
 
-  test('is given up when its time is over, in the middle of an answer too', async () => {
+  test('is given up at its timeout, also in the middle of a response', async () => {
     await using server = await startRawServer((socket, text) => {
       if (text.startsWith('POST')) socket.write(http('201 Yes', captured).slice(0, -5));
     });
@@ -107,7 +107,7 @@ describe('a request to a provider', () => {
     expect(await Promise.all<unknown>(outcomes)).toEqual([late, late]);
   });
 
-  test('is given up with the signal of the caller, before or after it was sent', async () => {
+  test("is given up with the caller's signal, before or after it was sent", async () => {
     const sent = Promise.withResolvers<undefined>();
     const cut = Promise.withResolvers<undefined>();
     await using server = await startRawServer((socket) => {
@@ -125,7 +125,7 @@ describe('a request to a provider', () => {
     expect(server.requests).toHaveLength(1);
   });
 
-  test('takes an answer that came in time, though this process was too busy to read it', async () => {
+  test('accepts a response that came in time, even if this process was too busy to read it', async () => {
     const flags = new Int32Array(new SharedArrayBuffer(8));
     const provider = new Worker(PROVIDER_THREAD, { eval: true, workerData: { flags, captured } });
     const [port] = await once(provider, 'message');
@@ -162,7 +162,7 @@ describe('a request to a provider', () => {
   });
 });
 
-describe('an answer of a provider', () => {
+describe('a response of a provider', () => {
   test.each([
     [
       'bytes that are not UTF-8',
@@ -180,7 +180,7 @@ describe('an answer of a provider', () => {
     expect(await payments.capture(request)).toEqual({ outcome: 'unknown', reason });
   });
 
-  test('about a refund of another payment is unknown', async () => {
+  test('about the refund of another payment is unknown', async () => {
     const refunded = { ...request, paymentId: 'pay_2', refundId: 'ref_1' };
     await using server = await startRawServer((socket, text) =>
       socket.write(http(text.startsWith('GET') ? '200 Yes' : '201 Yes', JSON.stringify(refunded))),
@@ -194,7 +194,7 @@ describe('an answer of a provider', () => {
     expect(right).toEqual({ outcome: 'ok', result: stated });
   });
 
-  test('that never ends is cut off at 64 KiB', async () => {
+  test('is cut off at 64 KiB if it never ends', async () => {
     const cut = Promise.withResolvers<undefined>();
     await using server = await startRawServer((socket) => {
       const chunk = 'x'.repeat(1024);
@@ -228,7 +228,7 @@ describe('an answer of a provider', () => {
 });
 
 describe('a provider that cannot be reached', () => {
-  test('at an address where nobody listens has not applied anything', async () => {
+  test('because nothing listens at its address has applied nothing', async () => {
     const server = await startRawServer(() => undefined);
     await server[Symbol.asyncDispose]();
     const payments = createHttpPaymentProvider({ url: server.url, ...limits });
@@ -240,7 +240,7 @@ describe('a provider that cannot be reached', () => {
     expect(await payments.cancelCapture(request)).toMatchObject({ outcome: 'unknown' });
   });
 
-  test('under a name that nobody has has not applied anything', async () => {
+  test('because its name does not exist has applied nothing', async () => {
     const payments = createHttpPaymentProvider({ url: 'http://provider.invalid', ...limits });
     expect(await payments.capture(request)).toMatchObject({
       outcome: 'not_applied',
@@ -249,7 +249,7 @@ describe('a provider that cannot be reached', () => {
   });
 });
 
-test('a call that is given up while it still connects has not applied anything', async () => {
+test('a call that is given up while it connects has applied nothing', async () => {
   await using server = await startDeafServer();
   const { port } = server;
   const payments = createHttpPaymentProvider({
@@ -289,7 +289,7 @@ describe('the API key of a provider', () => {
   });
 
   test.each([`${SECRET}\n`, `${SECRET} x`, `${SECRET}\r\nx: y`, `${SECRET}é`, ''])(
-    'is turned away at the start if it is no token, without being told: %j',
+    'is refused at the start if it is not a token, and the error does not show it: %j',
     (apiKey) => {
       const create = () => createProviderClient({ url: 'http://127.0.0.1', apiKey, ...limits });
       expect(create).toThrow(/^a provider API key has a character it may not have$/);
@@ -298,7 +298,7 @@ describe('the API key of a provider', () => {
 });
 
 test.each(['', 'provider', 'ftp://h', 'http://user:pass@h', 'http://h?x=1', 'http://h#x'])(
-  'a provider URL that cannot work is turned away at the start: %j',
+  'a provider URL that cannot work is refused at the start: %j',
   (url) => {
     expect(() => createProviderClient({ url, ...limits })).toThrow(
       /^a provider URL is http or https/,

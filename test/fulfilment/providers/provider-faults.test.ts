@@ -101,7 +101,7 @@ const names = Object.keys(faults).filter((name): name is FaultName => name in fa
 describe.each(names)('under the fault %s', (fault) => {
   const possible = operations.filter((operation) => canHappen(fault, operation));
 
-  test.each(possible)('the outcome of %s is what is known, and no more', async (operation) => {
+  test.each(possible)('the outcome of %s states what is known, and no more', async (operation) => {
     await using simulator = await startSimulator();
     const connection = connectionTo(simulator.url);
     const providers = {
@@ -155,7 +155,7 @@ describe('after an unknown capture', () => {
   const open = unsettled.filter((name) => !happened.includes(name));
 
   test.each(happened)(
-    'a cancel by key tells what there is to give back, after %s',
+    'a cancel by key states what there is to give back, after %s',
     async (fault) => {
       await using simulator = await startSimulator();
       const payments = createHttpPaymentProvider(connectionTo(simulator.url));
@@ -173,22 +173,25 @@ describe('after an unknown capture', () => {
     },
   );
 
-  test.each(open)('a cancel by key closes it whatever lands later, after %s', async (fault) => {
-    await using simulator = await startSimulator();
-    const payments = createHttpPaymentProvider(connectionTo(simulator.url));
-    await callUnder(simulator.control, { fault, operation: 'capture' }, (signal) =>
-      payments.capture({ ...order, ...money }, signal),
-    );
-    expect(await payments.cancelCapture(order)).toEqual({ outcome: 'cancelled' });
-    await simulator.control.release();
-    const effects = (await simulator.control.ledger()).map(({ effect }) => effect);
-    expect(effects).toEqual(['tombstone']);
-    const again = await payments.capture({ ...order, ...money });
-    expect(again).toEqual({ outcome: 'refused', reason: 'key_cancelled' });
-  });
+  test.each(open)(
+    'a cancel by key closes it, whatever takes effect later, after %s',
+    async (fault) => {
+      await using simulator = await startSimulator();
+      const payments = createHttpPaymentProvider(connectionTo(simulator.url));
+      await callUnder(simulator.control, { fault, operation: 'capture' }, (signal) =>
+        payments.capture({ ...order, ...money }, signal),
+      );
+      expect(await payments.cancelCapture(order)).toEqual({ outcome: 'cancelled' });
+      await simulator.control.release();
+      const effects = (await simulator.control.ledger()).map(({ effect }) => effect);
+      expect(effects).toEqual(['tombstone']);
+      const again = await payments.capture({ ...order, ...money });
+      expect(again).toEqual({ outcome: 'refused', reason: 'key_cancelled' });
+    },
+  );
 });
 
-test('a look-up that finds nothing does not settle a capture that lands later', async () => {
+test('a look-up that finds nothing does not exclude a capture that takes effect later', async () => {
   await using simulator = await startSimulator();
   const payments = createHttpPaymentProvider(connectionTo(simulator.url));
   const request = { ...order, ...money };
@@ -215,7 +218,7 @@ test.each([
   });
 });
 
-test('what a provider says to wait is passed on, and bounded', async () => {
+test('the wait that a provider asks for is passed on, and bounded', async () => {
   await using simulator = await startSimulator();
   const payments = createHttpPaymentProvider(connectionTo(simulator.url));
   const request = { ...order, ...money };
@@ -234,7 +237,7 @@ test('what a provider says to wait is passed on, and bounded', async () => {
   expect(await payments.capture(request)).toMatchObject({ retryAfterMs: 3_600_000 });
 });
 
-test('an answer that comes twice is not taken for the answer to a later call', async () => {
+test('a response that comes twice is not taken for the response to a later call', async () => {
   await using simulator = await startSimulator();
   const payments = createHttpPaymentProvider({ ...connectionTo(simulator.url), callsMax: 1 });
   await simulator.control.addFault({ fault: 'duplicate', operation: 'capture', times: 5 });
@@ -256,7 +259,7 @@ test('an answer that comes twice is not taken for the answer to a later call', a
   expect([...told.values()]).toContain('unknown');
 });
 
-test('a key may hold any character that a path gives a meaning', async () => {
+test('a key may have any character with a meaning in paths', async () => {
   await using simulator = await startSimulator();
   const payments = createHttpPaymentProvider(connectionTo(simulator.url));
   const request = { ...order, ...money, key: 'a/b?c=d#e%2f..&"f' };

@@ -19,7 +19,7 @@ const expected = {
 const answer = (status: number, body: unknown) => ({ kind: 'response', status, body }) as const;
 const word = (outcome: string, code = 'why') => ({ outcome, code, key });
 
-describe('the outcome of a call that acts', () => {
+describe('the outcome of a call that has an effect', () => {
   test.each([
     [200, right, 'ok'],
     [201, right, 'ok'],
@@ -67,7 +67,7 @@ describe('the outcome of a call that acts', () => {
     expect(callOutcome(answer(status, body), expected).outcome).toBe(outcome);
   });
 
-  test('carries along what is stated only where it is well formed and another', () => {
+  test('carries what is stated only if it is well formed and differs from the request', () => {
     const other = callOutcome(answer(201, { ...right, amountCents: 6 }), expected);
     expect(other).toEqual({
       outcome: 'unknown',
@@ -81,7 +81,7 @@ describe('the outcome of a call that acts', () => {
     });
   });
 
-  test('names the code of an answer that settles nothing', () => {
+  test('names the code of a response that states no outcome', () => {
     expect(callOutcome(answer(422, { code: 'key_reused', key }), expected)).toEqual({
       outcome: 'unknown',
       reason: 'response 422 key_reused states no outcome',
@@ -125,7 +125,7 @@ describe('the outcome of a cancel by key', () => {
     expect(cancelOutcome(answer(status, body), expected).outcome).toBe(outcome);
   });
 
-  test('is the amount that the provider states, whatever was asked for', () => {
+  test('has the amount that the provider states, whatever was requested', () => {
     const other = { ...done, result: { ...right, amountCents: 3 } };
     expect(cancelOutcome(answer(200, other), expected)).toEqual({
       outcome: 'already_done',
@@ -134,7 +134,7 @@ describe('the outcome of a cancel by key', () => {
   });
 });
 
-test('no answer, however strange, is taken for more than it says, nor makes a call throw', () => {
+test('no response is taken for more than it states, nor makes a call throw', () => {
   const body = fc.oneof(
     fc.jsonValue(),
     fc.record(
