@@ -4,7 +4,6 @@ import { z } from 'zod';
 
 import { messageJsonSchema } from './asyncapi.ts';
 import type { ChannelSpec, MessageSpec } from './asyncapi.ts';
-import type { JsonSchema } from './json-schema.ts';
 import { problemExample } from './openapi.ts';
 import type { ProblemKind } from './problem.ts';
 
@@ -168,7 +167,7 @@ function fieldTable(schema: z.ZodType): Html {
       </tr>
     </thead>
     <tbody>
-      ${fieldsOf(messageJsonSchema(schema)).map(
+      ${fieldsOf(objectSchema.parse(messageJsonSchema(schema))).map(
         ({ name, type, meaning }) =>
           html`<tr>
             <td><code>${name}</code></td>
@@ -180,43 +179,34 @@ function fieldTable(schema: z.ZodType): Html {
   </table>`;
 }
 
-const fieldSchema = z.looseObject({
+/** The JSON Schema of an object, as far as the pages show it. */
+const objectSchema = z.object({
+  get properties() {
+    return z.record(z.string(), fieldSchema).default({});
+  },
+  required: z.array(z.string()).default([]),
+});
+const fieldSchema = z.object({
   type: z.string().optional(),
   format: z.string().optional(),
   const: z.unknown().optional(),
   minimum: z.number().optional(),
   description: z.string().default(''),
-  items: z.looseObject({ properties: z.record(z.string(), z.unknown()) }).optional(),
+  items: objectSchema.optional(),
 });
 
 /** The fields of an object. The fields of the objects in a list follow the list, as `items[].sku`. */
 function fieldsOf(
-  schema: JsonSchema,
+  { properties, required }: z.infer<typeof objectSchema>,
   prefix = '',
 ): Readonly<{ name: string; type: string; meaning: string }>[] {
-  return readProperties(schema).flatMap(({ name, required, property }) => {
-    const field = fieldSchema.parse(property);
-    const type = `${typeText(field)}${required ? '' : ', optional'}`;
-    const path = `${prefix}${name}`;
-    const own = { name: path, type, meaning: field.description };
-    return field.items === undefined ? own : [own].concat(fieldsOf(field.items, `${path}[].`));
+  return Object.entries(properties).flatMap(([key, field]) => {
+    const name = `${prefix}${key}`;
+    const type = `${typeText(field)}${required.includes(key) ? '' : ', optional'}`;
+    const own = { name, type, meaning: field.description };
+    return field.items === undefined ? own : [own].concat(fieldsOf(field.items, `${name}[].`));
   });
 }
-
-/** The members that the JSON Schema of an object declares. */
-function readProperties(schema: JsonSchema) {
-  const { properties, required } = objectSchema.parse(schema);
-  return Object.entries(properties).map(([name, property]) => ({
-    name,
-    property,
-    required: required.includes(name),
-  }));
-}
-
-const objectSchema = z.object({
-  properties: z.record(z.string(), z.unknown()),
-  required: z.array(z.string()).default([]),
-});
 
 function typeText({ type, format, minimum, ...field }: z.infer<typeof fieldSchema>): string {
   if (field.const !== undefined) return JSON.stringify(field.const);

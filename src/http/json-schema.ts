@@ -1,7 +1,5 @@
 import { z } from 'zod';
 
-export type JsonSchema = Record<string, unknown>;
-
 type Override = NonNullable<NonNullable<Parameters<typeof z.toJSONSchema>[1]>['override']>;
 
 /**
@@ -22,7 +20,7 @@ export const overrideSchema: Override = ({ zodSchema, jsonSchema }) => {
 export function toJsonSchema(
   schema: z.ZodType,
   target: 'draft-2020-12' | 'draft-07' = 'draft-2020-12',
-): JsonSchema {
+): Record<string, unknown> {
   const { $schema: _, ...json } = z.toJSONSchema(schema, {
     io: 'input',
     target,
