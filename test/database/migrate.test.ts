@@ -1,8 +1,7 @@
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest';
 import { createDatabase } from '#src/database/database.ts';
-import { TABLE_GRANTS } from '#src/database/grants.ts';
-import { MIGRATION_LOCK, migrate } from '#src/database/migrate.ts';
+import { MIGRATION_LOCK, TABLE_GRANTS, migrate } from '#src/database/migrate.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { startService } from '#test/support/service.ts';
