@@ -62,8 +62,11 @@ export class StreamDamaged extends Error {
  * @throws StreamDamaged if another event comes first
  */
 export function evolve(order: Order | null, event: RecordedOrderEvent): Order {
-  const after = event.type === 'OrderPlaced' ? placed(event) : changed(order, event);
-  return { ...after, version: event.version, owedCents: owedCents(after) };
+  if (event.type === 'OrderPlaced') return placed(event);
+  if (order === null) throw new StreamDamaged(event.version);
+  const after = { ...order, ...changes(order, event), version: event.version };
+  after.owedCents = owedCents(after);
+  return after;
 }
 
 type Recorded<Type> = Extract<RecordedOrderEvent, { type: Type }>;
@@ -89,33 +92,32 @@ function placed({ data, version, recordedAt }: Recorded<'OrderPlaced'>): Order {
   };
 }
 
-function changed(
-  order: Order | null,
+function changes(
+  order: Order,
   event: Exclude<RecordedOrderEvent, { type: 'OrderPlaced' }>,
-): Order {
-  if (order === null) throw new StreamDamaged(event.version);
+): Partial<Order> {
   const { recordedAt } = event;
   switch (event.type) {
     case 'PaymentCaptured':
       return captured(order, event);
     case 'OrderShipped': {
-      const shipped = end(order, { status: 'shipped', shippedAt: recordedAt }, 'completed');
-      return { ...order, ...event.data, ...shipped };
+      const fields = { status: 'shipped', shippedAt: recordedAt } as const;
+      return { ...event.data, ...end(order, fields, 'completed') };
     }
     case 'OrderCancelled': {
       const fields = { ...event.data, status: 'cancelled', cancelledAt: recordedAt } as const;
-      return { ...order, ...end(order, fields, 'compensated') };
+      return end(order, fields, 'compensated');
     }
     case 'PaymentRefunded': {
       const refundedCents = order.refundedCents + event.data.amountCents;
-      return { ...order, refundedCents, refunds: [...order.refunds, event.data] };
+      return { refundedCents, refunds: [...order.refunds, event.data] };
     }
     case 'FulfilmentStarted':
-      return { ...order, fulfilment: 'running' };
+      return { fulfilment: 'running' };
     case 'CancellationRequested':
-      return { ...order, fulfilment: 'compensating', cancellationRequestedAt: recordedAt };
+      return { fulfilment: 'compensating', cancellationRequestedAt: recordedAt };
     case 'ShipmentRequested':
-      return { ...order, shipmentRequested: true };
+      return { shipmentRequested: true };
   }
 }
 
@@ -123,12 +125,12 @@ function changed(
  * A pending order is paid when its payments cover the total. Once a saga runs, its first payment makes it
  * paid, whatever the amount: the saga itself judges what it captured.
  */
-function captured(order: Order, { data, recordedAt }: Recorded<'PaymentCaptured'>): Order {
+function captured(order: Order, { data, recordedAt }: Recorded<'PaymentCaptured'>): Partial<Order> {
   const capturedCents = order.capturedCents + data.amountCents;
-  const after = { ...order, capturedCents, payments: [...order.payments, data] };
+  const money = { capturedCents, payments: [...order.payments, data] };
   const isCovered = order.fulfilment !== undefined || capturedCents >= order.totalCents;
-  if (order.status !== 'pending' || !isCovered) return after;
-  return { ...after, status: 'paid', paidAt: recordedAt, paymentId: data.paymentId };
+  if (order.status !== 'pending' || !isCovered) return money;
+  return { ...money, status: 'paid', paidAt: recordedAt, paymentId: data.paymentId };
 }
 
 /** An order ends once: what arrives after its end does not end it again. */
