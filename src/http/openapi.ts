@@ -7,13 +7,13 @@ import {
 } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 
-import { needsMatch, unhonouredHeaders } from './request-head.ts';
-import type { commandHeaders } from './request-head.ts';
+import { isRead, requestSchemas } from './check-requests.ts';
 import { canonicalHeader } from './field-errors.ts';
 import { overrideSchema, refuseSecondOfName } from './json-schema.ts';
 import { problemKind, problemType, serverProblems } from './problem.ts';
 import type { ProblemCode, ProblemKind } from './problem.ts';
-import { isRead, requestSchemas } from './check-requests.ts';
+import { needsMatch, unhonouredHeaders } from './request-head.ts';
+import type { commandHeaders } from './request-head.ts';
 
 declare module 'fastify' {
   interface FastifyInstance {

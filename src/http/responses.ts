@@ -1,9 +1,9 @@
 import type { IncomingMessage } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 
+import { bodyETag, ifNoneMatchHits } from './entity-tags.ts';
 import { commonHeaders } from './problem.ts';
 import { discardBody, isBodyComing, isUnasked } from './request-body.ts';
-import { bodyETag, ifNoneMatchHits } from './entity-tags.ts';
 
 export const JSON_MEDIA_TYPE = 'application/json; charset=utf-8';
 const READS = new Set(['GET', 'HEAD']);

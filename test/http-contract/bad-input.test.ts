@@ -134,8 +134,8 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
         /surrogate/,
       ],
     ])('%s is refused with its pointer', async (_, rawBody, pointer, rule) => {
-      const answer = await post('/v1/orders', rawBody);
-      expectInvalid(answer, pointer, rule);
+      const response = await post('/v1/orders', rawBody);
+      expectInvalid(response, pointer, rule);
     });
 
     test('several faults are reported together', async () => {
@@ -153,8 +153,8 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
 
     test('a total above 2^53-1 is refused', async () => {
       const dear = { sku: 'a', quantity: 100_000, priceCents: 1_000_000_000_000 };
-      const answer = await post('/v1/orders', withField({ items: [dear] }));
-      expect(problemOf(answer)).toMatchObject({ status: 400, code: 'total_too_large' });
+      const response = await post('/v1/orders', withField({ items: [dear] }));
+      expect(problemOf(response)).toMatchObject({ status: 400, code: 'total_too_large' });
     });
   });
 
@@ -228,8 +228,8 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
       ],
       ['a key of an item twice', withPrice('1,"priceCents":2'), /priceCents/],
     ])('%s is refused with its pointer', async (_, rawBody, name) => {
-      const answer = await post('/v1/orders', rawBody);
-      const { status, detail, errors } = problemOf(answer);
+      const response = await post('/v1/orders', rawBody);
+      const { status, detail, errors } = problemOf(response);
       expect(status).toBe(400);
       expect(`${detail} ${json(errors)}`).toMatch(name);
       expect(`${detail} ${json(errors)}`).toMatch(/twice|once|duplicate|repeated/);
@@ -246,8 +246,8 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
       const padded = (length: number) => json({ reason: 5 }).padEnd(length);
       const path = '/v1/orders/ORDER/cancel';
       expectInvalid(await post(path, padded(BODY_BYTES_MAX)), '/reason', /string|text/);
-      const answer = await post(path, padded(BODY_BYTES_MAX + 1));
-      expect(problemOf(answer)).toMatchObject({ status: 413, code: 'body_too_large' });
+      const response = await post(path, padded(BODY_BYTES_MAX + 1));
+      expect(problemOf(response)).toMatchObject({ status: 413, code: 'body_too_large' });
     });
 
     test.each(['content-length', 'transfer-encoding'])('10 MB are refused: %s', async (header) => {
@@ -257,11 +257,11 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
         header === 'content-length'
           ? [length, body]
           : ['chunked', `${length.toString(16)}\r\n${body}\r\n0\r\n\r\n`];
-      const answer = await exchangeRaw(
+      const response = await exchangeRaw(
         service.url,
         `${head('POST /v1/orders')}${header}: ${value}\r\n\r\n${bytes}`,
       );
-      expect(problemOf(answer)).toMatchObject({ status: 413, code: 'body_too_large' });
+      expect(problemOf(response)).toMatchObject({ status: 413, code: 'body_too_large' });
     });
 
     test.each([
@@ -272,8 +272,8 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
       ['application/json', { 'content-encoding': 'gzip' }],
     ])('a body of %s %o is refused', async (type, more) => {
       const headers = { 'content-type': type, ...more };
-      const answer = await request('POST', '/v1/orders', { body: placeBody, headers });
-      expect(problemOf(answer)).toMatchObject({ status: 415, code: 'unsupported_media_type' });
+      const response = await request('POST', '/v1/orders', { body: placeBody, headers });
+      expect(problemOf(response)).toMatchObject({ status: 415, code: 'unsupported_media_type' });
     });
   });
 
@@ -343,8 +343,8 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
       ['order=asc', 'query/order', /not a known/],
       ['Status=paid', 'query/Status', /not a known/],
     ])('GET /v1/orders?%s', async (query, pointer, rule) => {
-      const answer = await request('GET', `/v1/orders?${query}`);
-      const { status, errors } = problemOf(answer);
+      const response = await request('GET', `/v1/orders?${query}`);
+      const { status, errors } = problemOf(response);
       expect(status).toBe(400);
       expect(errors).toContainEqual({ pointer, message: expect.stringMatching(rule) });
     });
@@ -397,9 +397,9 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
       ['PUT', '/v1/orders', 405],
       ['PATCH', '/v1/orders/ORDER', 405],
     ])('%s %s gets %i', async (method, path, status) => {
-      const answer = await request(method, path);
-      expect(problemOf(answer).status).toBe(status);
-      if (status === 405) expect(answer.headers['allow']).toMatch(/GET|POST/);
+      const response = await request(method, path);
+      expect(problemOf(response).status).toBe(status);
+      if (status === 405) expect(response.headers['allow']).toMatch(/GET|POST/);
     });
   });
 
@@ -428,17 +428,17 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
     test.each(['', ' ', 'a b', 'k'.repeat(256), '"', '"a', 'a"b', '"a"b"', '""', 'a,b c'])(
       'Idempotency-Key %j is refused',
       async (key) => {
-        const answer = await place(...type, 'idempotency-key', key);
-        expectInvalid(answer, 'header/Idempotency-Key', /1 to 255/);
+        const response = await place(...type, 'idempotency-key', key);
+        expectInvalid(response, 'header/Idempotency-Key', /1 to 255/);
       },
     );
 
     test.each(['v1', '"v1', '"v1""v2"', '', 'W/v1'])('If-Match %j is refused', async (tag) => {
-      const answer = await request('POST', '/v1/orders/ORDER/cancel', {
+      const response = await request('POST', '/v1/orders/ORDER/cancel', {
         body: { reason: 'r' },
         headers: { 'if-match': tag },
       });
-      expectInvalid(answer, 'header/If-Match', /./);
+      expectInvalid(response, 'header/If-Match', /./);
     });
   });
 
@@ -473,8 +473,8 @@ function head(line: string): string {
   return `${line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n`;
 }
 
-function expectInvalid(answer: HttpResponse, pointer: string, rule: RegExp): void {
-  const { status, code, errors, detail } = problemOf(answer);
+function expectInvalid(response: HttpResponse, pointer: string, rule: RegExp): void {
+  const { status, code, errors, detail } = problemOf(response);
   expect({ status, code }).toEqual({ status: 400, code: 'invalid_request' });
   expect(errors).toContainEqual({ pointer, message: expect.stringMatching(rule) });
   expect(new Set(errors?.map((error) => error.pointer))).toEqual(new Set([pointer]));

@@ -113,5 +113,5 @@ const documentShape = z.looseObject({
 });
 
 function accepted({ status, text }: HttpResponse): void {
-  if (status < 200 || status > 299) throw new Error(`answered ${status}: ${text}`);
+  if (status < 200 || status > 299) throw new Error(`got ${status}: ${text}`);
 }

@@ -12,7 +12,7 @@ import type { TestService } from '#test/support/service.ts';
 import { verifyDatabase } from '#test/support/verify-database.ts';
 
 /*
- * What each command answers, in each state of an order.
+ * What each command responds with, in each state of an order.
  */
 const TOTAL = 2500;
 
@@ -34,11 +34,11 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
 
   describe('from placed to shipped', () => {
     test('respond with the order after each: placed, paid, shipped', async () => {
-      const answer = await api.place(placeBody);
-      const placed = orderOf(answer);
+      const response = await api.place(placeBody);
+      const placed = orderOf(response);
       const { orderId, placedAt } = placed;
-      expect(answer.status).toBe(201);
-      expect(answer.headers).toMatchObject({
+      expect(response.status).toBe(201);
+      expect(response.headers).toMatchObject({
         location: `/v1/orders/${orderId}`,
         etag: '"v1"',
         'content-type': 'application/json; charset=utf-8',
@@ -161,9 +161,9 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
     'a payment that comes when the order is %s is recorded, told as owed, and given back',
     async (state, expected) => {
       const { orderId, version, owedCents } = await states[state]![0]();
-      const answer = await api.send('pay', orderId, bodies.pay);
-      expect(answer.status).toBe(200);
-      const recorded = orderOf(answer);
+      const response = await api.send('pay', orderId, bodies.pay);
+      expect(response.status).toBe(200);
+      const recorded = orderOf(response);
       expect(recorded).toMatchObject({ ...expected, version: version + 1 });
       expect(orderOf(await api.send('pay', orderId, bodies.pay))).toEqual(recorded);
       expect(await api.get(orderId)).toEqual(recorded);
@@ -245,9 +245,9 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
       const before = await rowCounts(database);
       for (const [name, body] of commands) {
         // A repeat is no longer asked for its version either.
-        const answer = await api.send(name, orderId, body, { ifMatch: '"v1"' });
-        expect(orderOf(answer)).toEqual(now);
-        expect(answer.headers['etag']).toBe(`"v${now.version}"`);
+        const response = await api.send(name, orderId, body, { ifMatch: '"v1"' });
+        expect(orderOf(response)).toEqual(now);
+        expect(response.headers['etag']).toBe(`"v${now.version}"`);
       }
       expect(await rowCounts(database)).toEqual(before);
     };
@@ -265,8 +265,8 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
       '%s of a new order are taken',
       async (tag) => {
         const { orderId } = await api.placeOrder();
-        const answer = await api.send('cancel', orderId, bodies.cancel, { ifMatch: tag });
-        expect(orderOf(answer).version).toBe(2);
+        const response = await api.send('cancel', orderId, bodies.cancel, { ifMatch: tag });
+        expect(orderOf(response).version).toBe(2);
       },
     );
 
@@ -298,7 +298,7 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
     ])('sent in several lines is one list: %j', async (lines, status) => {
       const { orderId } = await api.placeOrder();
       const rawBody = JSON.stringify(bodies.cancel);
-      const answer = await api.request('POST', `/v1/orders/${orderId}/cancel`, {
+      const response = await api.request('POST', `/v1/orders/${orderId}/cancel`, {
         rawBody,
         rawHeaders: [
           ...Object.entries({ host: 'a', 'content-type': 'application/json' }).flat(),
@@ -307,13 +307,13 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
           String(rawBody.length),
         ],
       });
-      expect(answer.status).toBe(status);
+      expect(response.status).toBe(status);
     });
 
     test('the version is checked before the rules', async () => {
       const { orderId } = await api.placeOrder();
-      const answer = await api.send('ship', orderId, bodies.ship, { ifMatch: '"v2"' });
-      expect(problemOf(answer).status).toBe(412);
+      const response = await api.send('ship', orderId, bodies.ship, { ifMatch: '"v2"' });
+      expect(problemOf(response).status).toBe(412);
     });
   });
 
@@ -376,10 +376,10 @@ describe.skipIf(skipReason('postgres'))('the commands of an order', () => {
   });
 
   async function sent(status: number, name: CommandName, { orderId }: Order, body: unknown) {
-    const answer: HttpResponse = await api.send(name, orderId, body);
-    const order = orderOf(answer);
-    expect(answer.status).toBe(status);
-    expect(answer.headers['etag']).toBe(`"v${order.version}"`);
+    const response: HttpResponse = await api.send(name, orderId, body);
+    const order = orderOf(response);
+    expect(response.status).toBe(status);
+    expect(response.headers['etag']).toBe(`"v${order.version}"`);
     return order;
   }
 });

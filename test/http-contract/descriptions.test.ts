@@ -113,9 +113,11 @@ describe.skipIf(skipReason('postgres'))('the service describes', () => {
         expect(ids).not.toContain(operationId);
         ids.add(operationId);
         const filled = path.replaceAll(/\{\w+\}/g, '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11');
-        const answer = await api.request(method.toUpperCase(), filled);
-        if (answer.status >= 400 && path !== '/readyz') {
-          expect(problemOf(answer).code).not.toMatch(/route_not_found|method_not_allowed|internal/);
+        const response = await api.request(method.toUpperCase(), filled);
+        if (response.status >= 400 && path !== '/readyz') {
+          expect(problemOf(response).code).not.toMatch(
+            /route_not_found|method_not_allowed|internal/,
+          );
         }
       }
     }

@@ -14,8 +14,8 @@ import { commandScenarios } from './command-scenarios.ts';
 import type { Ready } from './command-scenarios.ts';
 
 /*
- * The OpenAPI document and the service say the same: a walk provokes every status and every code that the
- * document names, and meets none that it does not name.
+ * The OpenAPI document describes what the service does: a walk through the service provokes every status and
+ * code in the document, and no other.
  */
 
 /** Provoked elsewhere: they take a race, an overload, a clock that is off or a fault of the service. */
@@ -83,24 +83,24 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
 
   test('lists every status and code that occurred', () => {
     const named = new Set(operations.flatMap(namedBy));
-    expect([...seen].filter((answer) => !named.has(answer))).toEqual([]);
+    expect([...seen].filter((response) => !named.has(response))).toEqual([]);
   });
 
   test('lists no status or code that never occurs', () => {
-    const never = operations.flatMap(namedBy).filter((answer) => {
-      const code = answer.split(' ').at(-1)!;
-      return !seen.has(answer) && !ELSEWHERE.has(code);
+    const never = operations.flatMap(namedBy).filter((response) => {
+      const code = response.split(' ').at(-1)!;
+      return !seen.has(response) && !ELSEWHERE.has(code);
     });
     expect(never).toEqual([]);
   });
 
-  /** The same client, whose answers are noted down. */
+  /** The same client, whose responses are noted down. */
   function recorded(api: SagaApi): SagaApi {
     const request: HttpClient['request'] = async (method, path, options) => {
-      const answer = await api.request(method, path, options);
+      const response = await api.request(method, path, options);
       const operation = operations.find((each) => isAt(each, method, path));
-      if (operation) seen.add(`${operation.spec.operationId} ${toldBy(answer)}`);
-      return answer;
+      if (operation) seen.add(`${operation.spec.operationId} ${toldBy(response)}`);
+      return response;
     };
     return {
       ...api,

@@ -81,9 +81,9 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
     });
 
     test('gets the response to the last command, in either case of its id', async () => {
-      const answer = await api.request('GET', path);
-      expect(answer).toMatchObject({ status: 200, headers: { etag: '"v4"' } });
-      expect(orderOf(answer)).toEqual(versions[3]);
+      const response = await api.request('GET', path);
+      expect(response).toMatchObject({ status: 200, headers: { etag: '"v4"' } });
+      expect(orderOf(response)).toEqual(versions[3]);
       const upper = path.replace(/[^/]+$/, (id) => id.toUpperCase());
       expect(orderOf(await api.request('GET', upper))).toEqual(versions[3]);
     });
@@ -91,21 +91,21 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
     test.each(['"v4"', 'W/"v4"', '"v1", "v4"', '*'])(
       'is not sent again for If-None-Match %s',
       async (tag) => {
-        const answer = await api.request('GET', path, { headers: { 'if-none-match': tag } });
-        expect(answer).toMatchObject({ status: 304, text: '', headers: { etag: '"v4"' } });
+        const response = await api.request('GET', path, { headers: { 'if-none-match': tag } });
+        expect(response).toMatchObject({ status: 304, text: '', headers: { etag: '"v4"' } });
       },
     );
 
     test.each(['"v3"', '"4"', '"v4x"'])('is sent for If-None-Match %s', async (tag) => {
-      const answer = await api.request('GET', path, { headers: { 'if-none-match': tag } });
-      expect(orderOf(answer)).toEqual(versions[3]);
+      const response = await api.request('GET', path, { headers: { 'if-none-match': tag } });
+      expect(orderOf(response)).toEqual(versions[3]);
     });
 
     test('is shown as it was at each version', async () => {
       for (const [index, order] of versions.entries()) {
-        const answer = await api.request('GET', `${path}?version=${index + 1}`);
-        expect(orderOf(answer)).toEqual(order);
-        expect(answer.headers['etag']).toBe(`"v${index + 1}"`);
+        const response = await api.request('GET', `${path}?version=${index + 1}`);
+        expect(orderOf(response)).toEqual(order);
+        expect(response.headers['etag']).toBe(`"v${index + 1}"`);
       }
     });
 
@@ -114,17 +114,17 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
       const times = data.map(({ recordedAt }) => Date.parse(recordedAt));
       for (const at of times.flatMap((time) => [time - 1, time, time + 1])) {
         const version = times.filter((time) => time <= at).length;
-        const answer = await api.request('GET', `${path}?at=${new Date(at).toISOString()}`);
-        if (version === 0) expect(problemOf(answer).code).toBe('order_version_not_found');
-        else expect(orderOf(answer)).toEqual(versions[version - 1]);
+        const response = await api.request('GET', `${path}?at=${new Date(at).toISOString()}`);
+        if (version === 0) expect(problemOf(response).code).toBe('order_version_not_found');
+        else expect(orderOf(response)).toEqual(versions[version - 1]);
       }
       const later = await api.request('GET', `${path}?at=2999-01-01T00:00:00Z`);
       expect(orderOf(later)).toEqual(versions[3]);
     });
 
     test('has a history of what happened, when and by whose request', async () => {
-      const answer = await api.request('GET', `${path}/events`);
-      const { data } = historyOf(answer);
+      const response = await api.request('GET', `${path}/events`);
+      const { data } = historyOf(response);
       const [placed, paid, cancelled] = versions;
       const common = {
         schemaVersion: 1,
@@ -198,15 +198,15 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
        values ('${sagaId}', 1, 'SagaStarted', 1, '{}', '{"correlationId": "c", "actor": "a"}', now())`,
     );
     const path = `/v1/orders/${sagaId}`;
-    const answers = [
+    const responses = [
       await api.request('GET', path),
       await api.request('GET', `${path}?version=1`),
       await api.request('GET', `${path}/events`),
       await api.send('pay', sagaId, { paymentId: 'pay-1', amountCents: 2500 }),
       await api.send('cancel', sagaId, { reason: 'wrong size' }, { key: 'of-a-saga' }),
     ];
-    for (const answer of answers) {
-      expect(problemOf(answer)).toMatchObject({ status: 404, code: 'order_not_found' });
+    for (const response of responses) {
+      expect(problemOf(response)).toMatchObject({ status: 404, code: 'order_not_found' });
     }
   });
 
@@ -318,8 +318,8 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
         { customerId: CUSTOMER, cursor: cursor.slice(1) },
       ]) {
         const search = new URLSearchParams(query).toString();
-        const answer = await api.request('GET', `/v1/orders?${search}`);
-        expect(problemOf(answer), search).toMatchObject({ status: 400, code: 'cursor_invalid' });
+        const response = await api.request('GET', `/v1/orders?${search}`);
+        expect(problemOf(response), search).toMatchObject({ status: 400, code: 'cursor_invalid' });
       }
     });
   });

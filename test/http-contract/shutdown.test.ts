@@ -11,8 +11,8 @@ import type { TestService } from '#test/support/service.ts';
 import { startTcpProxy } from '#test/support/tcp-proxy.ts';
 
 /*
- * SIGTERM: what was begun is finished and answered, no connection is reset under a request, and the process
- * ends with 0 in under 10 s, though clients keep their connections.
+ * SIGTERM: requests in progress are completed, no connection is reset during a request, and the process ends
+ * with 0 in less than 10 s, even if clients keep their connections open.
  */
 const STOP_MS_MAX = 10_000;
 

@@ -14,15 +14,15 @@ describe('a request', () => {
     await using server = sampleServer({
       routes: sampleRoutes(async (request) => void seen.push(request)),
     });
-    const answer = await server.app.inject({
+    const response = await server.app.inject({
       method: 'POST',
       url: path,
       headers: { 'idempotency-key': '"k-1"', traceparent },
       payload: goodThing,
     });
-    expect(answer.statusCode).toBe(201);
-    expect(answer.body).toBe(`{"thingId":"${THING_ID}","version":1}`);
-    expect(answer.headers).toMatchObject({
+    expect(response.statusCode).toBe(201);
+    expect(response.body).toBe(`{"thingId":"${THING_ID}","version":1}`);
+    expect(response.headers).toMatchObject({
       'content-type': 'application/json; charset=utf-8',
       etag: '"v1"',
       location: `${path}/${THING_ID}`,
@@ -31,7 +31,7 @@ describe('a request', () => {
       {
         body: goodThing,
         keyed: { ref: { principal: 'anonymous', key: 'k-1' } },
-        metadata: { traceparent, correlationId: answer.headers['x-request-id'] },
+        metadata: { traceparent, correlationId: response.headers['x-request-id'] },
       },
     ]);
   });
@@ -39,8 +39,8 @@ describe('a request', () => {
   test('has its path and query parsed', async () => {
     await using server = sampleServer();
     const url = `${path}/${THING_ID.toUpperCase()}`;
-    const answer = await server.app.inject(`${url}?version=12`);
-    expect(answer.json()).toStrictEqual({ thingId: THING_ID, version: 12 });
+    const response = await server.app.inject(`${url}?version=12`);
+    expect(response.json()).toStrictEqual({ thingId: THING_ID, version: 12 });
     expect((await server.app.inject(url)).json()).toMatchObject({ version: 7 });
   });
 
@@ -96,15 +96,15 @@ describe('a request', () => {
     await using server = sampleServer({
       routes: sampleRoutes(async (request) => void reached.push(request)),
     });
-    const answer = await server.app.inject({
+    const response = await server.app.inject({
       method: 'POST',
       url: path,
       headers: { 'content-type': 'application/json' },
       payload: JSON.stringify(payload),
     });
-    expect(answer.statusCode).toBe(400);
-    expect(answer.headers['content-type']).toContain('application/problem+json');
-    const problem = problemShape.parse(answer.json());
+    expect(response.statusCode).toBe(400);
+    expect(response.headers['content-type']).toContain('application/problem+json');
+    const problem = problemShape.parse(response.json());
     expect(problem.code).toBe('invalid_request');
     expect(problem.errors?.map(({ pointer, message }) => `${pointer} ${message}`)).toStrictEqual(
       errors,
@@ -122,9 +122,9 @@ describe('a request', () => {
   ])('with the JSON %s is refused', async (payload, pointer) => {
     await using server = sampleServer();
     const headers = { 'content-type': 'application/json' };
-    const answer = await server.app.inject({ method: 'POST', url: path, headers, payload });
-    expect(answer.statusCode).toBe(400);
-    expect(answer.json()).toMatchObject({ code: 'invalid_request', errors: [{ pointer }] });
+    const response = await server.app.inject({ method: 'POST', url: path, headers, payload });
+    expect(response.statusCode).toBe(400);
+    expect(response.json()).toMatchObject({ code: 'invalid_request', errors: [{ pointer }] });
   });
 
   test.each([
@@ -134,14 +134,14 @@ describe('a request', () => {
   ])('with the body %j is malformed', async (payload, code) => {
     await using server = sampleServer();
     const headers = { 'content-type': 'application/json' };
-    const answer = await server.app.inject({ method: 'POST', url: path, headers, payload });
-    expect(answer.json()).toMatchObject({ status: 400, code });
+    const response = await server.app.inject({ method: 'POST', url: path, headers, payload });
+    expect(response.json()).toMatchObject({ status: 400, code });
   });
 
   test('without a body gets a problem that says so', async () => {
     await using server = sampleServer();
-    const answer = await server.app.inject({ method: 'POST', url: path });
-    expect(answer.json()).toMatchObject({
+    const response = await server.app.inject({ method: 'POST', url: path });
+    expect(response.json()).toMatchObject({
       code: 'malformed_json',
       detail: expect.stringContaining('empty'),
     });
@@ -160,13 +160,13 @@ describe('a request', () => {
     ['\tapplication/json\tx'],
   ])('of the media type %j is refused', async (contentType) => {
     await using server = sampleServer();
-    const answer = await server.app.inject({
+    const response = await server.app.inject({
       method: 'POST',
       url: path,
       headers: { 'content-type': contentType },
       payload: JSON.stringify(goodThing),
     });
-    expect(answer.json()).toMatchObject({ status: 415, code: 'unsupported_media_type' });
+    expect(response.json()).toMatchObject({ status: 415, code: 'unsupported_media_type' });
   });
 
   test.each([
@@ -178,16 +178,16 @@ describe('a request', () => {
     await using server = sampleServer();
     const headers = { 'content-type': contentType };
     const payload = JSON.stringify(goodThing);
-    const answer = await server.app.inject({ method: 'POST', url: path, headers, payload });
-    expect(answer.statusCode).toBe(201);
+    const response = await server.app.inject({ method: 'POST', url: path, headers, payload });
+    expect(response.statusCode).toBe(201);
   });
 
   test('in a content encoding is refused', async () => {
     await using server = sampleServer();
     const headers = { 'content-type': 'application/json', 'content-encoding': 'gzip' };
     const payload = JSON.stringify(goodThing);
-    const answer = await server.app.inject({ method: 'POST', url: path, headers, payload });
-    expect(answer.json()).toMatchObject({ code: 'unsupported_media_type' });
+    const response = await server.app.inject({ method: 'POST', url: path, headers, payload });
+    expect(response.json()).toMatchObject({ code: 'unsupported_media_type' });
   });
 
   test.each([
@@ -200,8 +200,8 @@ describe('a request', () => {
     ['?version[]=1', 'query/version[]', 'is not a known parameter'],
   ])('with the query %s is refused', async (query, pointer, message) => {
     await using server = sampleServer();
-    const answer = await server.app.inject(`${path}/${THING_ID}${query}`);
-    expect(answer.json()).toMatchObject({
+    const response = await server.app.inject(`${path}/${THING_ID}${query}`);
+    expect(response.json()).toMatchObject({
       code: 'invalid_request',
       errors: [{ pointer, message }],
     });
@@ -209,18 +209,18 @@ describe('a request', () => {
 
   test('with a query is refused if the route has none', async () => {
     await using server = sampleServer();
-    const answer = await server.app.inject({
+    const response = await server.app.inject({
       method: 'POST',
       url: `${path}?dry=1`,
       payload: goodThing,
     });
-    expect(answer.json()).toMatchObject({ errors: [{ pointer: 'query/dry' }] });
+    expect(response.json()).toMatchObject({ errors: [{ pointer: 'query/dry' }] });
   });
 
   test.each(['nope', '%00', `${THING_ID}x`])('for the id %s is refused', async (id) => {
     await using server = sampleServer();
-    const answer = await server.app.inject(`${path}/${id}`);
-    expect(answer.json()).toMatchObject({
+    const response = await server.app.inject(`${path}/${id}`);
+    expect(response.json()).toMatchObject({
       status: 400,
       errors: [{ pointer: 'path/thingId', message: 'must be a UUID' }],
     });
@@ -231,8 +231,8 @@ describe('a request', () => {
     [{ 'if-none-match': '' }, 'header/If-None-Match'],
   ])('with the headers %j is refused', async (headers, pointer) => {
     await using server = sampleServer();
-    const answer = await server.app.inject({ url: `${path}/${THING_ID}`, headers });
-    expect(answer.json()).toMatchObject({ status: 400, errors: [{ pointer }] });
+    const response = await server.app.inject({ url: `${path}/${THING_ID}`, headers });
+    expect(response.json()).toMatchObject({ status: 400, errors: [{ pointer }] });
   });
 
   test.each(['', 'a b', 'k'.repeat(256), '"open'])(
@@ -240,13 +240,13 @@ describe('a request', () => {
     async (key) => {
       await using server = sampleServer();
       const headers = { 'idempotency-key': key };
-      const answer = await server.app.inject({
+      const response = await server.app.inject({
         method: 'POST',
         url: path,
         headers,
         payload: goodThing,
       });
-      expect(answer.json()).toMatchObject({
+      expect(response.json()).toMatchObject({
         status: 400,
         errors: [{ pointer: 'header/Idempotency-Key' }],
       });
@@ -300,9 +300,9 @@ describe('a request', () => {
     async (_, headers, status) => {
       await using server = sampleServer();
       const url = `${path}/${THING_ID}/poke`;
-      const answer = await server.app.inject({ method: 'POST', url, headers });
-      expect(answer.statusCode).toBe(status);
-      if (status === 403) expect(answer.json()).toMatchObject({ code: 'cross_origin' });
+      const response = await server.app.inject({ method: 'POST', url, headers });
+      expect(response.statusCode).toBe(status);
+      if (status === 403) expect(response.json()).toMatchObject({ code: 'cross_origin' });
       // A browser asks before it sends JSON (CORS preflight), and nobody here says yes.
       const json = await server.app.inject({ method: 'POST', url, headers, payload: {} });
       expect(json.statusCode).toBe(204);
@@ -317,8 +317,8 @@ describe('a request', () => {
       name: 'SECRET'.repeat(20),
       items: [{ sku: 'SECRET-SECRET', quantity: 'SECRET' }],
     };
-    const answer = await server.app.inject({ method: 'POST', url: `${path}?a=SECRET`, payload });
-    const { errors, detail } = problemShape.parse(answer.json());
+    const response = await server.app.inject({ method: 'POST', url: `${path}?a=SECRET`, payload });
+    const { errors, detail } = problemShape.parse(response.json());
     expect(errors?.map(({ pointer }) => pointer)).toStrictEqual([
       'query/a',
       '/name',
@@ -326,7 +326,7 @@ describe('a request', () => {
       '/items/0/quantity',
     ]);
     expect(detail).toContain('3 more');
-    expect(answer.body).not.toContain('SECRET');
+    expect(response.body).not.toContain('SECRET');
   });
 
   test('with hundreds of faults gets fifty of them', async () => {
@@ -335,8 +335,8 @@ describe('a request', () => {
       name: 'a',
       items: Array.from({ length: 200 }, () => ({ sku: 1, quantity: 0 })),
     };
-    const answer = await server.app.inject({ method: 'POST', url: path, payload });
-    expect(problemShape.parse(answer.json()).errors).toHaveLength(50);
+    const response = await server.app.inject({ method: 'POST', url: path, payload });
+    expect(problemShape.parse(response.json()).errors).toHaveLength(50);
   });
 });
 
@@ -349,14 +349,14 @@ const problemShape = z.object({
 describe('a response', () => {
   test('is 304 without a body if the caller has it', async () => {
     await using server = sampleServer();
-    const answer = await server.app.inject({
+    const response = await server.app.inject({
       url: `${path}/${THING_ID}`,
       headers: { 'if-none-match': 'W/"v7"' },
     });
-    expect(answer.statusCode).toBe(304);
-    expect(answer.body).toBe('');
-    expect(answer.headers).toMatchObject({ etag: '"v7"' });
-    expect(answer.headers['content-type']).toBeUndefined();
+    expect(response.statusCode).toBe(304);
+    expect(response.body).toBe('');
+    expect(response.headers).toMatchObject({ etag: '"v7"' });
+    expect(response.headers['content-type']).toBeUndefined();
   });
 
   test('without an ETag of its own gets a weak one of its body, and is 304 until the body changes', async () => {
@@ -409,13 +409,13 @@ describe('a response', () => {
 
   test('to HEAD is that to GET without the body', async () => {
     await using server = sampleServer();
-    const answer = await server.app.inject({ method: 'HEAD', url: `${path}/${THING_ID}` });
-    expect(answer.statusCode).toBe(200);
-    expect(answer.body).toBe('');
-    expect(answer.headers).toMatchObject({ etag: '"v7"', 'content-length': '62' });
+    const response = await server.app.inject({ method: 'HEAD', url: `${path}/${THING_ID}` });
+    expect(response.statusCode).toBe(200);
+    expect(response.body).toBe('');
+    expect(response.headers).toMatchObject({ etag: '"v7"', 'content-length': '62' });
     const { headers } = await server.app.inject({ method: 'GET', url: `${path}/${THING_ID}` });
     const ofEach = { date: undefined, 'x-request-id': undefined };
-    expect({ ...answer.headers, ...ofEach }).toEqual({ ...headers, ...ofEach });
+    expect({ ...response.headers, ...ofEach }).toEqual({ ...headers, ...ofEach });
   });
 });
 

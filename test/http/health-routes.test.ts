@@ -22,9 +22,9 @@ describe('/livez', () => {
   test('checks nothing', async () => {
     const check = vi.fn<() => Promise<Health>>(() => Promise.reject(new Error('asked')));
     await using server = serverWith({ check, isDraining: () => true });
-    const answer = await server.app.inject('/livez');
-    expect(answer.statusCode).toBe(200);
-    expect(answer.json()).toStrictEqual({ status: 'ok' });
+    const response = await server.app.inject('/livez');
+    expect(response.statusCode).toBe(200);
+    expect(response.json()).toStrictEqual({ status: 'ok' });
     expect(check).not.toHaveBeenCalled();
   });
 });
@@ -32,17 +32,17 @@ describe('/livez', () => {
 describe('/readyz', () => {
   test('shows the result of the check', async () => {
     await using server = serverWith({});
-    const answer = await server.app.inject('/readyz');
-    expect(answer.statusCode).toBe(200);
-    expect(answer.json()).toStrictEqual({ status: 'ready', ...well.details });
+    const response = await server.app.inject('/readyz');
+    expect(response.statusCode).toBe(200);
+    expect(response.json()).toStrictEqual({ status: 'ready', ...well.details });
   });
 
   test('is 503 if the check finds the service unready', async () => {
     const details = { database: 'away', status: 'cannot be overridden' };
     await using server = serverWith({ check: async () => ({ ready: false, details }) });
-    const answer = await server.app.inject('/readyz');
-    expect(answer.statusCode).toBe(503);
-    expect(answer.json()).toStrictEqual({ status: 'unready', database: 'away' });
+    const response = await server.app.inject('/readyz');
+    expect(response.statusCode).toBe(503);
+    expect(response.json()).toStrictEqual({ status: 'unready', database: 'away' });
   });
 
   test('is 503 while draining, whatever the check says', async () => {
@@ -50,16 +50,16 @@ describe('/readyz', () => {
     await using server = serverWith({ isDraining: () => draining });
     expect((await server.app.inject('/readyz')).statusCode).toBe(200);
     draining = true;
-    const answer = await server.app.inject('/readyz');
-    expect(answer.statusCode).toBe(503);
-    expect(answer.json()).toStrictEqual({ status: 'draining' });
+    const response = await server.app.inject('/readyz');
+    expect(response.statusCode).toBe(503);
+    expect(response.json()).toStrictEqual({ status: 'draining' });
   });
 
   test('is 503, without the reason, when the check fails', async () => {
     await using server = serverWith({ check: () => Promise.reject(new Error('password=x')) });
-    const answer = await server.app.inject('/readyz');
-    expect(answer.statusCode).toBe(503);
-    expect(answer.body).not.toContain('password');
+    const response = await server.app.inject('/readyz');
+    expect(response.statusCode).toBe(503);
+    expect(response.body).not.toContain('password');
   });
 
   test('is 503 when the check fails at once', async () => {
@@ -73,18 +73,18 @@ describe('/readyz', () => {
 
   test('is 503 when the check hangs', async () => {
     await using server = serverWith({ check: () => new Promise(() => undefined) });
-    const answer = await server.app.inject('/readyz');
-    expect(answer.statusCode).toBe(503);
-    expect(answer.json()).toMatchObject({ reason: expect.stringContaining('too long') });
+    const response = await server.app.inject('/readyz');
+    expect(response.statusCode).toBe(503);
+    expect(response.json()).toMatchObject({ reason: expect.stringContaining('too long') });
   });
 
   test('checks once for many concurrent requests', async () => {
     const check = vi.fn<() => Promise<Health>>(async () => well);
     await using server = serverWith({ check });
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       Array.from({ length: 50 }, () => server.app.inject('/readyz')),
     );
-    expect(new Set(answers.map(({ statusCode }) => statusCode))).toStrictEqual(new Set([200]));
+    expect(new Set(responses.map(({ statusCode }) => statusCode))).toStrictEqual(new Set([200]));
     expect(check).toHaveBeenCalledTimes(1);
   });
 });
@@ -95,9 +95,9 @@ describe('/metrics', () => {
     const text = vi.fn<() => Promise<string>>(() => metrics.text());
     await using server = serverWith({ metrics: { contentType: metrics.contentType, text } });
     const ask = () => server.app.inject('/metrics');
-    const answers = await Promise.all(Array.from({ length: 50 }, ask));
-    answers.push(await ask());
-    expect(new Set(answers.map(({ body }) => body)).size).toBe(1);
+    const responses = await Promise.all(Array.from({ length: 50 }, ask));
+    responses.push(await ask());
+    expect(new Set(responses.map(({ body }) => body)).size).toBe(1);
     expect(text).toHaveBeenCalledTimes(1);
   });
 
@@ -113,9 +113,9 @@ describe('/metrics', () => {
 
   test('is the Prometheus text', async () => {
     await using server = serverWith({});
-    const answer = await server.app.inject('/metrics');
-    expect(answer.statusCode).toBe(200);
-    expect(answer.headers['content-type']).toContain('text/plain');
-    expect(answer.body).toContain('# TYPE http_server_request_duration_seconds histogram');
+    const response = await server.app.inject('/metrics');
+    expect(response.statusCode).toBe(200);
+    expect(response.headers['content-type']).toContain('text/plain');
+    expect(response.body).toContain('# TYPE http_server_request_duration_seconds histogram');
   });
 });

@@ -104,9 +104,9 @@ const openApi = z.strictObject({
 
 async function served() {
   await using server = fullServer();
-  const answer = await server.app.inject('/openapi.json');
-  expect(answer.headers['content-type']).toBe('application/json; charset=utf-8');
-  return { document: openApi.parse(answer.json()), text: answer.body };
+  const response = await server.app.inject('/openapi.json');
+  expect(response.headers['content-type']).toBe('application/json; charset=utf-8');
+  return { document: openApi.parse(response.json()), text: response.body };
 }
 
 function operations(document: z.infer<typeof openApi>) {
@@ -140,15 +140,15 @@ describe('the OpenAPI document', () => {
     await server.app.ready();
     const described = operations(document).map(({ method, path }) => `${method} ${path}`);
     const shown = server.routes.filter(({ isHidden }) => !isHidden);
-    const answered = [...new Set(shown.map(({ path }) => path))].flatMap((path) =>
+    const supported = [...new Set(shown.map(({ path }) => path))].flatMap((path) =>
       METHODS.filter((method) =>
         server.app.hasRoute({ method, url: path.replaceAll(/\{(\w+)\}/g, ':$1') }),
       )
-        // Every GET answers HEAD as well.
+        // Every GET responses HEAD as well.
         .filter((method) => method !== 'HEAD')
         .map((method) => `${method} ${path}`),
     );
-    expect(described.toSorted()).toStrictEqual(answered.toSorted());
+    expect(described.toSorted()).toStrictEqual(supported.toSorted());
     expect(
       server.app.printRoutes({ commonPrefix: false }).match(/\((GET|POST|PUT|DELETE)/g),
     ).toHaveLength(server.routes.length);
@@ -322,14 +322,14 @@ describe('the pages', () => {
     '%s loads nothing from another server and has no inline script or style',
     async (url) => {
       await using server = fullServer();
-      const answer = await server.app.inject(url);
-      expect(answer.statusCode).toBe(200);
-      expect(answer.headers['content-type']).toBe('text/html; charset=utf-8');
-      const policy = String(answer.headers['content-security-policy']);
+      const response = await server.app.inject(url);
+      expect(response.statusCode).toBe(200);
+      expect(response.headers['content-type']).toBe('text/html; charset=utf-8');
+      const policy = String(response.headers['content-security-policy']);
       expect(policy).toContain("default-src 'none'");
       expect(policy).not.toMatch(/unsafe|http|\*/);
-      expect(answer.body).not.toMatch(/<script>|<style|\son\w+=|style=|https?:|\/\/[a-z]/i);
-      const loaded = [...answer.body.matchAll(/(?:src|<link [^>]*href)="([^"]*)"/g)]
+      expect(response.body).not.toMatch(/<script>|<style|\son\w+=|style=|https?:|\/\/[a-z]/i);
+      const loaded = [...response.body.matchAll(/(?:src|<link [^>]*href)="([^"]*)"/g)]
         .map(([, link]) => String(link))
         .filter((link) => link !== 'data:,');
       expect(loaded).toContain('/docs/style.css');

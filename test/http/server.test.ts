@@ -45,8 +45,13 @@ describe('an unknown path', () => {
   test('gets 404 even with a body that is not JSON', async () => {
     await using server = sampleServer();
     const headers = { 'content-type': 'application/json' };
-    const answer = await server.app.inject({ method: 'POST', url: '/nope', headers, payload: '{' });
-    expect(answer.json()).toMatchObject({ status: 404, code: 'route_not_found' });
+    const response = await server.app.inject({
+      method: 'POST',
+      url: '/nope',
+      headers,
+      payload: '{',
+    });
+    expect(response.json()).toMatchObject({ status: 404, code: 'route_not_found' });
   });
 });
 
@@ -83,9 +88,9 @@ describe('a method that a path does not support', () => {
     ['PUT', `/v1/things/${THING_ID}`, 'GET, HEAD'],
   ] as const)('(%s %s) gets 405 with the methods that it supports', async (method, url, allow) => {
     await using server = sampleServer();
-    const answer = await server.app.inject({ method, url });
-    expect(answer.headers['allow']).toBe(allow);
-    expect(answer.json()).toMatchObject({ status: 405, code: 'method_not_allowed' });
+    const response = await server.app.inject({ method, url });
+    expect(response.headers['allow']).toBe(allow);
+    expect(response.json()).toMatchObject({ status: 405, code: 'method_not_allowed' });
   });
 });
 
@@ -98,15 +103,15 @@ describe('every response', () => {
   ] as const)('to %s %s has the common headers', async (method, url, status, cache) => {
     await using server = sampleServer();
     const payload = method === 'POST' ? { payload: goodThing } : {};
-    const answer = await server.app.inject({ method, url, ...payload });
-    expect(answer.statusCode).toBe(status);
-    expect(answer.headers).toMatchObject({
+    const response = await server.app.inject({ method, url, ...payload });
+    expect(response.statusCode).toBe(status);
+    expect(response.headers).toMatchObject({
       'cache-control': cache,
       'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
       'x-content-type-options': 'nosniff',
       'x-request-id': expect.stringMatching(UUID),
     });
-    expect(answer.headers['x-powered-by']).toBeUndefined();
+    expect(response.headers['x-powered-by']).toBeUndefined();
   });
 
   test('has a request id of the server, not that of the caller', async () => {
@@ -131,16 +136,16 @@ describe('a failure of a handler', () => {
         headers: { 'x-more': '1' },
       }),
     );
-    const answer = await server.app.inject(`/v1/things/${THING_ID}`);
-    expect(answer.statusCode).toBe(503);
-    expect(answer.headers).toMatchObject({ 'retry-after': '3', 'x-more': '1' });
-    expect(answer.json()).toStrictEqual({
+    const response = await server.app.inject(`/v1/things/${THING_ID}`);
+    expect(response.statusCode).toBe(503);
+    expect(response.headers).toMatchObject({ 'retry-after': '3', 'x-more': '1' });
+    expect(response.json()).toStrictEqual({
       type: '/docs/problems#thing_busy',
       title: 'Thing busy',
       status: 503,
       detail: 'Wait.',
       code: 'thing_busy',
-      requestId: answer.headers['x-request-id'],
+      requestId: response.headers['x-request-id'],
       thingId: THING_ID,
       current: { status: 'paid', version: 2, allowed: ['ship'] },
     });
@@ -157,27 +162,27 @@ describe('a failure of a handler', () => {
     [undefined],
   ])('that is unexpected (%s) is a 500 without details', async (error) => {
     await using server = failing(error);
-    const answer = await server.app.inject(`/v1/things/${THING_ID}`);
-    expect(answer.statusCode).toBe(500);
-    expect(answer.json()).toStrictEqual({
+    const response = await server.app.inject(`/v1/things/${THING_ID}`);
+    expect(response.statusCode).toBe(500);
+    expect(response.json()).toStrictEqual({
       type: '/docs/problems#internal',
       title: 'Internal error',
       status: 500,
       detail: expect.any(String),
       code: 'internal',
-      requestId: answer.headers['x-request-id'],
+      requestId: response.headers['x-request-id'],
     });
-    expect(answer.body).not.toMatch(/secrets|duplicate|function|\.ts/);
+    expect(response.body).not.toMatch(/secrets|duplicate|function|\.ts/);
   });
 
   test('that is unexpected is logged once, with its stack', async () => {
     await using server = failing(new Error('boom'));
-    const answer = await server.app.inject(`/v1/things/${THING_ID}`);
+    const response = await server.app.inject(`/v1/things/${THING_ID}`);
     const failures = server.lines.filter(({ msg }) => msg === 'request failed');
     expect(failures).toHaveLength(1);
     expect(failures[0]).toMatchObject({
       level: 50,
-      requestId: answer.headers['x-request-id'],
+      requestId: response.headers['x-request-id'],
       err: { message: 'boom', stack: expect.stringContaining('server.test.ts') },
     });
     expect(server.lines).toHaveLength(2);
@@ -187,13 +192,13 @@ describe('a failure of a handler', () => {
 describe('the log', () => {
   test('has one line per request, with known fields only', async () => {
     await using server = sampleServer();
-    const answer = await server.app.inject({
+    const response = await server.app.inject({
       method: 'POST',
       url: '/v1/things',
       headers: { authorization: 'Bearer CANARY', 'idempotency-key': 'CANARY', 'x-any': 'CANARY' },
       payload: { ...goodThing, name: 'CANARY' },
     });
-    expect(answer.statusCode).toBe(201);
+    expect(response.statusCode).toBe(201);
     await server.app.inject({ url: '/nope?token=CANARY#CANARY' });
     await server.app.inject({ method: 'POST', url: '/v1/things?q=CANARY', payload: { CANARY: 1 } });
     expect(server.lines).toHaveLength(3);
@@ -204,7 +209,7 @@ describe('the log', () => {
       route: '/v1/things',
       path: '/v1/things',
       status: 201,
-      requestId: answer.headers['x-request-id'],
+      requestId: response.headers['x-request-id'],
       durationMs: expect.any(Number),
     });
     for (const line of server.lines) {
@@ -287,6 +292,6 @@ describe('a server that is stopping', () => {
 
 test('a Problem rounds its Retry-After up', async () => {
   await using server = failing(busy());
-  const answer = await server.app.inject(`/v1/things/${THING_ID}`);
-  expect(answer.headers['retry-after']).toBe('3');
+  const response = await server.app.inject(`/v1/things/${THING_ID}`);
+  expect(response.headers['retry-after']).toBe('3');
 });
