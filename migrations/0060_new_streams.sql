@@ -19,8 +19,8 @@ begin
 end $$;
 
 -- Locks the streams that this call has not created. They are judged in the statement that locks them: under READ
--- COMMITTED only those are what was committed.
-drop function lock_streams(json);
+-- COMMITTED only those are what was committed. lock_streams(json) stays for calls of write_units that have begun
+-- before this migration.
 create function lock_streams(
   unit_streams json, created uuid[], out lost integer[], out held integer[]
 )
