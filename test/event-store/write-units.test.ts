@@ -77,6 +77,11 @@ describe.skipIf(skipReason('postgres'))(
       expect(await store.write([before!, held, after!])).toEqual(['ok', 'locked', 'ok']);
       await somebody.query('rollback');
       expect(await store.write([held])).toEqual(['ok']);
+      const wrongVersions = await store.query(
+        `select stream_id, s.version, count(e) from streams s full join events e using (stream_id)
+         group by stream_id, s.version having s.version is distinct from count(e)`,
+      );
+      expect(wrongVersions).toEqual([]);
       await somebody.end();
     });
   },
