@@ -58,29 +58,44 @@ export type OrderReadDependencies = Readonly<{
 const tags = ['Orders'];
 
 const getOrder = {
-  operationId: 'getOrder',
-  tags,
-  summary: 'Read an order, now or at an earlier time',
-  description: 'Send `version` or `at` to read an earlier state of the order.',
-  params: orderParams,
-  querystring: getOrderQuery,
-  response: { 200: response(orderResponse, 'The order.') },
+  schema: {
+    operationId: 'getOrder',
+    tags,
+    summary: 'Read an order, now or at an earlier time',
+    description: 'Send `version` or `at` to read an earlier state of the order.',
+    params: orderParams,
+    querystring: getOrderQuery,
+    response: { 200: response(orderResponse, 'The order.') },
+  },
+  config: {
+    problems: orderProblemKinds(
+      'order_not_found',
+      'order_version_not_found',
+      'database_unavailable',
+    ),
+  },
 };
-const listOrdersSchema = {
-  operationId: 'listOrders',
-  tags,
-  summary: 'List orders, newest first',
-  description: 'placedFrom and placedTo are inclusive. nextCursor is null on the last page.',
-  querystring: listOrdersQuery,
-  response: { 200: response(orderPage, 'A page of orders, without their items.') },
+const getOrders = {
+  schema: {
+    operationId: 'listOrders',
+    tags,
+    summary: 'List orders, newest first',
+    description: 'placedFrom and placedTo are inclusive. nextCursor is null on the last page.',
+    querystring: listOrdersQuery,
+    response: { 200: response(orderPage, 'A page of orders, without their items.') },
+  },
+  config: { problems: orderProblemKinds('cursor_invalid', 'database_unavailable') },
 };
-const listOrderEvents = {
-  operationId: 'listOrderEvents',
-  tags,
-  summary: 'Read the history of an order',
-  description: 'Every event of the order as it is stored, oldest first.',
-  params: orderParams,
-  response: { 200: response(orderHistory, 'The events.') },
+const getOrderEvents = {
+  schema: {
+    operationId: 'listOrderEvents',
+    tags,
+    summary: 'Read the history of an order',
+    description: 'Every event of the order as it is stored, oldest first.',
+    params: orderParams,
+    response: { 200: response(orderHistory, 'The events.') },
+  },
+  config: { problems: orderProblemKinds('order_not_found', 'database_unavailable') },
 };
 
 /** What is known of orders over HTTP. */
@@ -90,16 +105,7 @@ export const orderQueryRoutes: FastifyPluginAsyncZod<OrderReadDependencies> = as
 ) => {
   app.get(
     '/v1/orders/:orderId',
-    {
-      schema: getOrder,
-      config: {
-        problems: orderProblemKinds(
-          'order_not_found',
-          'order_version_not_found',
-          'database_unavailable',
-        ),
-      },
-    },
+    getOrder,
     async ({ params: { orderId }, query: { version, at } }, reply) => {
       const until = {
         ...(version !== undefined && { version }),
@@ -112,35 +118,21 @@ export const orderQueryRoutes: FastifyPluginAsyncZod<OrderReadDependencies> = as
       return sendText(reply, { status: 200, etag: versionETag(order.version, news), body });
     },
   );
-  app.get(
-    '/v1/orders',
-    {
-      schema: listOrdersSchema,
-      config: { problems: orderProblemKinds('cursor_invalid', 'database_unavailable') },
-    },
-    async ({ query: { limit, cursor, ...filter } }, reply) => {
-      const { data, nextCursor } = await listOrders(reads, filter, limit, cursor);
-      const states = await fulfilmentStates(data.map(({ orderId }) => orderId));
-      const withStates = data.map((order) => {
-        const fulfilment = states.get(order.orderId);
-        return fulfilment ? Object.assign(order, { fulfilment }) : order;
-      });
-      return reply.send({ data: withStates, nextCursor });
-    },
-  );
-  app.get(
-    '/v1/orders/:orderId/events',
-    {
-      schema: listOrderEvents,
-      config: { problems: orderProblemKinds('order_not_found', 'database_unavailable') },
-    },
-    async ({ params: { orderId } }, reply) => {
-      const events = await readEvents(eventStore, orderId);
-      if (events.length === 0) throw new Problem(orderProblemKind('order_not_found'));
-      const body = JSON.stringify({ data: events.map(toHistoryEntry) });
-      return sendText(reply, { status: 200, etag: versionETag(events.length), body });
-    },
-  );
+  app.get('/v1/orders', getOrders, async ({ query: { limit, cursor, ...filter } }, reply) => {
+    const { data, nextCursor } = await listOrders(reads, filter, limit, cursor);
+    const states = await fulfilmentStates(data.map(({ orderId }) => orderId));
+    const withStates = data.map((order) => {
+      const fulfilment = states.get(order.orderId);
+      return fulfilment ? Object.assign(order, { fulfilment }) : order;
+    });
+    return reply.send({ data: withStates, nextCursor });
+  });
+  app.get('/v1/orders/:orderId/events', getOrderEvents, async ({ params: { orderId } }, reply) => {
+    const events = await readEvents(eventStore, orderId);
+    if (events.length === 0) throw new Problem(orderProblemKind('order_not_found'));
+    const body = JSON.stringify({ data: events.map(toHistoryEntry) });
+    return sendText(reply, { status: 200, etag: versionETag(events.length), body });
+  });
 };
 
 function toHistoryEntry(event: StoredEvent) {
