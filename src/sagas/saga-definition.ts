@@ -41,7 +41,10 @@ export type SagaStep = Readonly<{
   cancel?: CallAction;
   /** Undoes the step once it is done. */
   compensation?: SagaAction;
-  /** Once this step is requested, no earlier step is undone until its outcome is known. */
+  /**
+   * Once this step is requested, no earlier step is undone until its outcome is known. No step that can fail may
+   * follow: its failure would undo the earlier steps although this one is done.
+   */
   pivot?: true;
 }>;
 
