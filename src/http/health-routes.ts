@@ -2,7 +2,7 @@ import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 
 import { withDeadline } from '#src/workers/worker.ts';
-import { cachedRead } from './cached-read.ts';
+import { cachedRead } from './metrics.ts';
 import { bodyETag } from './entity-tags.ts';
 import type { Metrics } from './metrics.ts';
 import { response } from './openapi.ts';

@@ -3,7 +3,6 @@ import { performance } from 'node:perf_hooks';
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from '@prometheus-io/client';
 
 import { withDeadline } from '#src/workers/worker.ts';
-import { cachedRead } from './cached-read.ts';
 
 const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
 const UNITS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
@@ -177,4 +176,28 @@ function watchUtilization(gauge: MakeGauge): void {
       return utilization;
     },
   );
+}
+
+/**
+ * Shares one read among all callers that ask while it is running, and for `keptMs` after it. Only one
+ * read runs at a time. A failed read is shared by those who waited for it, and is not kept.
+ */
+export function cachedRead<T>(read: () => Promise<T>, keptMs: number): () => Promise<T> {
+  let latest: Promise<T> | undefined;
+  let keptUntilMs = 0;
+  const readAgain = async () => {
+    keptUntilMs = Number.POSITIVE_INFINITY;
+    try {
+      const result = await read();
+      keptUntilMs = performance.now() + keptMs;
+      return result;
+    } catch (error) {
+      keptUntilMs = 0;
+      throw error;
+    }
+  };
+  return () => {
+    if (latest === undefined || performance.now() >= keptUntilMs) latest = readAgain();
+    return latest;
+  };
 }

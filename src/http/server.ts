@@ -11,9 +11,14 @@ import { describeApi } from './openapi.ts';
 import { bodyCutShort, frameworkProblem, Problem, problemKind, sendProblem } from './problem.ts';
 import { acceptJsonOnly } from './request-body.ts';
 import { findHeaderFault } from './request-head.ts';
-import { createFaultReport, createRequestReport } from './request-report.ts';
-import type { RequestMetrics } from './request-report.ts';
-import { createFinish, createOnSend, setCommonHeaders } from './responses.ts';
+import {
+  createFaultReport,
+  createFinish,
+  createOnSend,
+  createRequestReport,
+  setCommonHeaders,
+} from './responses.ts';
+import type { RequestMetrics } from './responses.ts';
 
 const LIMITS: ConnectionLimits = {
   connectionsMax: 4_000,

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { cachedRead } from '#src/http/cached-read.ts';
+import { cachedRead } from '#src/http/metrics.ts';
 
 const LONG_MS = 600_000;
 
