@@ -6,25 +6,13 @@ import { eventually } from '#test/support/poll.ts';
 import { refusalOf } from '#test/support/saga/api.ts';
 import { createSagaWorld, startReplica } from '#test/support/saga/world.ts';
 import type { Replica, SagaWorld } from '#test/support/saga/world.ts';
-import { commandOperations, commandScenarios } from './command-scenarios.ts';
+import { COMMANDS, commandOperations, commandScenarios } from './command-scenarios.ts';
 import type { Ready } from './command-scenarios.ts';
 
 /*
  * Every command of the service honours the headers by which a caller guards it, or refuses them: none is
  * ignored. The commands come from the OpenAPI document, so that a new one cannot be forgotten.
  */
-const COMMANDS = [
-  'placeOrder',
-  'payOrder',
-  'shipOrder',
-  'cancelOrder',
-  'refundOrder',
-  'fulfilOrder',
-  'retryFulfilment',
-  'resolveFulfilment',
-  'setStock',
-  'adjustStock',
-];
 const NOT_HONOURED = '400 header_not_honoured';
 
 describe.skipIf(skipReason('postgres'))('a guarding header of a command', () => {

@@ -15,6 +15,20 @@ export type Ready = Readonly<{
   resource?: string;
 }>;
 
+/** Every command of the service, by operationId. */
+export const COMMANDS = [
+  'placeOrder',
+  'payOrder',
+  'shipOrder',
+  'cancelOrder',
+  'refundOrder',
+  'fulfilOrder',
+  'retryFulfilment',
+  'resolveFulfilment',
+  'setStock',
+  'adjustStock',
+] as const;
+
 const PAYMENT = { paymentId: 'pay-1', amountCents: 2500 };
 let skus = 0;
 
@@ -59,7 +73,7 @@ export function commandScenarios(
   };
   const order = { customerId: 'c-1', currency: 'EUR', items: TWO_BOOKS };
   const resolution = { step: 'refund', outcome: 'notDone', reason: 'not there' };
-  return {
+  const scenarios: Record<(typeof COMMANDS)[number], () => Promise<Ready>> = {
     placeOrder: async () => ({
       method: 'POST',
       path: '/v1/orders',
@@ -86,6 +100,7 @@ export function commandScenarios(
     setStock: () => onStock('PUT', '', { onHand: 7 }, { onHand: 8 }),
     adjustStock: () => onStock('POST', '/adjust', { delta: -2 }, { delta: -3 }),
   };
+  return scenarios;
 }
 
 /** The operations of the OpenAPI document that change something. */
