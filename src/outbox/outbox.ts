@@ -1,3 +1,5 @@
+import type { OutboxMessageRow } from '#src/event-store/event-store.ts';
+
 const MURMUR2_SEED = 0x9747b28c;
 const MURMUR2_MULTIPLIER = 0x5bd1e995;
 const MURMUR2_SHIFT = 24;
@@ -5,22 +7,12 @@ const MAX_POSITIVE = 0x7fffffff;
 /** Bytes that a message takes in a request besides its payload: key, headers, framing. */
 const ENVELOPE_BYTES = 1_024;
 
-/** A row of `outbox_events`: a message that Kafka has not acknowledged yet. */
-export type OutboxRow = Readonly<{
-  id: number;
-  message_key: string;
-  key_hash: number;
-  ce_specversion: string;
-  ce_id: string;
-  ce_type: string;
-  ce_source: string;
-  ce_time: string;
-  ce_subject: string;
-  ce_sequence: string;
-  content_type: string;
-  traceparent: string | null;
-  payload: string;
-}>;
+/** A row of `outbox_events`, as far as the relay reads it: a message that Kafka has not acknowledged yet. */
+export type OutboxRow = Readonly<{ id: number; ce_specversion: string; content_type: string }> &
+  Omit<
+    OutboxMessageRow,
+    'aggregate_type' | 'aggregate_id' | 'event_type' | 'stream_version' | 'topic'
+  >;
 
 /** A message as it goes to Kafka: a CloudEvent in binary mode. */
 export type OutboxMessage = Readonly<{
