@@ -154,6 +154,12 @@ const refunding = [...shipping, refused('ship', 'too heavy'), back('x'), refundI
 const settling = [...capturing, back('changed my mind'), cancelIntent];
 const unshipping = [...shipping, tried('ship'), givenUp('ship'), cancelShipIntent];
 
+describe('the steps of a fulfilment', () => {
+  test('end with the shipment: the failure of a later step would refund a parcel that has left', () => {
+    expect(definition.steps.findIndex(({ pivot }) => pivot)).toBe(definition.steps.length - 1);
+  });
+});
+
 describe('a fulfilment without failures', () => {
   test('reserves the stock and requests the capture', () => {
     given(started).when({}).emits(done('reserve'), captureIntent);
