@@ -175,6 +175,7 @@ begin
     perform move_stock(unit_reservations, bad);
   end if;
 
+  -- The id of a new stream is in one unit only, so no unit that was written loses its stream.
   if cardinality(bad) > 0 then
     delete from streams
     where stream_id = any (array(

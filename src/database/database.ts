@@ -43,7 +43,7 @@ export type ReadPool = Readonly<{
 }>;
 
 /**
- * Opens the pools. They connect when they are first used. `onError` hears of idle connections that are lost.
+ * Opens the pools. They connect when they are first used. `onError` is called when an idle connection is lost.
  */
 export function createDatabase(
   url: string,

@@ -68,7 +68,7 @@ export type GroupCommitLimits = Readonly<{
   lockedMsMax: number;
 }>;
 
-/** Hears what happens, for metrics and for those who wait for commits. */
+/** Called when something happens, for metrics and for the parts that wait for commits. */
 export type GroupCommitEvents = Readonly<{
   /** These units of one batch were written. `durationMs` is the time of the write alone. */
   committed(units: readonly Unit[], durationMs: number): void;

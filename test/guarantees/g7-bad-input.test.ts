@@ -20,7 +20,7 @@ const errorsShape = z.looseObject({ errors: z.array(z.looseObject({ pointer: z.s
 const stockShape = z.looseObject({ onHand: z.int(), reserved: z.int(), available: z.int() });
 
 /** Where every call is answered, or held for as long as a test wants it. */
-const unhurried = { env: { PROVIDER_TIMEOUT_MS: '30000' } };
+const longTimeouts = { env: { PROVIDER_TIMEOUT_MS: '30000' } };
 
 /** A world and one replica, for all tests of a describe; `judged` orders are checked by their test alone. */
 function useStage(seams: Parameters<typeof startReplica>[1] = {}) {
@@ -86,7 +86,7 @@ const pointersOf = (text: string) => [
 ];
 
 describe.skipIf(skipReason('postgres'))('G7 for bad input from callers', () => {
-  const { world, api, judged, reality, begin, resting, violations } = useStage(unhurried);
+  const { world, api, judged, reality, begin, resting, violations } = useStage(longTimeouts);
 
   test('a sku that nobody knows is short: the order is cancelled, and nothing charged', async () => {
     const answer = await api().request('GET', '/v1/stock/unheard-of');
@@ -424,7 +424,7 @@ describe.skipIf(skipReason('postgres'))('G7 for a fulfilment that is stuck', () 
   const { world, api, judged, reality, begin, resting, violations } = useStage({
     now: fastClock(20),
     env: {
-      ...unhurried.env,
+      ...longTimeouts.env,
       CAPTURE_DEADLINE_S: '1',
       SHIP_DEADLINE_S: '1',
       UNDO_DEADLINE_S: '1',

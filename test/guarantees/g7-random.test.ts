@@ -34,7 +34,7 @@ const BASKETS = [
   ],
 ] as const;
 /** Sagas at once as a slow machine can serve them, and calls as long as it takes: most are answered. */
-const UNHURRIED = { SAGA_CONCURRENCY: '40', PROVIDER_TIMEOUT_MS: '2000' };
+const LONG_TIMEOUTS = { SAGA_CONCURRENCY: '40', PROVIDER_TIMEOUT_MS: '2000' };
 /** What is answered to a cancel that comes too late, or to a fulfilment that has ended. */
 const TOO_LATE =
   /^409 (shipment_requested|order_already_shipped|order_cancelled|order_already_paid)$/;
@@ -132,7 +132,7 @@ describe.skipIf(skipReason('postgres'))('G7 in a random order of mishaps', () =>
       ]),
     );
 
-    const options = { databaseUrl: database.url, env: { ...env, ...UNHURRIED } };
+    const options = { databaseUrl: database.url, env: { ...env, ...LONG_TIMEOUTS } };
     const starting = [startService(options), startService(options)] as const;
     await using first = await starting[0];
     await using second = await starting[1];
