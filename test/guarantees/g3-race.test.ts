@@ -270,7 +270,9 @@ async function replaceFunction(
   mutate: (sql: string) => string,
 ) {
   const [row] = await database.query<{ definition: string }>(
-    `select pg_get_functiondef(p.oid) as definition from pg_proc p where p.proname = $1`,
+    // The newest of this name: an older one stays for the release before.
+    `select pg_get_functiondef(oid) as definition from pg_proc where proname = $1
+     order by oid desc limit 1`,
     [name],
   );
   const mutant = mutate(row!.definition);
