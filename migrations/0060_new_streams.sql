@@ -35,11 +35,15 @@ begin
     select stream_id, version from streams where stream_id = any (array(select id from given))
     order by stream_id for update skip locked
   ),
+  unexpected as materialized (
+    select id, expected from given
+    except
+    select stream_id, version from locked
+  ),
   refused as (
-    select g.unit, locked.stream_id is null
-      and exists (select from streams s where s.stream_id = g.id) as is_held
-    from given g left join locked on locked.stream_id = g.id
-    where locked.version is distinct from g.expected
+    select g.unit, not exists (select from locked where locked.stream_id = u.id)
+      and exists (select from streams s where s.stream_id = u.id) as is_held
+    from unexpected u join given g on g.id = u.id and g.expected = u.expected
   )
   select coalesce(array_agg(distinct unit) filter (where not is_held), '{}'),
          coalesce(array_agg(distinct unit) filter (where is_held), '{}')
