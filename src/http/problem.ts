@@ -65,7 +65,7 @@ export class Problem extends Error {
   }
 }
 
-export const PROBLEM_MEDIA_TYPE = 'application/problem+json; charset=utf-8';
+const PROBLEM_MEDIA_TYPE = 'application/problem+json; charset=utf-8';
 
 /** The page that explains a code, relative to the address of the service. */
 export function problemType(code: string): string {
@@ -73,7 +73,7 @@ export function problemType(code: string): string {
 }
 
 /** The body of the response, as JSON text. */
-export function problemBody({ kind, details, message }: Problem, requestId: string): string {
+function problemBody({ kind, details, message }: Problem, requestId: string): string {
   return JSON.stringify({
     ...details.extra,
     type: problemType(kind.code),
@@ -88,7 +88,7 @@ export function problemBody({ kind, details, message }: Problem, requestId: stri
 }
 
 /** The headers of the response, without its content type. */
-export function problemHeaders({ status, details }: Problem): Record<string, string> {
+function problemHeaders({ status, details }: Problem): Record<string, string> {
   const headers: Record<string, string> = { 'cache-control': 'no-store', ...details.headers };
   const retryAfterSeconds = details.retryAfterSeconds ?? (status === 503 ? 1 : undefined);
   if (retryAfterSeconds !== undefined) {
