@@ -3,14 +3,14 @@ import kafkajs from 'kafkajs';
 import type { Pool } from 'pg';
 import { pino } from 'pino';
 import { createDatabase } from '#src/database/database.ts';
-import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
-import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
+import { createKafkaClient, createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
 import { murmur2 } from '#src/outbox/outbox.ts';
 import type { OutboxRow, Publisher, TopicLimits } from '#src/outbox/outbox.ts';
 import type { Lease } from '#src/outbox/lease.ts';
 import { createOutboxMonitor, NO_BACKLOG } from '#src/outbox/outbox-monitor.ts';
 import { createRelay, relayDefaults } from '#src/outbox/relay.ts';
 import type { Leader, RelayMetrics, RelayParts, RelaySettings } from '#src/outbox/relay.ts';
+import type { TestDatabase } from '#test/support/database.ts';
 
 export const quiet = pino({ level: 'silent' });
 
@@ -46,6 +46,11 @@ export type NewEvent = Readonly<{
 }>;
 
 type Queryable = Readonly<{ query: (sql: string, params: unknown[]) => Promise<unknown> }>;
+
+/** Whether no message waits in the outbox. */
+export async function isEmpty(db: TestDatabase): Promise<boolean> {
+  return (await db.query('select from outbox_events limit 1')).length === 0;
+}
 
 /** Inserts outbox rows as the write path does, in the order given. */
 export async function insertEvents(

@@ -5,7 +5,6 @@ import { messageFrom } from '#src/outbox/outbox.ts';
 import type { OutboxRow, Publisher } from '#src/outbox/outbox.ts';
 import { relayDefaults, runRound } from '#src/outbox/relay.ts';
 import { createTestDatabase } from '#test/support/database.ts';
-import type { TestDatabase } from '#test/support/database.ts';
 import { startFaultyKafka } from '#test/support/faulty-servers.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic, readTopic, testBrokers } from '#test/support/kafka.ts';
@@ -16,6 +15,7 @@ import {
   createTestRelay,
   eventsOf,
   insertEvents,
+  isEmpty,
   leaseOf,
   newKeys,
   newLeader,
@@ -28,9 +28,6 @@ import {
  * Order does not depend on the rules that are tested here. Without them events would be sent many times
  * when leaders change, but never out of order. These tests limit how often an event is in the topic.
  */
-const isEmpty = async (db: TestDatabase) =>
-  (await db.query('select from outbox_events limit 1')).length === 0;
-
 /** Counts how often the leader checked the topic, how many sends it started and how many ended. */
 function counting(publisher: Publisher) {
   const counts = { looks: 0, sends: 0, outcomes: 0 };

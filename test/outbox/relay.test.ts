@@ -4,7 +4,6 @@ import { partitionFor } from '#src/outbox/outbox.ts';
 import type { Publisher } from '#src/outbox/outbox.ts';
 import { relayDefaults, runRound } from '#src/outbox/relay.ts';
 import { createTestDatabase } from '#test/support/database.ts';
-import type { TestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic, readTopic, testBrokers } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';
@@ -15,6 +14,7 @@ import {
   createTestRelay,
   eventsOf,
   insertEvents,
+  isEmpty,
   newKeys,
   newLeader,
   roundParts,
@@ -22,9 +22,6 @@ import {
   servicePool,
   testPublisher,
 } from './outbox-fixture.ts';
-
-const isEmpty = async (db: TestDatabase) =>
-  (await db.query('select from outbox_events limit 1')).length === 0;
 
 describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))('the relay', () => {
   test('publishes what is in the outbox, each key in order, once, and empties it', async () => {
