@@ -1,5 +1,7 @@
 import { accessSync, constants } from 'node:fs';
 import { z } from 'zod';
+import { kafkaProblems } from './outbox/kafka-connection.ts';
+import type { KafkaSettings } from './outbox/kafka-connection.ts';
 
 const PORT_MAX = 65_535;
 const count = (min: number, max: number) =>
@@ -68,6 +70,8 @@ const isBroker = (broker: string) => {
   return port >= 1 && port <= PORT_MAX;
 };
 const onOff = z.enum(['on', 'off']).transform((value) => value === 'on');
+const MECHANISMS = ['', 'plain', 'scram-sha-256', 'scram-sha-512'] as const;
+const optionalText = z.string().default('');
 
 /** Every setting: its environment variable, bounds, default and meaning. */
 const settings = {
@@ -99,6 +103,24 @@ const settings = {
     .transform((value) => value.split(',').flatMap((broker) => broker.trim() || []))
     .pipe(z.array(z.string().refine(isBroker, 'must be host:port, comma separated')))
     .describe('Kafka brokers as host:port, comma separated. If empty, events wait in the outbox.'),
+  KAFKA_TLS: onOff
+    .default(false)
+    .describe('on: connect to the brokers with TLS, and check their certificates and host names.'),
+  KAFKA_TLS_CA_FILE: optionalText.describe(
+    'PEM file of the authorities that sign the certificates of the brokers. If empty, public ones.',
+  ),
+  KAFKA_TLS_CERT_FILE: optionalText.describe(
+    'PEM file of our certificate, if the brokers want one. May hold the chain.',
+  ),
+  KAFKA_TLS_KEY_FILE: optionalText.describe('PEM file of the key of our certificate, unencrypted.'),
+  KAFKA_SASL_MECHANISM: z
+    .string()
+    .toLowerCase()
+    .pipe(z.enum(MECHANISMS, { error: 'must be plain, scram-sha-256 or scram-sha-512' }))
+    .default('')
+    .describe('How to log in to the brokers: plain, scram-sha-256 or scram-sha-512.'),
+  KAFKA_SASL_USERNAME: optionalText.describe('User of the brokers.'),
+  KAFKA_SASL_PASSWORD: optionalText.describe('Password of that user.'),
   KAFKA_TOPIC: z
     .string()
     .regex(/^[a-zA-Z0-9._-]{1,249}$/, 'must be a legal Kafka topic name')
@@ -169,15 +191,32 @@ const schema = z
   .refine(({ PAYMENT_URL, SHIPPING_URL }) => (PAYMENT_URL === '') === (SHIPPING_URL === ''), {
     error: 'must be set if PAYMENT_URL is set, and only then',
     path: ['SHIPPING_URL'],
-  });
+  })
+  .superRefine(checkKafka);
+
+function checkKafka(given: KafkaSettings, context: z.RefinementCtx): void {
+  for (const [name, message] of kafkaProblems(given)) {
+    context.addIssue({ code: 'custom', path: [name], message });
+  }
+}
 
 /** The environment variables that the service reads. */
 export const settingNames: readonly string[] = Object.keys(settings);
 
-const kafkaSchema = z.object({
-  KAFKA_BROKERS: settings.KAFKA_BROKERS,
-  KAFKA_TOPIC: settings.KAFKA_TOPIC,
-});
+const kafkaSchema = z
+  .object(settings)
+  .pick({
+    KAFKA_BROKERS: true,
+    KAFKA_TOPIC: true,
+    KAFKA_TLS: true,
+    KAFKA_TLS_CA_FILE: true,
+    KAFKA_TLS_CERT_FILE: true,
+    KAFKA_TLS_KEY_FILE: true,
+    KAFKA_SASL_MECHANISM: true,
+    KAFKA_SASL_USERNAME: true,
+    KAFKA_SASL_PASSWORD: true,
+  })
+  .superRefine(checkKafka);
 
 /** The settings of one process, checked. */
 export type Config = Readonly<z.infer<typeof schema>>;

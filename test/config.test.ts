@@ -1,5 +1,12 @@
+import { execFile } from 'node:child_process';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { ConfigInvalid, describeConfig, readConfig, readKafkaConfig } from '#src/config.ts';
+import { kafkaConnection } from '#src/outbox/kafka-connection.ts';
+import { createAuthority } from '#test/support/certificates.ts';
+import { createTestFolder } from '#test/support/test-folder.ts';
 
 const DATABASE_URL = 'postgres://user:password@host:5432/database';
 
@@ -74,7 +81,7 @@ describe('the brokers', () => {
 
   test.each(['a:1, b:2', 'a:1,b:2,', ' a:1 ,, b:2 '])('may be spaced: %j', (KAFKA_BROKERS) => {
     expect(readConfig({ DATABASE_URL, KAFKA_BROKERS }).KAFKA_BROKERS).toEqual(['a:1', 'b:2']);
-    expect(readKafkaConfig({ KAFKA_BROKERS })).toEqual({
+    expect(readKafkaConfig({ KAFKA_BROKERS })).toMatchObject({
       KAFKA_BROKERS: ['a:1', 'b:2'],
       KAFKA_TOPIC: 'order.events',
     });
@@ -88,6 +95,118 @@ describe('the brokers', () => {
       ]);
     },
   );
+});
+
+describe('the login at the brokers', () => {
+  const login = {
+    KAFKA_BROKERS: 'kafka:9092',
+    KAFKA_SASL_MECHANISM: 'scram-sha-512',
+    KAFKA_SASL_USERNAME: 'orders',
+    KAFKA_SASL_PASSWORD: 'secret',
+  };
+
+  test.each(['scram-sha-512', 'SCRAM-SHA-512'])('may be %s', (KAFKA_SASL_MECHANISM) => {
+    const config = readConfig({ DATABASE_URL, ...login, KAFKA_SASL_MECHANISM });
+    expect(kafkaConnection(config)).toEqual({
+      brokers: ['kafka:9092'],
+      sasl: { mechanism: 'scram-sha-512', username: 'orders', password: 'secret' },
+    });
+  });
+
+  test('may not be another mechanism', () => {
+    expect(problemsOf({ ...login, KAFKA_SASL_MECHANISM: 'gssapi' })).toEqual([
+      'KAFKA_SASL_MECHANISM: must be plain, scram-sha-256 or scram-sha-512',
+    ]);
+  });
+
+  test.each([
+    ['KAFKA_SASL_MECHANISM', 'KAFKA_SASL_PASSWORD', 'KAFKA_SASL_USERNAME'],
+    ['KAFKA_SASL_USERNAME', 'KAFKA_SASL_MECHANISM', 'KAFKA_SASL_PASSWORD'],
+    ['KAFKA_SASL_PASSWORD', 'KAFKA_SASL_MECHANISM', 'KAFKA_SASL_USERNAME'],
+  ])('is not complete without %s', (missing, ...given) => {
+    const problems = problemsOf({ ...login, [missing]: '' });
+    expect(problems.toSorted()).toEqual(given.map((name) => `${name}: needs ${missing}`));
+  });
+
+  test.each([
+    [{ KAFKA_TLS: 'on' }, true],
+    [{ KAFKA_BROKERS: '127.0.0.1:9092,localhost:9093,[::1]:9094' }, true],
+    [{ KAFKA_SASL_MECHANISM: 'scram-sha-256' }, true],
+    [{}, false],
+    [{ KAFKA_BROKERS: '127.0.0.1:9092,127.0.0.1.example.com:9092' }, false],
+  ])('never sends a readable password over the network: %j', (more, isAllowed) => {
+    expect(problemsOf({ ...login, KAFKA_SASL_MECHANISM: 'plain', ...more })).toEqual(
+      isAllowed
+        ? []
+        : [
+            'KAFKA_SASL_MECHANISM: would send the password readable over the network: set KAFKA_TLS=on',
+          ],
+    );
+  });
+});
+
+describe('TLS to the brokers', () => {
+  test('takes the files of an authority, a certificate and its key', async () => {
+    await using folder = await createTestFolder('certificates-');
+    const authority = await createAuthority(folder.path, 'ca');
+    const [own, other] = [await authority.sign('orders'), await authority.sign('other')];
+    const tls = {
+      KAFKA_TLS: 'on',
+      KAFKA_TLS_CA_FILE: authority.caFile,
+      KAFKA_TLS_CERT_FILE: own.certFile,
+      KAFKA_TLS_KEY_FILE: own.keyFile,
+    };
+    const config = readConfig({ DATABASE_URL, KAFKA_BROKERS: 'kafka:9092', ...tls });
+    expect(kafkaConnection(config)).toEqual({
+      brokers: ['kafka:9092'],
+      tls: { caFile: authority.caFile, certFile: own.certFile, keyFile: own.keyFile },
+    });
+    expect(problemsOf({ ...tls, KAFKA_TLS_KEY_FILE: other.keyFile })).toEqual([
+      'KAFKA_TLS_KEY_FILE: is not the key of KAFKA_TLS_CERT_FILE',
+    ]);
+    expect(problemsOf({ ...tls, KAFKA_TLS_KEY_FILE: '' })).toEqual([
+      'KAFKA_TLS_CERT_FILE: needs KAFKA_TLS_KEY_FILE',
+    ]);
+    expect(problemsOf({ ...tls, KAFKA_TLS_CERT_FILE: '' })).toEqual([
+      'KAFKA_TLS_KEY_FILE: needs KAFKA_TLS_CERT_FILE',
+    ]);
+    expect(problemsOf({ ...tls, KAFKA_TLS: 'off' })).toEqual([
+      'KAFKA_TLS_CA_FILE: needs KAFKA_TLS=on',
+      'KAFKA_TLS_CERT_FILE: needs KAFKA_TLS=on',
+      'KAFKA_TLS_KEY_FILE: needs KAFKA_TLS=on',
+    ]);
+  });
+
+  test('names a file that cannot be used, and why', async () => {
+    await using folder = await createTestFolder('certificates-');
+    const authority = await createAuthority(folder.path, 'ca');
+    const { certFile, keyFile } = await authority.sign('orders');
+    const encrypted = join(folder.path, 'encrypted.key');
+    const passphrase = ['-aes256', '-passout', 'pass:secret'];
+    const encrypting = ['pkey', '-in', keyFile, ...passphrase, '-out', encrypted];
+    await promisify(execFile)('openssl', encrypting);
+    const damaged = join(folder.path, 'damaged.pem');
+    const [begin, end] = ['-----BEGIN CERTIFICATE-----', '-----END CERTIFICATE-----'];
+    await writeFile(damaged, `${begin}\nMIIB\n${end}\n`);
+    const problem = (file: Readonly<Record<string, string>>) =>
+      problemsOf({ KAFKA_TLS: 'on', ...file });
+    const pair = { KAFKA_TLS_CERT_FILE: certFile, KAFKA_TLS_KEY_FILE: keyFile };
+    expect(problem({ KAFKA_TLS_CA_FILE: '/nowhere/ca.pem' })).toEqual([
+      expect.stringMatching(/^KAFKA_TLS_CA_FILE: names a file that cannot be read: ENOENT.*ca.pem/),
+    ]);
+    expect(problem({ KAFKA_TLS_CA_FILE: keyFile })).toEqual([
+      'KAFKA_TLS_CA_FILE: holds no certificate in PEM format',
+    ]);
+    expect(problem({ KAFKA_TLS_CA_FILE: damaged })).toEqual([
+      expect.stringMatching(/^KAFKA_TLS_CA_FILE: is not valid PEM: /),
+    ]);
+    expect(problem({ ...pair, KAFKA_TLS_KEY_FILE: certFile })).toEqual([
+      'KAFKA_TLS_KEY_FILE: holds no private key in PEM format',
+    ]);
+    expect(problem({ ...pair, KAFKA_TLS_KEY_FILE: encrypted })).toEqual([
+      'KAFKA_TLS_KEY_FILE: holds an encrypted key: decrypt it with openssl pkey',
+    ]);
+  });
 });
 
 test('every setting is listed with its default', () => {
