@@ -159,8 +159,8 @@ function call(agent: Agent, port: number, method: string, path: string, body?: s
   return new Promise<{ status: number; location: string | undefined }>((done, fail) => {
     const headers = body === undefined ? {} : { 'content-type': 'application/json' };
     const sent = request({ agent, port, host: '127.0.0.1', method, path, headers }, (response) => {
-      const { statusCode: status = 0, headers: answered } = response;
-      response.resume().on('end', () => done({ status, location: answered.location }));
+      const { statusCode: status = 0, headers: received } = response;
+      response.resume().on('end', () => done({ status, location: received.location }));
       response.on('error', fail);
     });
     sent.setTimeout(CALL_MS_MAX, () => sent.destroy(new Error('no response')));
@@ -196,8 +196,8 @@ async function startService(port: number): Promise<ChildProcess> {
   });
   const deadline = performance.now() + READY_MS_MAX;
   while (performance.now() < deadline) {
-    const answer = await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined);
-    if (answer?.ok) return child;
+    const response = await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined);
+    if (response?.ok) return child;
     await delay(50);
   }
   throw new Error('the service did not get ready');

@@ -96,8 +96,8 @@ async function startService(port: number, broker: string): Promise<ChildProcess>
   });
   const deadline = performance.now() + READY_MS_MAX;
   while (performance.now() < deadline) {
-    const answer = await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined);
-    if (answer?.ok) return child;
+    const response = await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined);
+    if (response?.ok) return child;
     await delay(50);
   }
   throw new Error('the service did not get ready');

@@ -28,7 +28,7 @@ import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
  *
  *   node bench/sagas.ts [--seconds 10] [--concurrency 64] [--providers instant|http]
  *
- * instant: the providers answer within the process. http: the simulator, in this process too.
+ * instant: the providers respond within the process. http: the simulator, in this process too.
  */
 const { values } = parseArgs({
   options: {

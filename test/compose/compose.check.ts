@@ -112,11 +112,11 @@ describe('docker compose', () => {
     await project.compose('stop', 'kafka');
     let ids: string[];
     try {
-      const answers = await Promise.all(
+      const responses = await Promise.all(
         Array.from({ length: 10 }, (_, n) => place(replicas[n % REPLICAS]!)),
       );
-      expect(answers.map(({ status }) => status)).toEqual(Array(10).fill(201));
-      ids = answers.map(({ body }) => body.orderId!);
+      expect(responses.map(({ status }) => status)).toEqual(Array(10).fill(201));
+      ids = responses.map(({ body }) => body.orderId!);
       for (const url of replicas) expect((await get(url, '/readyz')).status).toBe(200);
     } finally {
       await project.compose('start', 'kafka');
@@ -126,15 +126,15 @@ describe('docker compose', () => {
     expect(await versionsInKafka(ids, 10)).toEqual(new Map(ids.map((id) => [id, [1]])));
   });
 
-  test('loses no order answered 201 when Postgres stops under load, and says 503 till it is back', async () => {
+  test('loses no order that got 201 when Postgres stops under load, and responds with 503 until it is back', async () => {
     const callers = new AbortController();
-    const answers: HttpResponse[] = [];
+    const responses: HttpResponse[] = [];
     const load = Promise.all(
       Array.from({ length: CALLERS }, async (_, n) => {
         while (!callers.signal.aborted) {
           const url = replicas[n % REPLICAS]!;
           for (const ask of [place, list]) {
-            answers.push(await ask(url).catch((error: unknown) => noAnswer(url, error)));
+            responses.push(await ask(url).catch((error: unknown) => noResponse(url, error)));
           }
           await delay(PAUSE_MS);
         }
@@ -142,8 +142,8 @@ describe('docker compose', () => {
     );
     const sees = (status: number, from = 0) =>
       eventually(() => {
-        const seen = answers.slice(from).filter((answer) => answer.status === status);
-        return replicas.every((url) => seen.some((answer) => answer.url === url));
+        const seen = responses.slice(from).filter((response) => response.status === status);
+        return replicas.every((url) => seen.some((response) => response.url === url));
       }, COMES_BACK);
     try {
       await sees(201);
@@ -153,20 +153,20 @@ describe('docker compose', () => {
       } finally {
         await project.compose('start', 'postgres');
       }
-      await sees(201, answers.length);
+      await sees(201, responses.length);
     } finally {
       callers.abort();
       await load;
     }
-    const refused = answers.filter(({ status }) => status !== 201 && status !== 200);
-    for (const answer of refused) {
-      expect(answer).toMatchObject({
+    const refused = responses.filter(({ status }) => status !== 201 && status !== 200);
+    for (const response of refused) {
+      expect(response).toMatchObject({
         status: 503,
         body: { code: expect.stringMatching(/^[a-z_]+$/) },
       });
-      expect(Number(answer.retryAfter)).toBeGreaterThan(0);
+      expect(Number(response.retryAfter)).toBeGreaterThan(0);
     }
-    const ids = answers.flatMap(({ status, body }) => (status === 201 ? body.orderId! : []));
+    const ids = responses.flatMap(({ status, body }) => (status === 201 ? body.orderId! : []));
     for (const [n, id] of ids.entries()) {
       const found = await get(replicas[n % REPLICAS]!, `/v1/orders/${id}`);
       expect(found.body).toMatchObject({ orderId: id, version: 1 });
@@ -236,7 +236,7 @@ async function ask(url: string, path: string, request: RequestInit): Promise<Htt
 }
 
 /** A closed connection is not a 503. */
-function noAnswer(url: string, error: unknown): HttpResponse {
+function noResponse(url: string, error: unknown): HttpResponse {
   return { url, status: 0, retryAfter: null, body: { code: String(error) } };
 }
 

@@ -6,7 +6,7 @@ import { isOutage, writeFailureOf } from '#src/database/database-errors.ts';
 
 describe('an outage of Postgres', () => {
   test.each([
-    'EAI_AGAIN', // the name server does not answer
+    'EAI_AGAIN', // the name server does not respond
     'ENOTFOUND',
     'ECONNREFUSED',
     'ECONNRESET',

@@ -36,20 +36,20 @@ async function readEntries(ledgerFile: string) {
 }
 
 describe('a simulator that is killed', () => {
-  test('has done what it answered, and does nothing twice when it is back', async () => {
+  test('has done what it said in its responses, and does nothing twice when it is back', async () => {
     await using directory = await createTestFolder('simulator-');
     const ledgerFile = join(directory.path, 'ledger.jsonl');
-    const answered = new Map<string, string>();
+    const received = new Map<string, string>();
     let sent = 0;
 
-    for (const [round, answersUntilKill] of [1, 40, 150].entries()) {
+    for (const [round, responsesUntilKill] of [1, 40, 150].entries()) {
       await using simulator = await startProcess(ledgerFile);
-      let left = answersUntilKill;
+      let left = responsesUntilKill;
       const keepCapturing = async () => {
         while (left > 0) {
           const key = `${round}-${(sent += 1)}`;
-          const answer = await post(simulator.url, CAPTURES, key, capture).catch(() => undefined);
-          if (answer) answered.set(key, answer.text);
+          const response = await post(simulator.url, CAPTURES, key, capture).catch(() => undefined);
+          if (response) received.set(key, response.text);
           left -= 1;
           if (left === 0) simulator.child.kill('SIGKILL');
         }
@@ -63,12 +63,12 @@ describe('a simulator that is killed', () => {
       expect((await get(back.url, `${CAPTURES}/${key}`)).text).toBe(text);
       expect((await post(back.url, CAPTURES, key, capture)).text).toBe(text);
     };
-    await Promise.all([...answered].map((each) => asBefore(each)));
+    await Promise.all([...received].map((each) => asBefore(each)));
     const entries = await readEntries(ledgerFile);
     expect(new Set(entries.map(({ key }) => key)).size).toBe(entries.length);
     expect(entries.map(({ number }) => number)).toEqual(entries.map((_, index) => index + 1));
     expect(await createSimulatorClient(back.url).ledger()).toEqual(entries);
-    expect(answered.size).toBeGreaterThanOrEqual(191);
+    expect(received.size).toBeGreaterThanOrEqual(191);
   });
 
   test('keeps a cancelled key closed and a refund counted', async () => {

@@ -47,8 +47,8 @@ describe('the contract of the providers', () => {
     'says that a fresh key of %s is absent',
     async (path) => {
       await using simulator = await startSimulator();
-      const answer = await get(simulator.url, `${path}/none`);
-      expect(answer).toMatchObject({ status: 404, body: { outcome: 'absent', key: 'none' } });
+      const response = await get(simulator.url, `${path}/none`);
+      expect(response).toMatchObject({ status: 404, body: { outcome: 'absent', key: 'none' } });
     },
   );
 
@@ -127,8 +127,8 @@ describe('the contract of the providers', () => {
     [`${CAPTURES}/k/cancel`, undefined, {}],
   ])('turns away a wrong request to %s (%#) and does nothing', async (path, key, body) => {
     await using simulator = await startSimulator();
-    const answer = await post(simulator.url, path, key, body);
-    expect(answer).toMatchObject({ status: 400, body: { outcome: 'not_applied' } });
+    const response = await post(simulator.url, path, key, body);
+    expect(response).toMatchObject({ status: 400, body: { outcome: 'not_applied' } });
     expect(await simulator.control.ledger()).toEqual([]);
   });
 
@@ -146,7 +146,7 @@ describe('the contract of the providers', () => {
 });
 
 describe('a key', () => {
-  test('answers the same body the same, whatever the order of its fields', async () => {
+  test('gives the same response to the same body, whatever the order of its fields', async () => {
     await using simulator = await startSimulator();
     const first = await post(simulator.url, CAPTURES, 'k', capture);
     const turned = Object.fromEntries(Object.entries(capture).toReversed());
@@ -160,9 +160,9 @@ describe('a key', () => {
     async (change) => {
       await using simulator = await startSimulator();
       await post(simulator.url, CAPTURES, 'k', capture);
-      const answer = await post(simulator.url, CAPTURES, 'k', { ...capture, ...change });
-      expect(answer).toMatchObject({ status: 422, body: { code: 'key_reused', key: 'k' } });
-      expect(answer.body).not.toHaveProperty('outcome');
+      const response = await post(simulator.url, CAPTURES, 'k', { ...capture, ...change });
+      expect(response).toMatchObject({ status: 422, body: { code: 'key_reused', key: 'k' } });
+      expect(response.body).not.toHaveProperty('outcome');
       expect(await simulator.control.ledger()).toHaveLength(1);
     },
   );
@@ -174,8 +174,8 @@ describe('a key', () => {
     const racing = Array.from({ length: 50 }, () => post(url, CAPTURES, 'k', capture));
     await control.nextCall({ operation: 'capture' }, 49);
     expect(await control.release()).toBe(10);
-    const answers = await Promise.all(racing);
-    const done = answers.filter(({ status }) => status === 201).map(({ text }) => text);
+    const responses = await Promise.all(racing);
+    const done = responses.filter(({ status }) => status === 201).map(({ text }) => text);
     expect(done.length).toBeGreaterThanOrEqual(40);
     expect(new Set(done).size).toBe(1);
     expect(await control.ledger()).toHaveLength(1);
@@ -214,9 +214,9 @@ describe('a key', () => {
     const { paymentId } = (await post(simulator.url, CAPTURES, 'c', capture)).body;
     const refund = (key: string) =>
       post(simulator.url, REFUNDS, key, { ...capture, paymentId, amountCents: 500 });
-    const answers = await Promise.all(['a', 'b', 'c', 'd', 'e'].map((key) => refund(key)));
-    expect(answers.filter(({ status }) => status === 201)).toHaveLength(3);
-    expect(answers.filter(({ status }) => status === 422)).toHaveLength(2);
+    const responses = await Promise.all(['a', 'b', 'c', 'd', 'e'].map((key) => refund(key)));
+    expect(responses.filter(({ status }) => status === 201)).toHaveLength(3);
+    expect(responses.filter(({ status }) => status === 422)).toHaveLength(2);
   });
 });
 

@@ -14,7 +14,7 @@ const context = {
   topic: 'orders',
 };
 
-function answered(key: string): Unit {
+function withResponse(key: string): Unit {
   const stored = { requestHash: Buffer.of(1), status: 200, etag: null, location: null, body: '' };
   const response = { ref: { principal: 'p', key }, commandId: uuidv7(), stored };
   return { ...unit({}), response };
@@ -53,7 +53,7 @@ describe.skipIf(skipReason('postgres'))(
         'key',
         `insert into idempotency_keys (principal, key, command_id, request_hash, status, body)
        values ('p', 'k', gen_random_uuid(), '', 200, '')`,
-        answered('k'),
+        withResponse('k'),
       ],
     ])('is locked at once, and the others of its batch are written: %s', async (_, lock, held) => {
       await using store = await createStore();
@@ -66,7 +66,7 @@ describe.skipIf(skipReason('postgres'))(
       ]);
       const others = () => [
         unit({ reservations: [reserve('b', 1)], sagas: [begin(uuidv7())] }),
-        answered(uuidv7()),
+        withResponse(uuidv7()),
       ];
       const somebody = new Client({ connectionString: store.url });
       await somebody.connect();

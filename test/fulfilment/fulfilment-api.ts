@@ -20,8 +20,8 @@ export const order = {
 /** For a resolve that is right whatever the fulfilment has come to. */
 export const ANY = { 'if-match': '*' };
 
-/** What the tests read of answers; all the rest is compared as it came. */
-const answer = z.looseObject({
+/** What the tests read of responses; all the rest is compared as it came. */
+const responseShape = z.looseObject({
   orderId: z.string().default(''),
   sagaId: z.string().default(''),
   steps: z.array(z.looseObject({ step: z.string(), state: z.string() })).default([]),
@@ -59,7 +59,7 @@ export async function createApi(world: SagaWorld, changes: Changes = {}) {
       ...(isJson && { body: JSON.stringify(sent) }),
     });
     const text = await response.text();
-    const body = answer.parse(text === '' ? {} : JSON.parse(text));
+    const body = responseShape.parse(text === '' ? {} : JSON.parse(text));
     return { status: response.status, headers: response.headers, body, text };
   };
   return {

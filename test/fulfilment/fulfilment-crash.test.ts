@@ -76,7 +76,7 @@ const impatientStories: readonly Story[] = [
   },
 ];
 
-/** No call of these stories is left without an answer. */
+/** No call of these stories is left without a response. */
 const patience = { PROVIDER_TIMEOUT_MS: '30000' };
 /** On a clock that is a hundred times as fast. */
 const impatience = {

@@ -103,11 +103,11 @@ const refused = (step: string, reason: string): SagaEvent => ({
   type: 'StepRefused',
   data: { step, reason },
 });
-const tried = (step: string, reason = 'no answer'): SagaEvent => ({
+const tried = (step: string, reason = 'no response'): SagaEvent => ({
   type: 'StepAttempted',
   data: { step, outcome: 'unknown', reason },
 });
-const givenUp = (step: string, reason = 'no answer'): SagaEvent => ({
+const givenUp = (step: string, reason = 'no response'): SagaEvent => ({
   type: 'StepGivenUp',
   data: { step, reason },
 });
@@ -131,7 +131,7 @@ const resolved = (resolution: Resolution): SagaEvent => ({
 
 const ok = (result: unknown): StepOutcome => ({ outcome: 'ok', result });
 const no = (reason: string): StepOutcome => ({ outcome: 'refused', reason });
-const unknown: StepOutcome = { outcome: 'unknown', reason: 'no answer' };
+const unknown: StepOutcome = { outcome: 'unknown', reason: 'no response' };
 const notApplied: StepOutcome = { outcome: 'not_applied', reason: 'too_many_requests' };
 
 const money = { amountCents: 2500, currency: 'EUR' };
@@ -299,7 +299,7 @@ describe('a call without a known outcome', () => {
       .emits(
         tried('capture'),
         givenUp('capture'),
-        back('capture given up: no answer'),
+        back('capture given up: no response'),
         cancelIntent,
       );
   });
@@ -310,7 +310,7 @@ describe('a call without a known outcome', () => {
       .emits(
         tried('capture'),
         givenUp('capture'),
-        back('capture given up: no answer'),
+        back('capture given up: no response'),
         cancelIntent,
       );
   });
@@ -399,7 +399,7 @@ describe('cancelling the key of an open call', () => {
       .emits(
         done('cancel_shipment', { outcome: 'cancelled' }),
         cancelled('ship'),
-        back('ship given up: no answer'),
+        back('ship given up: no response'),
         refundIntent,
       );
   });
@@ -425,13 +425,13 @@ describe('undoing', () => {
   test('is stuck if there is no response until the deadline', () => {
     given(...refunding, tried('refund'), done('release'))
       .when({ step: 'refund', outcome: unknown, hoursLater: 1 })
-      .emits(tried('refund'), givenUp('refund'), stuck(['refund', 'no answer']));
+      .emits(tried('refund'), givenUp('refund'), stuck(['refund', 'no response']));
     given(...settling, tried('cancel_capture'), done('release'))
       .when({ step: 'cancel_capture', outcome: unknown, hoursLater: 1 })
-      .emits(tried('cancel_capture'), givenUp('cancel_capture'), stuck(['capture', 'no answer']));
+      .emits(tried('cancel_capture'), givenUp('cancel_capture'), stuck(['capture', 'no response']));
     given(...unshipping)
       .when({ step: 'cancel_shipment', outcome: unknown, hoursLater: 1 })
-      .emits(tried('cancel_shipment'), givenUp('cancel_shipment'), stuck(['ship', 'no answer']));
+      .emits(tried('cancel_shipment'), givenUp('cancel_shipment'), stuck(['ship', 'no response']));
   });
 });
 
@@ -447,15 +447,15 @@ describe('an operator', () => {
     ...refunding,
     givenUp('refund'),
     done('release'),
-    stuck(['refund', 'no answer']),
+    stuck(['refund', 'no response']),
   ];
   const captureUnknown = [
     ...settling,
     givenUp('cancel_capture'),
     done('release'),
-    stuck(['capture', 'no answer']),
+    stuck(['capture', 'no response']),
   ];
-  const shipUnknown = [...unshipping, givenUp('cancel_shipment'), stuck(['ship', 'no answer'])];
+  const shipUnknown = [...unshipping, givenUp('cancel_shipment'), stuck(['ship', 'no response'])];
 
   test('makes a refused refund again, under a new key', () => {
     given(...refundRefused)
@@ -554,7 +554,7 @@ describe('an operator', () => {
     const again = [...refundUnknown, retried, reopened('refund', false)];
     given(...again)
       .when({ step: 'refund', outcome: unknown, hoursLater: 1 })
-      .emits(tried('refund'), givenUp('refund'), stuck(['refund', 'no answer']));
+      .emits(tried('refund'), givenUp('refund'), stuck(['refund', 'no response']));
   });
 });
 

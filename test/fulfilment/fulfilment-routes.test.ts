@@ -202,8 +202,8 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     const orderId = await api.place('automatic');
     await resting(api.service, orderId);
     const word = { step: 'refund', outcome: 'done', reference: 're_1', reason: 'by hand' };
-    const answer = await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, word, ANY);
-    expect(answer).toMatchObject({ status: 202, body: { state: 'compensated' } });
+    const response = await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, word, ANY);
+    expect(response).toMatchObject({ status: 202, body: { state: 'compensated' } });
     expect(await api.service.order(orderId)).toMatchObject({
       status: 'cancelled',
       refundedCents: 2500,
@@ -219,8 +219,8 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     await using world = await createSagaWorld();
     await using api = await createApi(world);
     const orderId = await api.place();
-    const answer = await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, body, ANY);
-    expect(answer).toMatchObject({ status: 400, body: { errors: [{ pointer }] } });
+    const response = await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, body, ANY);
+    expect(response).toMatchObject({ status: 400, body: { errors: [{ pointer }] } });
   });
 
   test('is not found if the order has none', async () => {
@@ -228,12 +228,12 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     await using api = await createApi(world);
     const orderId = await api.place();
     const word = { step: 'refund', outcome: 'notDone', reason: 'r' };
-    for (const answer of [
+    for (const response of [
       await api.call('GET', `/v1/orders/${orderId}/fulfilment`),
       await api.call('POST', `/v1/orders/${orderId}/fulfilment/retry`),
       await api.call('POST', `/v1/orders/${orderId}/fulfilment/resolve`, word, ANY),
     ]) {
-      expect(answer).toMatchObject({ status: 404, body: { code: 'fulfilment_not_found' } });
+      expect(response).toMatchObject({ status: 404, body: { code: 'fulfilment_not_found' } });
     }
   });
 });

@@ -29,7 +29,7 @@ import { watchPoints } from '#test/support/saga/points.ts';
 import type { ObserveSaga } from '#test/support/saga/points.ts';
 import type { SagaWorld } from '#test/support/saga/world.ts';
 
-/** No answer takes so long, however busy the machine; for calls that get none, tests have their own. */
+/** No response takes so long, however busy the machine; for calls that get none, tests have their own. */
 const CALL_TIMEOUT_MS = 30_000;
 /** Nobody asks for it, and it is kept under no key. */
 const NO_RESPONSE = { requestHash: Buffer.of(), status: 202, etag: null, location: null, body: '' };

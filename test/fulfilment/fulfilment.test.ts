@@ -524,8 +524,8 @@ describe.skipIf(skipReason('postgres'))('an order that is cancelled while it is 
     await world.simulator.addFault({ operation: 'capture', fault: 'error_before' });
     const orderId = await service.place();
     await eventually(async () => actionOf(await service.saga(orderId), 'capture').attempts === 1);
-    const answer = await service.handle(orderId, { type: 'CancelOrder', reason: 'too slow' });
-    expect(answer.status).toBe(202);
+    const response = await service.handle(orderId, { type: 'CancelOrder', reason: 'too slow' });
+    expect(response.status).toBe(202);
     expect(await resting(service, orderId)).toBe('compensated');
     expect(await service.order(orderId)).toMatchObject({ status: 'cancelled', reason: 'too slow' });
     expect(await ledgerOf(world, orderId)).toEqual(noMoney);

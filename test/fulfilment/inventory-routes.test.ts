@@ -31,15 +31,15 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
       ['é', 4],
     ] as const) {
       const path = `/v1/stock/${encodeURIComponent(sku)}`;
-      const answer = await api.call('PUT', path, { onHand });
-      expect(answer).toMatchObject({
+      const response = await api.call('PUT', path, { onHand });
+      expect(response).toMatchObject({
         status: 201,
         body: { sku, onHand, reserved: 0, available: onHand },
       });
-      expect(answer.headers.get('location')).toBe(path);
+      expect(response.headers.get('location')).toBe(path);
       const read = await api.call('GET', path);
-      expect(read.text).toBe(answer.text);
-      expect(read.headers.get('etag')).toBe(answer.headers.get('etag'));
+      expect(read.text).toBe(response.text);
+      expect(read.headers.get('etag')).toBe(response.headers.get('etag'));
     }
     const skus: string[] = [];
     for (let cursor: string | null = ''; cursor !== null;) {
@@ -64,15 +64,15 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
     const set = (tag: string) =>
       api.call('PUT', '/v1/stock/book', { onHand: 10 }, { 'if-match': tag });
     for (const tag of [counted, '"nonsense"']) {
-      const answer = await set(tag);
-      expect(answer).toMatchObject({
+      const response = await set(tag);
+      expect(response).toMatchObject({
         status: 412,
         body: { code: 'precondition_failed', stock: { onHand: 8, reserved: 0, available: 8 } },
       });
       const now = await api.call('GET', '/v1/stock/book');
-      expect(answer.headers.get('etag')).toBe(now.headers.get('etag'));
+      expect(response.headers.get('etag')).toBe(now.headers.get('etag'));
       const known = await api.call('HEAD', '/v1/stock/book', undefined, {
-        'if-none-match': answer.headers.get('etag')!,
+        'if-none-match': response.headers.get('etag')!,
       });
       expect(known.status).toBe(304);
     }
@@ -88,10 +88,10 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
     await using api = await createApi(world);
     const set = (onHand: number) =>
       api.call('PUT', '/v1/stock/new', { onHand }, { 'if-none-match': '*' });
-    const answers = await Promise.all([1, 2, 3, 4].map(set));
-    const statuses = answers.map(({ status }) => status);
+    const responses = await Promise.all([1, 2, 3, 4].map(set));
+    const statuses = responses.map(({ status }) => status);
     expect(statuses.filter((status) => status === 412)).toHaveLength(3);
-    const created = answers.find(({ status }) => status === 201);
+    const created = responses.find(({ status }) => status === 201);
     expect(await stock(world)).toEqual({ new: [created!.body['onHand'], 0] });
     const other = { 'if-none-match': '"other"' };
     expect((await api.call('PUT', '/v1/stock/new', { onHand: 9 }, other)).status).toBe(200);
@@ -112,8 +112,8 @@ describe.skipIf(skipReason('postgres'))('the stock over HTTP', () => {
     expect(await stock(world)).toEqual({ book: [90, 0] });
 
     // One key at two replicas: one effect, and nobody is told of another.
-    const answers = await Promise.all([adjust(5, 'k'), adjust(5, 'k', other)]);
-    for (const { status, body } of answers) {
+    const responses = await Promise.all([adjust(5, 'k'), adjust(5, 'k', other)]);
+    for (const { status, body } of responses) {
       if (status === 200) expect(body).toMatchObject({ onHand: 95 });
       else expect(status).toBe(503);
     }

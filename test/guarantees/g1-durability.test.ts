@@ -11,7 +11,7 @@ import { startService } from '#test/support/service.ts';
 import type { TestService } from '#test/support/service.ts';
 
 /*
- * G1: a command answered 2xx is on disk. It survives `kill -9` of the service and of Postgres.
+ * G1: a command that got a 2xx is on disk. It survives `kill -9` of the service and of Postgres.
  */
 const CLIENTS = 12;
 const ACKS_MAX = 150;
@@ -56,13 +56,13 @@ describe.skipIf(skipReason('postgres'))('an acknowledged command is there again'
   });
 });
 
-/** Not at a boundary of the service's own making: that many answers and a few milliseconds later. */
+/** Not at a boundary of the service's own making: that many responses and a few milliseconds later. */
 async function anyMoment(load: Load, random: Random): Promise<void> {
   await load.acknowledged(1 + random.below(ACKS_MAX));
   await delay(random.below(JITTER_MS_MAX));
 }
 
-/** Every order reads as the last answer about it said. */
+/** Every order reads as the last response about it said. */
 async function expectServed({ api }: TestService, { recorder }: Load): Promise<void> {
   const newest = new Map(
     recorder.calls

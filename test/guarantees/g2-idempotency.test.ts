@@ -13,8 +13,8 @@ import type { TestService } from '#test/support/service.ts';
 import { verifyDatabase } from '#test/support/verify-database.ts';
 
 /*
- * G2: a command sent twice with one Idempotency-Key takes effect once, for 72 hours; the second answer
- * equals the first. Lost answers are in g2-lost-answers.test.ts.
+ * G2: a command sent twice with one Idempotency-Key takes effect once, for 72 hours; the second response
+ * equals the first. Lost responses are in g2-lost-responses.test.ts.
  */
 const REPEATS = 16;
 
@@ -57,7 +57,7 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
     return (key: string) => api.send(name, orderId, bodies[name], { key });
   };
 
-  test.each(commands)('%s answers the same bytes and takes effect once', async (_, ready) => {
+  test.each(commands)('%s gets the same bytes and takes effect once', async (_, ready) => {
     const send = await ready();
     const key = randomUUID();
     const first = await send(key);
@@ -74,8 +74,8 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
     const send = await ready();
     const before = await rowCounts(database);
     const key = randomUUID();
-    const answers = await Promise.all(Array.from({ length: REPEATS }, () => send(key)));
-    expectOneEffect(answers, await send(key));
+    const responses = await Promise.all(Array.from({ length: REPEATS }, () => send(key)));
+    expectOneEffect(responses, await send(key));
     const after = await rowCounts(database);
     expect(after.events - before.events).toBe(1);
     expect(after.responses - before.responses).toBe(1);
@@ -102,7 +102,7 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
     }
   });
 
-  test('answers as it did, whatever has happened to the order since', async () => {
+  test('gives the response that it gave, whatever has happened to the order since', async () => {
     const key = randomUUID();
     const placeKey = randomUUID();
     const first = await api.place(placeBody, { key: placeKey });
@@ -111,7 +111,7 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
     await api.cancel(order);
 
     expectReplay(await api.place(placeBody, { key: placeKey }), first);
-    // The stored answer comes before If-Match and before the rule: both would refuse it by now.
+    // The stored response comes before If-Match and before the rule: both would refuse it by now.
     expectReplay(await api.send('pay', order.orderId, bodies.pay, { key, ifMatch: '"v1"' }), paid);
   });
 
@@ -228,7 +228,7 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
     );
     expect(stored!.bytes).toBeLessThan(300);
 
-    // The order moves on; the answers do not.
+    // The order moves on; the responses do not.
     await api.send('cancel', orderId, { reason: 'r' });
     await api.send('refund', orderId, { refundId: 'ref-9', amountCents: 1 });
     const agains = await Promise.all(
@@ -320,28 +320,28 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
   });
 });
 
-function expectReplay(answer: HttpResponse, first: HttpResponse): void {
-  expect(answer.text).toBe(first.text);
-  expect(answer.status).toBe(first.status);
+function expectReplay(response: HttpResponse, first: HttpResponse): void {
+  expect(response.text).toBe(first.text);
+  expect(response.status).toBe(first.status);
   for (const name of ['etag', 'location', 'content-type']) {
-    expect(answer.headers[name]).toBe(first.headers[name]);
+    expect(response.headers[name]).toBe(first.headers[name]);
   }
-  expect(answer.headers['idempotency-replayed']).toBe('true');
+  expect(response.headers['idempotency-replayed']).toBe('true');
 }
 
-/** One answer is the first; the others repeat it, or say that it is under way. */
-function expectOneEffect(answers: readonly HttpResponse[], later: HttpResponse): void {
-  const [first, ...others] = answers.filter(
+/** One response is the first; the others repeat it, or say that it is under way. */
+function expectOneEffect(responses: readonly HttpResponse[], later: HttpResponse): void {
+  const [first, ...others] = responses.filter(
     ({ status, headers }) => status < 300 && headers['idempotency-replayed'] === undefined,
   );
   expect(others).toEqual([]);
   expectReplay(later, first!);
-  for (const answer of answers) {
-    if (answer === first) continue;
-    if (answer.status < 300) expectReplay(answer, first!);
+  for (const response of responses) {
+    if (response === first) continue;
+    if (response.status < 300) expectReplay(response, first!);
     else {
-      expect(problemOf(answer)).toMatchObject({ status: 409, code: 'idempotency_key_in_use' });
-      expect(Number(answer.headers['retry-after'])).toBeGreaterThan(0);
+      expect(problemOf(response)).toMatchObject({ status: 409, code: 'idempotency_key_in_use' });
+      expect(Number(response.headers['retry-after'])).toBeGreaterThan(0);
     }
   }
 }

@@ -135,7 +135,7 @@ describe.skipIf(skipReason('postgres'))('16 writers on one order, through two re
     }
   });
 
-  test('that are one writer repeating itself without a key: one event, the same answer', async () => {
+  test('that are one writer repeating itself without a key: one event, the same response', async () => {
     for (let round = 0; round < ROUNDS; round += 1) {
       const order = await placed();
       const token = randomUUID();

@@ -19,7 +19,7 @@ const STOCK = { book: 10_000 };
 const errorsShape = z.looseObject({ errors: z.array(z.looseObject({ pointer: z.string() })) });
 const stockShape = z.looseObject({ onHand: z.int(), reserved: z.int(), available: z.int() });
 
-/** Where every call is answered, or held for as long as a test wants it. */
+/** Where every call gets a response, or held for as long as a test wants it. */
 const longTimeouts = { env: { PROVIDER_TIMEOUT_MS: '30000' } };
 
 /** A world and one replica, for all tests of a describe; `judged` orders are checked by their test alone. */
@@ -80,7 +80,7 @@ const SHIPPED = { taken: ['2500 EUR'], back: [], parcels: 1 };
 const UNDONE = { taken: ['2500 EUR'], back: ['2500 EUR'], parcels: 0 };
 const UNTOUCHED = { taken: [], back: [], parcels: 0 };
 
-/** Which fields an answer finds fault with. */
+/** Which fields a response finds fault with. */
 const pointersOf = (text: string) => [
   ...new Set(errorsShape.parse(JSON.parse(text)).errors.map(({ pointer }) => pointer)),
 ];
@@ -89,8 +89,8 @@ describe.skipIf(skipReason('postgres'))('G7 for bad input from callers', () => {
   const { world, api, judged, reality, begin, resting, violations } = useStage(longTimeouts);
 
   test('a sku that nobody knows is short: the order is cancelled, and nothing charged', async () => {
-    const answer = await api().request('GET', '/v1/stock/unheard-of');
-    expect(refusalOf(answer)).toBe('404 stock_not_found');
+    const response = await api().request('GET', '/v1/stock/unheard-of');
+    expect(refusalOf(response)).toBe('404 stock_not_found');
     const items = [
       { sku: 'book', quantity: 1, priceCents: 1250 },
       { sku: 'unheard-of', quantity: 1, priceCents: 1 },
@@ -114,9 +114,9 @@ describe.skipIf(skipReason('postgres'))('G7 for bad input from callers', () => {
     [{}, '/onHand'],
     [{ onHand: 1, reserved: 0 }, '/reserved'],
   ])('stock cannot be set to %j', async (body, pointer) => {
-    const answer = await api().request('PUT', '/v1/stock/never-set', { body });
-    expect(answer.status).toBe(400);
-    expect(pointersOf(answer.text)).toEqual([pointer]);
+    const response = await api().request('PUT', '/v1/stock/never-set', { body });
+    expect(response.status).toBe(400);
+    expect(pointersOf(response.text)).toEqual([pointer]);
     expect((await api().request('GET', '/v1/stock/never-set')).status).toBe(404);
   });
 
@@ -167,8 +167,8 @@ describe.skipIf(skipReason('postgres'))('G7 for bad input from callers', () => {
 
   test('fulfil twice, even at once, starts one saga', async () => {
     const orderId = await api().placed(undefined, 'manual');
-    const answers = await Promise.all([1, 2, 3, 4].map(() => api().command('fulfil', orderId)));
-    for (const { status, text } of answers) expect([202, 409], text).toContain(status);
+    const responses = await Promise.all([1, 2, 3, 4].map(() => api().command('fulfil', orderId)));
+    for (const { status, text } of responses) expect([202, 409], text).toContain(status);
     expect(await resting(orderId)).toBe('completed');
     expect(await reality(orderId)).toEqual(SHIPPED);
     const sagas = await world().database.query('select from saga_work where subject_id = $1', [
@@ -186,8 +186,8 @@ describe.skipIf(skipReason('postgres'))('G7 for bad input from callers', () => {
       api().command('ship', orderId, { trackingNumber: 'T-1', carrier: 'post' }),
       api().command('refund', orderId, { refundId: 'r-1', amountCents: 2500 }),
     ];
-    for (const answer of await Promise.all(byHand)) {
-      expect(refusalOf(answer)).toBe('409 fulfilment_running');
+    for (const response of await Promise.all(byHand)) {
+      expect(refusalOf(response)).toBe('409 fulfilment_running');
     }
     const cancel = await api().command('cancel', orderId, { reason: 'too late' });
     expect(refusalOf(cancel)).toBe('409 shipment_requested');
@@ -225,12 +225,12 @@ describe.skipIf(skipReason('postgres'))('G7 for bad input from callers', () => {
   test('a cancel is taken before that, and says that it is under way', async () => {
     const orderId = await begin({ operation: 'capture', fault: 'hold', times: 1 });
     await world().simulator.nextCall({ operation: 'capture', orderId });
-    const answer = await api().command('cancel', orderId, { reason: 'changed my mind' });
-    expect(answer.status).toBe(202);
-    expect(orderIn(answer)).toMatchObject({ status: 'pending' });
-    expect(orderIn(answer).cancellationRequestedAt).toBeDefined();
+    const response = await api().command('cancel', orderId, { reason: 'changed my mind' });
+    expect(response.status).toBe(202);
+    expect(orderIn(response)).toMatchObject({ status: 'pending' });
+    expect(orderIn(response).cancellationRequestedAt).toBeDefined();
     const again = await api().command('cancel', orderId, { reason: 'once more' });
-    expect([again.status, orderIn(again).version]).toEqual([202, orderIn(answer).version]);
+    expect([again.status, orderIn(again).version]).toEqual([202, orderIn(response).version]);
     await world().simulator.release({ orderId });
     expect(await resting(orderId)).toBe('compensated');
     expect(await api().order(orderId)).toMatchObject({ reason: 'changed my mind' });
@@ -262,9 +262,9 @@ describe.skipIf(skipReason('postgres'))('G7 for bad input from callers', () => {
     ['bounds', { step: 'refund', outcome: 'notDone', reason: 'r', force: true }, '/force'],
   ])('a resolution without %s is refused', async (_, body, pointer) => {
     const orderId = await api().placed(undefined, 'manual');
-    const answer = await api().command('fulfilment/resolve', orderId, body);
-    expect(answer.status).toBe(400);
-    expect(pointersOf(answer.text)).toEqual([pointer]);
+    const response = await api().command('fulfilment/resolve', orderId, body);
+    expect(response.status).toBe(400);
+    expect(pointersOf(response.text)).toEqual([pointer]);
   });
 
   test('an order that is none has no fulfilment', async () => {
@@ -287,7 +287,7 @@ describe.skipIf(skipReason('postgres'))('G7 for bad input from callers', () => {
   });
 });
 
-/** What a provider says that is no answer to what it was asked. */
+/** What a provider says that is no response to what it was asked. */
 const NONSENSE = ['garbage', 'html', 'empty', 'wrong_shape', 'other_key', 'timeout_after'] as const;
 
 describe.skipIf(skipReason('postgres'))('G7 for bad input from providers', () => {
@@ -460,8 +460,8 @@ describe.skipIf(skipReason('postgres'))('G7 for a fulfilment that is stuck', () 
   const resolve = async (orderId: string, word: Readonly<Record<string, string>>) => {
     await world().simulator.clearFaults();
     const reason = `asked the provider ${randomUUID()}`;
-    const answer = await api().command('fulfilment/resolve', orderId, { ...word, reason });
-    expect(answer.status, answer.text).toBe(202);
+    const response = await api().command('fulfilment/resolve', orderId, { ...word, reason });
+    expect(response.status, response.text).toBe(202);
     const state = await resting(orderId);
     const recorded = await world().database.query(
       `select metadata from events where type = 'StepResolved' and data ->> 'reason' = $1`,

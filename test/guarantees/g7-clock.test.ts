@@ -13,7 +13,7 @@ const STEERED = fileURLToPath(new URL('../support/steered-clock.mjs', import.met
  * A replica whose clock is wrong records nothing: the time of an event stands for ever.
  */
 describe.skipIf(skipReason('postgres'))('a replica whose clock is an hour ahead', () => {
-  test('says so, refuses to write, answers reads and replays, and goes on once the clock is right', async () => {
+  test('says so, refuses to write, serves reads and replays, and goes on once the clock is right', async () => {
     await using database = await createTestDatabase();
     await using service = await startService({
       databaseUrl: database.url,

@@ -53,8 +53,7 @@ function createCustomers({ simulator }: SagaWorld) {
           for (const fault of story.faults) await simulator.addFault({ ...fault, orderId });
           // 409: it had come to its end before its caller heard that it was begun
           const { status, text } = await command('fulfil', orderId);
-          if (status !== 202 && status !== 409)
-            throw new Error(`fulfil answered ${status}: ${text}`);
+          if (status !== 202 && status !== 409) throw new Error(`fulfil got ${status}: ${text}`);
           open.delete(key);
         }),
       );

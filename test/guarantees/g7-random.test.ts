@@ -33,9 +33,9 @@ const BASKETS = [
     { sku: 'pen', quantity: 1, priceCents: 90 },
   ],
 ] as const;
-/** Sagas at once as a slow machine can serve them, and calls as long as it takes: most are answered. */
+/** Sagas at once as a slow machine can serve them, and calls as long as it takes: most get a response. */
 const LONG_TIMEOUTS = { SAGA_CONCURRENCY: '40', PROVIDER_TIMEOUT_MS: '2000' };
-/** What is answered to a cancel that comes too late, or to a fulfilment that has ended. */
+/** The response to a cancel that comes too late, or to a fulfilment that has ended. */
 const TOO_LATE =
   /^409 (shipment_requested|order_already_shipped|order_cancelled|order_already_paid)$/;
 
@@ -48,7 +48,7 @@ type Customer = Readonly<{
   cancels: boolean;
 }>;
 
-/** Tries again, with the same key, until a replica has answered. */
+/** Tries again, with the same key, until a replica has responded. */
 async function insist(
   replicas: readonly SagaApi[],
   ask: (api: SagaApi) => Promise<HttpResponse>,
@@ -56,10 +56,10 @@ async function insist(
   let turn = 0;
   const askNext = async () => {
     turn += 1;
-    const answer = await ask(replicas[turn % replicas.length]!);
-    const isUnderWay = answer.status === 409 && answer.text.includes('idempotency_key_in_use');
-    if (answer.status >= 500 || isUnderWay) throw new Error(`no answer yet: ${answer.text}`);
-    return answer;
+    const response = await ask(replicas[turn % replicas.length]!);
+    const isUnderWay = response.status === 409 && response.text.includes('idempotency_key_in_use');
+    if (response.status >= 500 || isUnderWay) throw new Error(`no response yet: ${response.text}`);
+    return response;
   };
   return eventually(askNext, { withinMs: 180_000 });
 }
@@ -73,8 +73,8 @@ async function serve(
   const placed = await insist(replicas, ({ place }) => place(basket, { fulfilment, key }));
   const { orderId } = orderIn(placed);
   const say = async (name: string, body?: unknown) => {
-    const answer = await insist(replicas, ({ command }) => command(name, orderId, body));
-    if (answer.status >= 400) expect(refusalOf(answer)).toMatch(TOO_LATE);
+    const response = await insist(replicas, ({ command }) => command(name, orderId, body));
+    if (response.status >= 400) expect(refusalOf(response)).toMatch(TOO_LATE);
   };
   if (faultSeed !== undefined) {
     await addMishaps(simulator, orderId, faultSeed);
@@ -108,8 +108,8 @@ async function repair({ database }: SagaWorld, { command }: SagaApi): Promise<vo
     `select subject_id from saga_work where state = 'stuck'`,
   );
   for (const { subject_id: orderId } of stuck) {
-    const answer = await command('fulfilment/retry', orderId);
-    expect(answer.status, answer.text).toBe(202);
+    const response = await command('fulfilment/retry', orderId);
+    expect(response.status, response.text).toBe(202);
   }
 }
 

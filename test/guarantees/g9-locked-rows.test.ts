@@ -16,7 +16,7 @@ import { verifyDatabase } from '#test/support/verify-database.ts';
 
 /*
  * Somebody (a report, an operator, a tool) keeps rows locked. Who needs them is turned away or waits; nobody
- * else notices: every other command is answered 201 while the lock is held, and no batch fails.
+ * else notices: every other command gets 201 while the lock is held, and no batch fails.
  */
 const HELD = 20;
 const OTHERS = 150;
@@ -60,9 +60,9 @@ describe.skipIf(skipReason('postgres'))('rows that somebody else keeps locked', 
       await using somebody = await lockRows(database.url, lock);
       const held = orders.map((order) => send(api, order));
       await expectOthersServed(api);
-      for (const answer of await Promise.all(held)) {
-        expect(problemOf(answer)).toMatchObject({ status: 503, code: 'database_unavailable' });
-        expect(answer.headers['retry-after']).toMatch(/^[1-9]\d*$/);
+      for (const response of await Promise.all(held)) {
+        expect(problemOf(response)).toMatchObject({ status: 503, code: 'database_unavailable' });
+        expect(response.headers['retry-after']).toMatch(/^[1-9]\d*$/);
       }
       await somebody.unlock();
 
@@ -126,8 +126,8 @@ describe.skipIf(skipReason('postgres'))('rows that somebody else keeps locked', 
     await eventually(() => waitsForLock(database));
     for (let round = 0; round < 5; round += 1) {
       const reads = [`/v1/orders/${orderId}`, '/v1/orders', '/v1/stock/locked-0', '/v1/stock'];
-      const answers = await Promise.all(reads.map((path) => api.request('GET', path)));
-      expect(answers.map(({ status }) => status)).toEqual(reads.map(() => 200));
+      const responses = await Promise.all(reads.map((path) => api.request('GET', path)));
+      expect(responses.map(({ status }) => status)).toEqual(reads.map(() => 200));
       if (rows === 1) expect((await put(`free-${round}`)).status).toBe(201);
     }
     done.abort();
@@ -141,8 +141,8 @@ describe.skipIf(skipReason('postgres'))('rows that somebody else keeps locked', 
 /** Many at once, again and again, so that they share batches with those that are held up. */
 async function expectOthersServed(api: OrderApi): Promise<void> {
   for (let sent = 0; sent < OTHERS; sent += 10) {
-    const answers = await Promise.all(Array.from({ length: 10 }, () => api.place(placeBody)));
-    expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 201));
+    const responses = await Promise.all(Array.from({ length: 10 }, () => api.place(placeBody)));
+    expect(responses.map(({ status }) => status)).toEqual(responses.map(() => 201));
   }
   const { text } = await api.request('GET', '/metrics');
   expect(text).not.toMatch(/orders_db_retries_total\{reason="batch_contended"\} [1-9]/);

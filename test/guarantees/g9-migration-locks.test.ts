@@ -12,7 +12,7 @@ import { startService } from '#test/support/service.ts';
 describe.skipIf(skipReason('postgres'))(
   'while a report reads a table that a new release alters',
   () => {
-    test('the replicas of the release before take commands and answer lists', async () => {
+    test('the replicas of the release before take commands and serve lists', async () => {
       await using database = await createTestDatabase();
       await using next = await makeRelease({
         files: { 'migrations/9999_note.sql': 'alter table orders_summary add column note text;' },

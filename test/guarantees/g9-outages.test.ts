@@ -18,7 +18,7 @@ import { startService } from '#test/support/service.ts';
 import type { TestService } from '#test/support/service.ts';
 
 /*
- * G9, with Postgres or Kafka away: an answer for everybody within the time limits, never a false 2xx, no
+ * G9, with Postgres or Kafka away: a response for everybody within the time limits, never a false 2xx, no
  * crash, and back to work without a hand.
  */
 describe.skipIf(skipReason('postgres'))('while Postgres', () => {

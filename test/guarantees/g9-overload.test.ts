@@ -46,8 +46,8 @@ describe.skipIf(skipReason('postgres'))('overload', () => {
       service.signal('SIGCONT');
       const ends = await Promise.all(clients.map(({ ended }) => ended));
       expect(ends.filter((end) => end === 'reset')).toHaveLength(0);
-      const answered = clients.filter(({ received }) => received().startsWith('HTTP/1.1 200 '));
-      expect(answered).toHaveLength(WAITING);
+      const served = clients.filter(({ received }) => received().startsWith('HTTP/1.1 200 '));
+      expect(served).toHaveLength(WAITING);
     },
   );
 
@@ -71,8 +71,8 @@ describe.skipIf(skipReason('postgres'))('overload', () => {
     }
     const keys = Array.from({ length: 20 }, () => randomUUID());
     const others = keys.map((key) => api.place(placeBody, { key }));
-    const firsts = await untilAnswered(others, keys.length - QUEUE_MAX);
-    for (const answer of firsts) expectOverloaded(answer);
+    const firsts = await untilResponseed(others, keys.length - QUEUE_MAX);
+    for (const response of firsts) expectOverloaded(response);
     const payment = { paymentId: 'p', amountCents: placed.totalCents };
     expectOverloaded(await api.send('pay', placed.orderId, payment));
     expect(await api.get(placed.orderId)).toEqual(placed);
@@ -81,8 +81,8 @@ describe.skipIf(skipReason('postgres'))('overload', () => {
     }
 
     for (const trap of held) trap.release();
-    const answers = await Promise.all([...underWay, ...others]);
-    const taken = answers.filter(({ status }) => status === 201);
+    const responses = await Promise.all([...underWay, ...others]);
+    const taken = responses.filter(({ status }) => status === 201);
     expect(taken).toHaveLength(underWay.length + QUEUE_MAX);
     expect(await rowCounts(database)).toMatchObject({
       events: 1 + taken.length,
@@ -100,13 +100,13 @@ describe.skipIf(skipReason('postgres'))('overload', () => {
       databaseUrl: database.url,
       env: { COMMAND_QUEUE_MAX: '8', COMMAND_BATCH_MAX: '4' },
     });
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       Array.from({ length: 300 }, () => service.api.place(placeBody)),
     );
-    const refused = answers.filter(({ status }) => status !== 201);
-    for (const answer of refused) expectOverloaded(answer);
+    const refused = responses.filter(({ status }) => status !== 201);
+    for (const response of refused) expectOverloaded(response);
     expect(refused.length).toBeGreaterThan(0);
-    expect((await rowCounts(database)).events).toBe(answers.length - refused.length);
+    expect((await rowCounts(database)).events).toBe(responses.length - refused.length);
     expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
   });
 
@@ -256,28 +256,28 @@ async function startTransaction(url: string) {
   };
 }
 
-async function statusOf(answer: Promise<HttpResponse>): Promise<number> {
-  return (await answer).status;
+async function statusOf(response: Promise<HttpResponse>): Promise<number> {
+  return (await response).status;
 }
 
-/** The first so many answers; the others may take their time. */
-function untilAnswered(
+/** The first so many responses; the others may take their time. */
+function untilResponseed(
   all: readonly Promise<HttpResponse>[],
   count: number,
 ): Promise<HttpResponse[]> {
-  const answers: HttpResponse[] = [];
+  const responses: HttpResponse[] = [];
   const enough = Promise.withResolvers<HttpResponse[]>();
   const collect = async (one: Promise<HttpResponse>) => {
-    answers.push(await one);
-    if (answers.length === count) enough.resolve([...answers]);
+    responses.push(await one);
+    if (responses.length === count) enough.resolve([...responses]);
   };
   for (const one of all) collect(one).catch(enough.reject);
   return enough.promise;
 }
 
-function expectOverloaded(answer: HttpResponse): void {
-  expect(problemOf(answer)).toMatchObject({ status: 503, code: 'overloaded' });
-  expectRetryAfter(answer);
+function expectOverloaded(response: HttpResponse): void {
+  expect(problemOf(response)).toMatchObject({ status: 503, code: 'overloaded' });
+  expectRetryAfter(response);
 }
 
 function expectRetryAfter({ headers }: HttpResponse): void {

@@ -67,7 +67,7 @@ describe.skipIf(skipReason('postgres'))('a command that meets', () => {
     const all = commands.map((send) => send());
     await untilQueued(service, commands.length);
     for (const trap of held) trap.release();
-    for (const answer of await Promise.all(first)) orderOf(answer);
+    for (const response of await Promise.all(first)) orderOf(response);
     return Promise.all(all);
   }
 
@@ -94,9 +94,9 @@ describe.skipIf(skipReason('postgres'))('a command that meets', () => {
       expect(problemOf(failed!)).toMatchObject({ status, code });
       if (status === 503) expect(failed!.headers['retry-after']).toMatch(/^[1-9]\d*$/);
       expect(failed!.text).not.toMatch(/insert|constraint|write_units|No space/);
-      const isHit = (answer: HttpResponse) => status === 503 && problemOf(answer).code === code;
-      const written = others.filter((answer) => answer.status < 300 || !isHit(answer));
-      for (const answer of written) orderOf(answer);
+      const isHit = (response: HttpResponse) => status === 503 && problemOf(response).code === code;
+      const written = others.filter((response) => response.status < 300 || !isHit(response));
+      for (const response of written) orderOf(response);
       const after = await rowCounts(database);
       expect(after.events - before.events).toBe(1 + 2 + written.length);
       expect(after.responses - before.responses).toBe(written.length);
@@ -135,9 +135,9 @@ describe.skipIf(skipReason('postgres'))('a command that meets', () => {
          'begin perform pg_terminate_backend(pg_backend_pid()); return new; end';
        create trigger cut before insert on events for each row execute function cut();`,
     );
-    const answer = await cancel();
-    expect(problemOf(answer)).toMatchObject({ status: 503, code: 'outcome_unknown' });
-    expect(answer.headers['retry-after']).toMatch(/^[1-9]\d*$/);
+    const response = await cancel();
+    expect(problemOf(response)).toMatchObject({ status: 503, code: 'outcome_unknown' });
+    expect(response.headers['retry-after']).toMatch(/^[1-9]\d*$/);
     await database.query('drop trigger cut on events');
     expect(orderOf(await cancel())).toMatchObject({ status: 'cancelled', version: 2 });
     expect(orderOf(await cancel())).toMatchObject({ status: 'cancelled', version: 2 });
@@ -151,12 +151,13 @@ describe.skipIf(skipReason('postgres'))('a command that meets', () => {
     );
     const before = await rowCounts(database);
     const keys = Array.from({ length: 12 }, () => randomUUID());
-    for (const answer of await Promise.all(keys.map((key) => placeAs('c-1', key)))) {
-      expect(problemOf(answer)).toMatchObject({ status: 503, code: 'database_unavailable' });
+    for (const response of await Promise.all(keys.map((key) => placeAs('c-1', key)))) {
+      expect(problemOf(response)).toMatchObject({ status: 503, code: 'database_unavailable' });
     }
     expect(await rowCounts(database)).toEqual(before);
     await database.query('drop trigger no_room on streams');
-    for (const answer of await Promise.all(keys.map((key) => placeAs('c-1', key)))) orderOf(answer);
+    for (const response of await Promise.all(keys.map((key) => placeAs('c-1', key))))
+      orderOf(response);
     const after = await rowCounts(database);
     expect(after.events - before.events).toBe(keys.length);
   });

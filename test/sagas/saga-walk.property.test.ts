@@ -52,7 +52,7 @@ const turn = fc.record({
 });
 type Turn = typeof turn extends fc.Arbitrary<infer T> ? T : never;
 
-const LOST = { outcome: 'unknown', reason: 'no answer' } as const;
+const LOST = { outcome: 'unknown', reason: 'no response' } as const;
 
 /** Both providers, honest about keys: the ledger of a key has one entry, for ever. */
 function createProviderWorld(nextFault: () => Fault) {

@@ -2,8 +2,8 @@ import { z } from 'zod';
 import type { HttpResponse } from './http-client.ts';
 
 /*
- * What the interface promises of its answers, stated once more and strictly: a field that is missing,
- * misnamed, null or one too many fails every test that reads the answer.
+ * What the interface promises of its responses, stated once more and strictly: a field that is missing,
+ * misnamed, null or one too many fails every test that reads the response.
  */
 
 const cents = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
@@ -80,43 +80,44 @@ export function rowOf(order: Order): OrderRow {
   return z.object(summaryFields).parse(order);
 }
 
-/** The order of a 2xx answer. */
-export function orderOf(answer: HttpResponse): Order {
-  return bodyOf(answer, orderShape, (status) => status >= 200 && status < 300);
+/** The order of a 2xx response. */
+export function orderOf(response: HttpResponse): Order {
+  return bodyOf(response, orderShape, (status) => status >= 200 && status < 300);
 }
 
-export function pageOf(answer: HttpResponse): z.infer<typeof pageShape> {
-  return bodyOf(answer, pageShape, (status) => status === 200);
+export function pageOf(response: HttpResponse): z.infer<typeof pageShape> {
+  return bodyOf(response, pageShape, (status) => status === 200);
 }
 
-export function historyOf(answer: HttpResponse): History {
-  return bodyOf(answer, historyShape, (status) => status === 200);
+export function historyOf(response: HttpResponse): History {
+  return bodyOf(response, historyShape, (status) => status === 200);
 }
 
-/** The problem of a 4xx or 5xx answer: its media type, its status, a requestId that the header repeats. */
-export function problemOf(answer: HttpResponse): ApiProblem {
-  const problem = bodyOf(answer, problemShape, (status) => status >= 400);
-  const type = answer.headers['content-type'] ?? '';
-  if (!type.startsWith('application/problem+json')) throw unlike(answer, `it is ${type}`);
-  if (problem.status !== answer.status) throw unlike(answer, 'its status is not that of its body');
-  // What is not HTTP is answered before there is a request that could have an id.
-  const { 'x-request-id': requestId = problem.requestId } = answer.headers;
+/** The problem of a 4xx or 5xx response: its media type, its status, a requestId that the header repeats. */
+export function problemOf(response: HttpResponse): ApiProblem {
+  const problem = bodyOf(response, problemShape, (status) => status >= 400);
+  const type = response.headers['content-type'] ?? '';
+  if (!type.startsWith('application/problem+json')) throw unlike(response, `it is ${type}`);
+  if (problem.status !== response.status)
+    throw unlike(response, 'its status is not that of its body');
+  // Bytes that are not HTTP get their response before there is a request that could have an id.
+  const { 'x-request-id': requestId = problem.requestId } = response.headers;
   const isNoRequest = problem.code === 'malformed_request' || problem.code === 'headers_too_large';
-  if (!isNoRequest && requestId !== problem.requestId) throw unlike(answer, 'another requestId');
+  if (!isNoRequest && requestId !== problem.requestId) throw unlike(response, 'another requestId');
   return problem;
 }
 
 function bodyOf<T>(
-  answer: HttpResponse,
+  response: HttpResponse,
   shape: z.ZodType<T>,
   isExpected: (status: number) => boolean,
 ): T {
-  if (!isExpected(answer.status)) throw unlike(answer, 'unexpected status');
-  const parsed = shape.safeParse(JSON.parse(answer.text));
-  if (!parsed.success) throw unlike(answer, z.prettifyError(parsed.error));
+  if (!isExpected(response.status)) throw unlike(response, 'unexpected status');
+  const parsed = shape.safeParse(JSON.parse(response.text));
+  if (!parsed.success) throw unlike(response, z.prettifyError(parsed.error));
   return parsed.data;
 }
 
 function unlike({ status, text }: HttpResponse, reason: string): Error {
-  return new Error(`an answer not as promised: ${reason}\n${status} ${text.slice(0, 2_000)}`);
+  return new Error(`a response not as promised: ${reason}\n${status} ${text.slice(0, 2_000)}`);
 }

@@ -113,18 +113,18 @@ describe.skipIf(skipReason('postgres'))('the checks of the guarantee tests', () 
     ],
     ['a message has another key', `update outbox_events set message_key = 'x'`, /outbox 1: /],
     [
-      'an answer is of no effect',
+      'a response is of no effect',
       `update idempotency_keys set body = replace(body, '"version":2', '"version":9'),
          etag = '"v9"' where key like 'pay%'`,
       /its effect is not there/,
     ],
     [
-      'an answer shows something else',
+      'a response shows something else',
       `update idempotency_keys set body = replace(body, 'EUR', 'USD')`,
       /the fold is/,
     ],
-    ['an answer has another ETag', `update idempotency_keys set etag = '"v7"'`, /another ETag/],
-    ['an answer has another Location', `update idempotency_keys set location = '/x'`, /Location/],
+    ['a response has another ETag', `update idempotency_keys set etag = '"v7"'`, /another ETag/],
+    ['a response has another Location', `update idempotency_keys set location = '/x'`, /Location/],
     ['a refusal is kept', `update idempotency_keys set status = 409`, /not a 2xx/],
   ])('find that %s', async (_, sql, expected) => {
     await client.query('begin');
@@ -161,7 +161,7 @@ describe.skipIf(skipReason('postgres'))('the checks of the guarantee tests', () 
 
   test('find that an acknowledged command is lost', () => {
     const found = historyViolations(recorder.calls, without('OrderShipped')).join('\n');
-    expect(found).toMatch(/ship was answered .* stored is undefined/);
+    expect(found).toMatch(/ship got .* stored is undefined/);
     const cut = changed(isPay, { order: recorder.calls[0]!.order! });
     expect(historyViolations(cut, without('PaymentCaptured')).join('\n')).toMatch(/and is lost/);
   });
@@ -184,11 +184,11 @@ describe.skipIf(skipReason('postgres'))('the checks of the guarantee tests', () 
     expect(historyViolations(calls, stored).join('\n')).toMatch(/nobody sent/);
   });
 
-  test('find that a key has two answers', () => {
+  test('find that a key has two responses', () => {
     const kept = recorder.calls.find(isKeptPay)!;
     const other = { ...kept, isReplayed: true, response: { ...kept.response!, text: '{}' } };
     const found = historyViolations([...recorder.calls, other], stored).join('\n');
-    expect(found).toMatch(/the key pay-second has two answers/);
+    expect(found).toMatch(/the key pay-second has two responses/);
   });
 
   test('find that a reader saw an older state', () => {

@@ -77,15 +77,13 @@ function aboutResponse(
   const { orderId } = order;
   const was = orderAt(histories, orderId, order.version);
   if (!isDeepStrictEqual(was, order)) {
-    const answered = `${operation} was answered ${JSON.stringify(order)}`;
-    return [{ orderId, what: `${answered}, stored is ${JSON.stringify(was)}` }];
+    const got = `${operation} got ${JSON.stringify(order)}`;
+    return [{ orderId, what: `${got}, stored is ${JSON.stringify(was)}` }];
   }
   if (operation === 'read') return [];
   if (effect) {
     const isIn = effect.stream_id === orderId && effect.version <= order.version;
-    return isIn
-      ? []
-      : [{ orderId, what: `${token} is not in the order that it was answered with` }];
+    return isIn ? [] : [{ orderId, what: `${token} is not in the order of its response` }];
   }
   // A second cancellation is a duplicate of the first, whatever its reason.
   if (operation === 'cancel' && order.status === 'cancelled') return [];
@@ -97,7 +95,7 @@ function aboutKey(key: string | undefined, calls: readonly Call[]): Violation[] 
   const [first, ...others] = calls.filter(({ outcome }) => outcome === 'ok');
   return others
     .filter(({ response }) => response?.text !== first?.response?.text)
-    .map(({ orderId }) => ({ orderId, what: `the key ${key} has two answers` }));
+    .map(({ orderId }) => ({ orderId, what: `the key ${key} has two responses` }));
 }
 
 /** Checks in real time that no call sees an older version of an order than a call that ended before it. */

@@ -6,12 +6,12 @@ import { createTestTopic, readTopic } from './kafka.ts';
 import { eventually } from './poll.ts';
 
 describe('eventually', () => {
-  test('answers the value of the first check that holds', async () => {
-    const answers = [false, 'not yet', 42];
+  test('returns the value of the first check that holds', async () => {
+    const responses = [false, 'not yet', 42];
     const check = () => {
-      const answer = answers.shift();
-      if (answer === 'not yet') throw new Error(answer);
-      return answer;
+      const response = responses.shift();
+      if (response === 'not yet') throw new Error(response);
+      return response;
     };
     expect(await eventually(check)).toBe(42);
   });
@@ -35,18 +35,18 @@ describe.skipIf(skipReason('postgres'))('a test database', () => {
 describe.skipIf(skipReason('postgres'))('a faulty Postgres', () => {
   test('has what was committed after a kill, and is frozen while paused', async () => {
     await using postgres = await startFaultyPostgres();
-    await postgres.query('create table kept as select 42 as answer');
+    await postgres.query('create table kept as select 42 as response');
     await postgres.kill();
     await expect(postgres.query('select 1')).rejects.toThrow('ECONNREFUSED');
     await postgres.start();
-    expect(await postgres.query('select answer from kept')).toEqual([{ answer: 42 }]);
+    expect(await postgres.query('select response from kept')).toEqual([{ response: 42 }]);
     await postgres.pause();
-    const answer = postgres.query('select 1 as one');
-    await expect(eventually(() => settled(answer), { withinMs: 200 })).rejects.toThrow(
+    const response = postgres.query('select 1 as one');
+    await expect(eventually(() => settled(response), { withinMs: 200 })).rejects.toThrow(
       'not within',
     );
     await postgres.resume();
-    expect(await answer).toEqual([{ one: 1 }]);
+    expect(await response).toEqual([{ one: 1 }]);
   });
 });
 

@@ -216,7 +216,7 @@ const REFERENCE_STATUS = 0;
 /** A stored response is a 2xx and shows the order exactly as it was at the version of its ETag. */
 function aboutResponses(responses: readonly ResponseRow[], histories: Histories): string[] {
   return responses.flatMap((row) => {
-    const wrong = (what: string) => [`answer ${row.key}: ${what}: ${JSON.stringify(row)}`];
+    const wrong = (what: string) => [`response ${row.key}: ${what}: ${JSON.stringify(row)}`];
     if (row.status === REFERENCE_STATUS) {
       return /^[1-9]\d*$/.test(row.body) ? [] : wrong('a reference to no version');
     }

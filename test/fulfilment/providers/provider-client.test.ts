@@ -18,7 +18,7 @@ const captured = JSON.stringify({ ...request, paymentId: 'pay_1' });
 
 const MAY_ANSWER = 0;
 const HAS_ANSWERED = 1;
-/** A provider in a thread of its own, which answers one request when it is told to. */
+/** A provider in a thread of its own, which responds to one request when it is told to. */
 const PROVIDER_THREAD = `
   const { createServer } = require('node:http');
   const { parentPort, workerData: { flags, captured } } = require('node:worker_threads');
@@ -33,8 +33,8 @@ const PROVIDER_THREAD = `
   server.listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port));
 `;
 
-/** A server that answers each request with whatever bytes it is told to. */
-async function startRawServer(answer: (socket: Socket, request: string) => void) {
+/** A server that responds to each request with whatever bytes it is told to. */
+async function startRawServer(respond: (socket: Socket, request: string) => void) {
   const sockets = new Set<Socket>();
   const requests: string[] = [];
   const server = createServer((socket) => {
@@ -42,7 +42,7 @@ async function startRawServer(answer: (socket: Socket, request: string) => void)
     socket.on('error', () => undefined);
     socket.on('data', (data) => {
       requests.push(data.toString());
-      answer(socket, data.toString());
+      respond(socket, data.toString());
     });
   });
   const { promise, resolve } = Promise.withResolvers<undefined>();
@@ -144,9 +144,9 @@ describe('a request to a provider', () => {
 
   test('waits for a place when too many are under way, and is not sent if it gives up', async () => {
     const sent = Promise.withResolvers<undefined>();
-    const answers: Socket[] = [];
+    const responses: Socket[] = [];
     await using server = await startRawServer((socket) => {
-      answers.push(socket);
+      responses.push(socket);
       sent.resolve(undefined);
     });
     const payments = createHttpPaymentProvider({ url: server.url, timeoutMs: 30_000, callsMax: 1 });
@@ -156,7 +156,7 @@ describe('a request to a provider', () => {
     const second = payments.capture(request, leaving.signal);
     leaving.abort();
     await expect(second).rejects.toBeInstanceOf(CallNotMade);
-    answers[0]!.write(http('201 Yes', captured));
+    responses[0]!.write(http('201 Yes', captured));
     expect(await first).toMatchObject({ outcome: 'ok' });
     expect(server.requests).toHaveLength(1);
   });
@@ -280,8 +280,8 @@ describe('the API key of a provider', () => {
     ],
     ['a 400 that quotes it', (socket: Socket, text: string) => socket.write(quoting('400', text))],
     ['a page that quotes it', (socket: Socket, text: string) => socket.write(http('500 No', text))],
-  ])('is in no outcome, after %s', async (_, answer) => {
-    await using server = await startRawServer(answer);
+  ])('is in no outcome, after %s', async (_, respond) => {
+    await using server = await startRawServer(respond);
     const payments = createHttpPaymentProvider({ url: server.url, apiKey: SECRET, ...limits });
     const outcome = await payments.capture(request);
     expect(server.requests.join('')).toContain(SECRET);

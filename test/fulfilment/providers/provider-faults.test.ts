@@ -35,7 +35,7 @@ const asked: Record<Operation, Ask> = {
   cancel_shipment: ({ shipping }, signal) => shipping.cancelShipment(order, signal),
 };
 
-/** Makes one call go wrong; one that gets no answer is given up once it has arrived. */
+/** Makes one call go wrong; one that gets no response is given up once it has arrived. */
 async function callUnder<Outcome>(
   control: SimulatorClient,
   { fault, operation }: Readonly<{ fault: FaultName; operation: Operation }>,
@@ -50,7 +50,7 @@ async function callUnder<Outcome>(
   return outcome;
 }
 
-/** The word of the port for an honest answer to a key that nothing was done under. */
+/** The word of the port for an honest response to a key that nothing was done under. */
 const rightOutcome: Record<Operation, string> = {
   capture: 'ok',
   look_up_capture: 'absent',

@@ -16,7 +16,7 @@ const expected = {
   difference: ({ amountCents }: { amountCents: number }) =>
     amountCents === 5 ? undefined : 'another amount',
 };
-const answer = (status: number, body: unknown) => ({ kind: 'response', status, body }) as const;
+const response = (status: number, body: unknown) => ({ kind: 'response', status, body }) as const;
 const word = (outcome: string, code = 'why') => ({ outcome, code, key });
 
 describe('the outcome of a call that has an effect', () => {
@@ -64,17 +64,17 @@ describe('the outcome of a call that has an effect', () => {
     [201, null, 'unknown'],
     [201, 'ok', 'unknown'],
   ])('with status %i and %j is %s', (status, body, outcome) => {
-    expect(callOutcome(answer(status, body), expected).outcome).toBe(outcome);
+    expect(callOutcome(response(status, body), expected).outcome).toBe(outcome);
   });
 
   test('carries what is stated only if it is well formed and differs from the request', () => {
-    const other = callOutcome(answer(201, { ...right, amountCents: 6 }), expected);
+    const other = callOutcome(response(201, { ...right, amountCents: 6 }), expected);
     expect(other).toEqual({
       outcome: 'unknown',
       reason: 'another amount',
       stated: { ...result, amountCents: 6 },
     });
-    const broken = callOutcome(answer(201, { ...right, currency: 6 }), expected);
+    const broken = callOutcome(response(201, { ...right, currency: 6 }), expected);
     expect(broken).toEqual({
       outcome: 'unknown',
       reason: 'response 201 does not match the contract',
@@ -82,7 +82,7 @@ describe('the outcome of a call that has an effect', () => {
   });
 
   test('names the code of a response that states no outcome', () => {
-    expect(callOutcome(answer(422, { code: 'key_reused', key }), expected)).toEqual({
+    expect(callOutcome(response(422, { code: 'key_reused', key }), expected)).toEqual({
       outcome: 'unknown',
       reason: 'response 422 key_reused states no outcome',
     });
@@ -103,7 +103,7 @@ describe('the outcome of a look-up', () => {
     [429, word('not_applied'), 'unknown'],
     [200, { ...right, amountCents: 6 }, 'unknown'],
   ])('with status %i and %j is %s', (status, body, outcome) => {
-    expect(lookUpOutcome(answer(status, body), expected).outcome).toBe(outcome);
+    expect(lookUpOutcome(response(status, body), expected).outcome).toBe(outcome);
   });
 });
 
@@ -122,12 +122,12 @@ describe('the outcome of a cancel by key', () => {
     [200, { ...done, result: undefined }, 'unknown'],
     [200, { ...done, result: { ...right, amountCents: 'all' } }, 'unknown'],
   ])('with status %i and %j is %s', (status, body, outcome) => {
-    expect(cancelOutcome(answer(status, body), expected).outcome).toBe(outcome);
+    expect(cancelOutcome(response(status, body), expected).outcome).toBe(outcome);
   });
 
   test('has the amount that the provider states, whatever was requested', () => {
     const other = { ...done, result: { ...right, amountCents: 3 } };
-    expect(cancelOutcome(answer(200, other), expected)).toEqual({
+    expect(cancelOutcome(response(200, other), expected)).toEqual({
       outcome: 'already_done',
       result: { ...result, amountCents: 3 },
     });
@@ -153,7 +153,7 @@ test('no response is taken for more than it states, nor makes a call throw', () 
   const status = fc.constantFrom(200, 201, 204, 302, 400, 402, 404, 409, 422, 429, 500, 503);
   fc.assert(
     fc.property(status, body, (status, body) => {
-      const given = answer(status, body);
+      const given = response(status, body);
       const called = callOutcome(given, expected);
       const looked = lookUpOutcome(given, expected);
       const cancelled = cancelOutcome(given, expected);

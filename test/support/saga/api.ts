@@ -25,7 +25,7 @@ const fulfilmentShape = z.strictObject({
 const problemShape = z.looseObject({ status: z.int(), code: z.string(), detail: z.string() });
 
 export type FulfilledOrder = z.infer<typeof orderShape>;
-export type FulfilmentAnswer = z.infer<typeof fulfilmentShape>;
+export type FulfilmentResponse = z.infer<typeof fulfilmentShape>;
 
 type Item = Readonly<{ sku: string; quantity: number; priceCents: number }>;
 
@@ -40,7 +40,7 @@ export type SagaApi = HttpClient &
     placed(items?: readonly Item[], fulfilment?: 'manual' | 'automatic'): Promise<string>;
     command(name: string, orderId: string, body?: unknown): Promise<HttpResponse>;
     order(orderId: string): Promise<FulfilledOrder>;
-    fulfilment(orderId: string): Promise<FulfilmentAnswer>;
+    fulfilment(orderId: string): Promise<FulfilmentResponse>;
   }>;
 
 /** Two books of 1250 cents each. */
@@ -71,12 +71,12 @@ export function createSagaApi(url: string): SagaApi {
   };
 }
 
-/** The order of a 2xx answer. */
-export function orderIn(answer: HttpResponse): FulfilledOrder {
-  return read(answer, orderShape);
+/** The order of a 2xx response. */
+export function orderIn(response: HttpResponse): FulfilledOrder {
+  return read(response, orderShape);
 }
 
-/** What a 4xx or 5xx answer says went wrong: its status and its code. */
+/** What a 4xx or 5xx response says went wrong: its status and its code. */
 export function refusalOf({ status, text }: HttpResponse): string {
   const problem = problemShape.parse(JSON.parse(text));
   if (problem.status !== status) throw new Error(`status ${status} with the problem ${text}`);
@@ -84,6 +84,6 @@ export function refusalOf({ status, text }: HttpResponse): string {
 }
 
 function read<T>({ status, text }: HttpResponse, shape: z.ZodType<T>): T {
-  if (status < 200 || status > 299) throw new Error(`answered ${status}: ${text.slice(0, 1000)}`);
+  if (status < 200 || status > 299) throw new Error(`got ${status}: ${text.slice(0, 1000)}`);
   return shape.parse(JSON.parse(text));
 }

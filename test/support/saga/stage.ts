@@ -39,7 +39,7 @@ const AT_WORK_MAX = 40;
 /** So long that none runs out by itself: the stage ends the leases of the dead, when there is room. */
 const LEASE_MARGIN_MS = '60000';
 const REST_MS_MAX = 180_000;
-/** What a cancel may be answered while a saga runs. */
+/** How a cancel may be refused while a saga runs. */
 const TOO_LATE = new Set(['409 shipment_requested', '409 order_already_shipped']);
 
 /** Two replicas that die, saga by saga, where the cases say. */
@@ -133,10 +133,10 @@ export async function createStage(
       for (const fault of faults) await simulator.addFault({ ...fault, orderId });
       const { api } = next();
       const { status, text } = await api.command('fulfil', orderId);
-      if (status !== 202) throw new Error(`fulfil answered ${status}: ${text}`);
+      if (status !== 202) throw new Error(`fulfil got ${status}: ${text}`);
       if ((await rest(orderId)) === 'stuck' && !story.mayBeStuck) {
         const retried = await api.command('fulfilment/retry', orderId);
-        if (retried.status !== 202) throw new Error(`retry answered ${retried.text}`);
+        if (retried.status !== 202) throw new Error(`retry got ${retried.text}`);
         await rest(orderId);
       }
       await eventually(() => hasPassedItsCommits(one), { withinMs: 1_000 }).catch(() => undefined);
@@ -172,10 +172,10 @@ function hasPassedItsCommits({ passed, died }: Playing): boolean {
 }
 
 async function cancel({ api }: Replica, orderId: string): Promise<string> {
-  const answer = await api.command('cancel', orderId, { reason: 'changed my mind' });
-  if (answer.status === 200 || answer.status === 202) return String(answer.status);
-  const refusal = refusalOf(answer);
-  if (!TOO_LATE.has(refusal)) throw new Error(`cancel answered ${answer.text}`);
+  const response = await api.command('cancel', orderId, { reason: 'changed my mind' });
+  if (response.status === 200 || response.status === 202) return String(response.status);
+  const refusal = refusalOf(response);
+  if (!TOO_LATE.has(refusal)) throw new Error(`cancel got ${response.text}`);
   return refusal;
 }
 

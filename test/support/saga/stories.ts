@@ -57,8 +57,8 @@ export const mainStories: readonly Story[] = [
 export const cancelledStories: readonly Story[] = [
   ...mainStories,
   { name: 'the payment is lost', faults: [once('capture', 'reset_before')] },
-  { name: 'the answer to the payment is lost', faults: [once('capture', 'reset_after')] },
-  { name: 'the answer to the shipment is lost', faults: [once('ship', 'reset_after')] },
+  { name: 'the response to the payment is lost', faults: [once('capture', 'reset_after')] },
+  { name: 'the response to the shipment is lost', faults: [once('ship', 'reset_after')] },
 ];
 
 /** How an order comes to each operation, and at which point of its saga. */
@@ -121,7 +121,7 @@ export const givenUpStories: readonly Story[] = [
   },
 ];
 
-/** What answers look like to a caller. */
+/** What responses look like to a caller. */
 const looks: Readonly<Record<ResponseKind, string>> = {
   right: 'right',
   none: 'silence',
@@ -152,7 +152,7 @@ export function faultsOf(operation: Operation): FaultName[] {
 
 /**
  * One fault for each thing that can happen and how it looks: the others differ in their bytes only. A
- * look-up has no effect, so its answer is all there is.
+ * look-up has no effect, so its response is all there is.
  */
 export function faultClassesOf(operation: Operation): FaultName[] {
   const seen = new Map<string, FaultName>();

@@ -17,10 +17,10 @@ import { startTcpProxy } from '#test/support/tcp-proxy.ts';
 import type { TcpProxy } from '#test/support/tcp-proxy.ts';
 
 /*
- * G2, with answers lost: between the client and the service, between the service and Postgres, and by the
+ * G2, with responses lost: between the client and the service, between the service and Postgres, and by the
  * death of the service. Whoever asks again with the same key learns the one outcome.
  */
-describe.skipIf(skipReason('postgres'))('a command whose answer was lost', () => {
+describe.skipIf(skipReason('postgres'))('a command whose response was lost', () => {
   const recorder = createRecorder();
   let database: TestDatabase;
   let betweenServiceAndPostgres: TcpProxy;
@@ -194,9 +194,9 @@ function expectReplayed(call: Call): void {
   orderOf(call.response!);
 }
 
-function expectUnknown(answer: HttpResponse): void {
-  expect(problemOf(answer)).toMatchObject({ status: 503, code: 'outcome_unknown' });
-  expect(Number(answer.headers['retry-after'])).toBeGreaterThan(0);
+function expectUnknown(response: HttpResponse): void {
+  expect(problemOf(response)).toMatchObject({ status: 503, code: 'outcome_unknown' });
+  expect(Number(response.headers['retry-after'])).toBeGreaterThan(0);
 }
 
 /** Late writes have come through, one way or the other. */
