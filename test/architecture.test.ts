@@ -24,6 +24,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   sagas: ['orders', 'orders/domain', 'event-store', 'workers', 'database'],
   projections: ['event-store', 'workers', 'database'],
   outbox: ['event-store', 'workers', 'database'],
+  auth: ['http', 'workers', 'database'],
   http: ['workers'],
   'event-store': ['database'],
   workers: [],
