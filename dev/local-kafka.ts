@@ -5,7 +5,7 @@ import { mkdir, open, rm, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
+import { createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import { serverEnvironment } from './environment.ts';
 import { kafkaPrograms } from './kafka-programs.ts';
 import type { KafkaProgramOptions, KafkaPrograms } from './kafka-programs.ts';
@@ -182,7 +182,7 @@ async function respondsWithin(server: Server, ms: number, hasFailed: () => boole
 
 /** Whether a broker is registered with its controller and ready for clients. */
 export async function kafkaResponds(broker: string): Promise<boolean> {
-  const { kafka } = createKafkaClient([broker], { debug: () => {} });
+  const { kafka } = createKafkaClient({ brokers: [broker] }, { debug: () => {} });
   const admin = kafka.admin({ retry: { retries: 0 } });
   try {
     await admin.connect();

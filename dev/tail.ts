@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { KafkaMessage } from 'kafkajs';
 import { readKafkaConfig } from '#src/config.ts';
-import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
+import { kafkaConnection } from '#src/outbox/kafka-connection.ts';
+import { createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import { printable } from '#src/printable.ts';
 import { folders } from './folders.ts';
 
@@ -13,12 +14,15 @@ npm run tail -- --new            only events that arrive from now on
 npm run tail -- --order <id>     the events of one order`;
 
 const options = readOptions();
-const { KAFKA_BROKERS, KAFKA_TOPIC: topic } = readSettings();
-const brokers = KAFKA_BROKERS.length > 0 ? KAFKA_BROKERS : await localBrokers();
+const settings = readSettings();
+const { KAFKA_TOPIC: topic } = settings;
+const given = kafkaConnection(settings);
+const connection = given.brokers.length > 0 ? given : { brokers: await localBrokers() };
+const { brokers } = connection;
 if (brokers.length === 0) {
   giveUp('There is no Kafka to read from. Run npm start first, or set KAFKA_BROKERS=host:port.');
 }
-const { kafka, destroy } = createKafkaClient(brokers, { debug: () => {} });
+const { kafka, destroy } = createKafkaClient(connection, { debug: () => {} });
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, leave);
 process.stdout.once('error', leave); // as of `| head`

@@ -40,6 +40,7 @@ import { orderCommandRoutes } from './orders/order-command-routes.ts';
 import { orderEventCodec, ordersSummaryProjection } from './orders/order-stream.ts';
 import { orderMessageChannel } from './orders/order-messages.ts';
 import { orderQueryRoutes } from './orders/order-query-routes.ts';
+import { kafkaConnection } from './outbox/kafka-connection.ts';
 import { createKafkaPublisher } from './outbox/kafka-publisher.ts';
 import { createOutboxMonitor } from './outbox/outbox-monitor.ts';
 import { createRelay } from './outbox/relay.ts';
@@ -328,11 +329,12 @@ function createVerifier({ config, database, metrics, log }: Base): Worker[] {
 
 /** The outbox and its relay, which is off without Kafka or if another relay publishes. */
 function createOutbox({ config, database: { pool }, metrics, log }: Base) {
-  const { KAFKA_BROKERS: brokers, KAFKA_TOPIC: topic, OUTBOX_MAX_ROWS: rowsMax, RELAY } = config;
+  const { KAFKA_TOPIC: topic, OUTBOX_MAX_ROWS: rowsMax, RELAY } = config;
   const monitor = createOutboxMonitor({ pool, rowsMax, log });
+  const connection = kafkaConnection(config);
   const publisher =
-    RELAY && brokers.length > 0
-      ? createKafkaPublisher({ brokers, newTopic: newTopic(config), log })
+    RELAY && connection.brokers.length > 0
+      ? createKafkaPublisher({ connection, newTopic: newTopic(config), log })
       : undefined;
   const relay = createRelay({ pool, topic, publisher, monitor, metrics, log });
   return { outboxMonitor: monitor, relay };

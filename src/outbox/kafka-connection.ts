@@ -2,12 +2,12 @@ import { createPrivateKey, X509Certificate } from 'node:crypto';
 import type { KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 
-/** How to log in to the brokers. The broker keeps the password of SCRAM only as a hash. */
-export type KafkaLogin = Readonly<{
-  mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512';
-  username: string;
-  password: string;
-}>;
+type Mechanism = 'plain' | 'scram-sha-256' | 'scram-sha-512';
+
+/** How to log in to the brokers. */
+export type KafkaLogin = {
+  [Of in Mechanism]: Readonly<{ mechanism: Of; username: string; password: string }>;
+}[Mechanism];
 
 /** The PEM files of TLS. Without `caFile` the certificates of public authorities are trusted. */
 export type KafkaTlsFiles = Readonly<{ caFile?: string; certFile?: string; keyFile?: string }>;
@@ -26,7 +26,7 @@ export type KafkaSettings = Readonly<{
   KAFKA_TLS_CA_FILE: string;
   KAFKA_TLS_CERT_FILE: string;
   KAFKA_TLS_KEY_FILE: string;
-  KAFKA_SASL_MECHANISM: KafkaLogin['mechanism'] | '';
+  KAFKA_SASL_MECHANISM: Mechanism | '';
   KAFKA_SASL_USERNAME: string;
   KAFKA_SASL_PASSWORD: string;
 }>;

@@ -1,22 +1,17 @@
-import { connect } from 'node:net';
-import type { Socket } from 'node:net';
-import kafkajs, { Kafka, logLevel } from 'kafkajs';
-import type { Admin, ISocketFactoryArgs, Producer, ProducerConfig } from 'kafkajs';
-import RequestQueue from 'kafkajs/src/network/requestQueue/index.js';
-import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
+import kafkajs from 'kafkajs';
+import type { Admin, Producer, ProducerConfig } from 'kafkajs';
 import type { Logger } from 'pino';
 import { withDeadline } from '#src/workers/worker.ts';
+import type { KafkaConnection } from './kafka-connection.ts';
+import { createKafkaClient, RETRY } from './kafkajs-client.ts';
+import type { KafkaClient } from './kafkajs-client.ts';
 import type { Publisher, PublishOutcome, PublishRequest, TopicLimits } from './outbox.ts';
 
-const CONNECTION_TIMEOUT_MS = 3_000;
-const KEEP_ALIVE_DELAY_MS = 10_000;
 const OPEN_TOPIC_TIMEOUT_MS = 10_000;
-const REQUEST_TIMEOUT_MS = 5_000;
 /** Shorter than a send may take: kafkajs can retry the request with the same sequence numbers. */
 const PUBLISH_REQUEST_TIMEOUT_MS = 3_000;
 /** How long a broker may wait for its replicas. It then still responds before the request ends. */
 const REPLICAS_TIMEOUT_MS = 2_500;
-const RETRY = { retries: 3, initialRetryTime: 100, maxRetryTime: 1_000 };
 const PRODUCER: ProducerConfig = {
   idempotent: true,
   allowAutoTopicCreation: false,
@@ -28,7 +23,6 @@ const PRODUCER: ProducerConfig = {
 };
 /** Kafka's default for `max.message.bytes`. */
 const BATCH_BYTES_MAX_DEFAULT = 1_048_588;
-const IPV6_SUFFIX = '.ipv6-literal.net';
 
 /** Errors that say that a record of the batch can never be stored. Any other error may pass. */
 const REFUSALS: ReadonlySet<string> = new Set([
@@ -37,11 +31,8 @@ const REFUSALS: ReadonlySet<string> = new Set([
   'INVALID_RECORD',
 ]);
 
-stopIdleTimers();
-acceptPartitionsWithoutLeader();
-
 export type KafkaPublisherOptions = Readonly<{
-  brokers: readonly string[];
+  connection: KafkaConnection;
   /** Only for a topic that has to be created. */
   newTopic: Readonly<{ partitions: number; replication: number }>;
   log: Pick<Logger, 'debug' | 'info'>;
@@ -66,12 +57,12 @@ type Session = {
  * acknowledge it and drop it.
  */
 export function createKafkaPublisher(options: KafkaPublisherOptions): Publisher {
-  const { brokers, newTopic, log, requestTimeoutMs = PUBLISH_REQUEST_TIMEOUT_MS } = options;
+  const { connection, newTopic, log, requestTimeoutMs = PUBLISH_REQUEST_TIMEOUT_MS } = options;
   const clients = new Set<KafkaClient>();
   let session: Session | undefined;
 
   const createClient = (): KafkaClient => {
-    const client = createKafkaClient(brokers, log, requestTimeoutMs);
+    const client = createKafkaClient(connection, log, requestTimeoutMs);
     clients.add(client);
     return client;
   };
@@ -201,106 +192,4 @@ async function batchBytesMaxOf(admin: Admin, topic: string): Promise<number> {
   const entries = resources.flatMap(({ configEntries }) => configEntries);
   const value = Number(entries.find(({ configName }) => configName === setting)?.configValue);
   return value > 0 ? value : BATCH_BYTES_MAX_DEFAULT;
-}
-
-export type KafkaClient = Readonly<{
-  kafka: Kafka;
-  /** Ends all connections at once and opens no others. */
-  destroy(): void;
-}>;
-
-/** A kafkajs client with its own connections, and bounded timeouts and retries. */
-export function createKafkaClient(
-  brokers: readonly string[],
-  log: Pick<Logger, 'debug'>,
-  requestTimeoutMs = REQUEST_TIMEOUT_MS,
-): KafkaClient {
-  const connections = createConnections();
-  const kafka = new Kafka({
-    clientId: 'order-service',
-    brokers: brokers.map(toKafkajsAddress),
-    connectionTimeout: CONNECTION_TIMEOUT_MS,
-    requestTimeout: requestTimeoutMs,
-    retry: RETRY,
-    socketFactory: connections.open,
-    logLevel: logLevel.WARN,
-    // What matters is also thrown as an error, and whoever catches it logs it.
-    logCreator: () => (entry) => log.debug({ kafkajs: entry.namespace }, entry.log.message),
-  });
-  return { kafka, destroy: connections.destroy };
-}
-
-/**
- * The connections of one client. kafkajs keeps sending after `disconnect()` (its issue 1174). A
- * client certainly sends nothing more when its sockets are destroyed and it cannot open new ones.
- */
-export function createConnections() {
-  const sockets = new Set<Socket>();
-  let isDestroyed = false;
-
-  return {
-    open: ({ host, port, onConnect }: ISocketFactoryArgs): Socket => {
-      if (isDestroyed) throw new Error('the connection was cut');
-      const socket = connect({ host: fromKafkajsHost(host), port, noDelay: true }, onConnect);
-      socket.setKeepAlive(true, KEEP_ALIVE_DELAY_MS);
-      sockets.add(socket);
-      socket.once('close', () => sockets.delete(socket));
-      return socket;
-    },
-    /** Discards what the sockets have not sent yet. */
-    destroy: () => {
-      isDestroyed = true;
-      for (const socket of sockets) socket.destroy(new Error('the connection was cut'));
-    },
-  };
-}
-
-/**
- * kafkajs splits an address at every colon (its issue 1589). So `[::1]:9092` is passed to it as
- * `--1.ipv6-literal.net:9092`.
- */
-function toKafkajsAddress(broker: string): string {
-  const [, address, port] = /^\[(.+)\]:(\d+)$/.exec(broker) ?? [];
-  return address === undefined ? broker : `${address.replaceAll(':', '-')}${IPV6_SUFFIX}:${port}`;
-}
-
-function fromKafkajsHost(host: string): string {
-  return host.endsWith(IPV6_SUFFIX)
-    ? host.slice(0, -IPV6_SUFFIX.length).replaceAll('-', ':')
-    : host;
-}
-
-/**
- * Patch 1. kafkajs 2.2.4 sets a timer of 1 ms for each connection, again and again, even when no
- * request is pending: 6 to 8 % of a core, and a TimeoutNegativeWarning (its issues 1704 and 1751).
- * The patch sets the timer only while requests are pending. The next request that has to wait sets
- * it again.
- */
-function stopIdleTimers() {
-  const schedule = RequestQueue.prototype.scheduleCheckPendingRequests;
-  RequestQueue.prototype.scheduleCheckPendingRequests = function scheduleIfPending(
-    this: RequestQueue,
-  ) {
-    if (this.pending.length > 0) schedule.call(this);
-  };
-}
-
-/**
- * Patch 2. An idempotent producer of kafkajs 2.2.4 asks for the metadata of all topics of the
- * cluster, and rejects the whole response when one partition in it has no leader. One such
- * partition, of any topic, would stop all publishing. The patch hides the partitions from that
- * check. A send to a partition without a leader still fails by itself.
- */
-function acceptPartitionsWithoutLeader() {
-  for (const version of metadata.versions) {
-    const { response } = metadata.protocol({ version })({ topics: [] });
-    const { parse: check } = response;
-    response.parse = async function checkTopicsOnly(decoded) {
-      await check({
-        ...decoded,
-        topicMetadata: decoded.topicMetadata.map((topic) => ({ ...topic, partitionMetadata: [] })),
-      });
-      return decoded;
-    };
-  }
 }

@@ -7,7 +7,7 @@ import { folders } from '#dev/folders.ts';
 import { findJava, kafkaPrograms } from '#dev/kafka-programs.ts';
 import { startKafka } from '#dev/local-kafka.ts';
 import { findProcesses, markerOf } from '#dev/processes.ts';
-import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
+import { createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { readTopic } from '#test/support/kafka.ts';
 import { createTestFolder } from '#test/support/test-folder.ts';
@@ -80,7 +80,7 @@ async function brokerOf(folder: string): Promise<number | undefined> {
 }
 
 async function send(broker: string, value: string): Promise<void> {
-  const { kafka } = createKafkaClient([broker], { debug: () => {} });
+  const { kafka } = createKafkaClient({ brokers: [broker] }, { debug: () => {} });
   const admin = kafka.admin();
   await admin.connect();
   await admin.createTopics({ topics: [{ topic: 't', numPartitions: 1 }], waitForLeaders: true });

@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { Partitioners } from 'kafkajs';
 import { describe, expect, test } from 'vitest';
 import { folders } from '#dev/folders.ts';
-import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
+import { createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic } from '#test/support/kafka.ts';
 
@@ -47,7 +47,7 @@ async function send(
   topic: Readonly<{ name: string; brokers: string[] }>,
   messages: readonly (readonly [key: string, type: string, sequence: string, text?: string])[],
 ): Promise<void> {
-  const { kafka } = createKafkaClient(topic.brokers, { debug: () => {} });
+  const { kafka } = createKafkaClient(topic, { debug: () => {} });
   const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner });
   await producer.connect();
   await producer.send({

@@ -1,5 +1,5 @@
 import type { Producer } from 'kafkajs';
-import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
+import { createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import { messageFrom } from '#src/outbox/outbox.ts';
 import type { OutboxRow } from '#src/outbox/outbox.ts';
 import type { TestDatabase } from '#test/support/database.ts';
@@ -66,7 +66,7 @@ export function markingWhateverHappened(parts: TextbookParts): TextbookRelay {
 
 /** A producer as the first page of the manual has it. */
 export async function textbookProducer(brokers: readonly string[]) {
-  const { kafka, destroy } = createKafkaClient(brokers, quiet);
+  const { kafka, destroy } = createKafkaClient({ brokers }, quiet);
   const producer = kafka.producer();
   await producer.connect();
   return {

@@ -4,12 +4,9 @@ import { connect, createServer } from 'node:net';
 import type { Socket } from 'node:net';
 import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
 // Importing it patches kafkajs.
-import {
-  createConnections,
-  createKafkaClient,
-  createKafkaPublisher,
-} from '#src/outbox/kafka-publisher.ts';
+import { createConnections, createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import type { OutboxMessage, PublishRequest } from '#src/outbox/outbox.ts';
 import { startFaultyKafka } from '#test/support/faulty-servers.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -37,7 +34,7 @@ describe.skipIf(skipReason('kafka'))('publishing to Kafka', () => {
 
   test('says why a topic cannot be created', async () => {
     const publisher = createKafkaPublisher({
-      brokers: await testBrokers(),
+      connection: { brokers: await testBrokers() },
       newTopic: { partitions: 1, replication: 9 },
       log: quiet,
     });
@@ -157,7 +154,7 @@ describe.skipIf(skipReason('kafka'))('with a broker that fails', () => {
 
   test('a batch after one of unknown outcome is not dropped as its duplicate', async () => {
     const publisher = createKafkaPublisher({
-      brokers: kafka.brokers,
+      connection: kafka,
       newTopic: { partitions: 1, replication: 1 },
       requestTimeoutMs: 1_000,
       log: quiet,
@@ -250,7 +247,10 @@ describe.skipIf(skipReason('kafka'))('a broker', () => {
     await once(server, 'listening');
     const address = server.address();
     const listening = typeof address === 'object' ? address?.port : undefined;
-    const { kafka, destroy } = createKafkaClient([`[::1]:${listening}`], { debug: () => {} });
+    const { kafka, destroy } = createKafkaClient(
+      { brokers: [`[::1]:${listening}`] },
+      { debug: () => {} },
+    );
     const admin = kafka.admin();
     await admin.connect();
     expect(await admin.listTopics()).toContain(topic.name);

@@ -3,7 +3,8 @@ import kafkajs from 'kafkajs';
 import type { Pool } from 'pg';
 import { pino } from 'pino';
 import { createDatabase } from '#src/database/database.ts';
-import { createKafkaClient, createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
+import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
+import { createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import { murmur2 } from '#src/outbox/outbox.ts';
 import type { OutboxRow, Publisher, TopicLimits } from '#src/outbox/outbox.ts';
 import type { Lease } from '#src/outbox/lease.ts';
@@ -99,7 +100,11 @@ export function servicePool(url: string): AsyncDisposable & Readonly<{ pool: Poo
 }
 
 export function testPublisher(brokers: readonly string[], partitions = 1): Publisher {
-  return createKafkaPublisher({ brokers, newTopic: { partitions, replication: 1 }, log: quiet });
+  return createKafkaPublisher({
+    connection: { brokers },
+    newTopic: { partitions, replication: 1 },
+    log: quiet,
+  });
 }
 
 /** What a relay reported to its metrics. */
@@ -183,7 +188,7 @@ export function createTestRelay(
 /** A topic of one partition with a limit for batches. Both can be changed. */
 export async function createChangingTopic(brokers: readonly string[], batchBytesMax: number) {
   const topic = `test-${randomUUID()}`;
-  const admin = createKafkaClient(brokers, quiet).kafka.admin();
+  const admin = createKafkaClient({ brokers }, quiet).kafka.admin();
   await admin.connect();
   await admin.createTopics({
     topics: [{ topic, numPartitions: 1, configEntries: batchLimit(batchBytesMax) }],

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IHeaders, Kafka } from 'kafkajs';
-import { createKafkaClient } from '#src/outbox/kafka-publisher.ts';
+import { createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import { sharedServer } from './infra.ts';
 import { eventually } from './poll.ts';
 
@@ -126,5 +126,5 @@ async function withAdmin(
 }
 
 function client(brokers: string[]): Kafka {
-  return createKafkaClient(brokers, { debug: () => {} }).kafka;
+  return createKafkaClient({ brokers }, { debug: () => {} }).kafka;
 }
