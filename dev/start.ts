@@ -1,5 +1,6 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { withoutPassword } from '#src/config-values.ts';
 import { startPostgres } from './embedded-postgres.ts';
 import { removePostgresVariables, serviceEnvironment } from './environment.ts';
 import { folders } from './folders.ts';
@@ -11,15 +12,17 @@ import { isServiceRunning, killService, startService, stopService, untilReady } 
 
 /*
  * npm start. The environment may contain the settings of the service (npm run config). HOST and PORT say where
- * it listens. DATABASE_URL, KAFKA_BROKERS, and PAYMENT_URL with SHIPPING_URL name servers that exist already;
- * npm start does not bring those up. No other variable reaches the servers that it does bring up.
+ * it listens. DATABASE_URL (or DATABASE_URL_FILE), KAFKA_BROKERS, and PAYMENT_URL with SHIPPING_URL name servers
+ * that exist already; npm start does not bring those up. No other variable reaches the servers that it does bring up.
  */
 
 type Broker = Readonly<{ brokers: string; problem?: string }>;
+type Postgres = Readonly<{ settings: NodeJS.ProcessEnv; shown: string }>;
 
-const { DATABASE_URL, KAFKA_BROKERS, PAYMENT_URL, SHIPPING_URL, PORT } = process.env;
+const { DATABASE_URL, DATABASE_URL_FILE } = process.env;
+const { KAFKA_BROKERS, PAYMENT_URL, SHIPPING_URL, PORT } = process.env;
 const host = withoutBrackets(process.env['HOST'] || '127.0.0.1');
-/** For the service only, and only with a DATABASE_URL. */
+/** For the service only, and only with a database of the user's own. */
 const postgresVariables = removePostgresVariables();
 /** One Ctrl-C arrives twice: from the terminal, and from npm, which forwards its own. */
 const SAME_SIGNAL_MS = 1_000;
@@ -61,8 +64,7 @@ async function start(): Promise<void> {
   if (stopping.signal.aborted) return;
   const service = startService({
     ...serviceEnvironment(),
-    ...(DATABASE_URL ? postgresVariables : {}),
-    DATABASE_URL: database,
+    ...database.settings,
     KAFKA_BROKERS: broker.brokers,
     ...providers,
     HOST: host,
@@ -78,17 +80,18 @@ async function start(): Promise<void> {
   }
 }
 
-async function bringUpPostgres(): Promise<string> {
-  if (DATABASE_URL) {
-    console.log(`Postgres: using DATABASE_URL, ${withoutPassword(DATABASE_URL)}`);
-    return DATABASE_URL;
+async function bringUpPostgres(): Promise<Postgres> {
+  if (DATABASE_URL || DATABASE_URL_FILE) {
+    const shown = DATABASE_URL ? withoutPassword(DATABASE_URL) : `named in ${DATABASE_URL_FILE}`;
+    console.log(`Postgres: using ${DATABASE_URL ? 'DATABASE_URL' : 'DATABASE_URL_FILE'}, ${shown}`);
+    return { settings: postgresVariables, shown };
   }
   const { postgres: folder } = folders;
   const postgres = await startPostgres({ folder, database: 'orders', log: console.log });
   stops.push(postgres.stop);
   await writeFile(databaseUrlFile, postgres.url, { mode: 0o600 });
   console.log(`Postgres 18: ready on port ${postgres.port}.`);
-  return postgres.url;
+  return { settings: { DATABASE_URL: postgres.url }, shown: postgres.url };
 }
 
 /** Without a broker the service still takes orders, so a problem with Kafka ends nothing. */
@@ -195,14 +198,9 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-function withoutPassword(url: string): string {
-  return URL.canParse(url) ? Object.assign(new URL(url), { password: '' }).href : url;
-}
-
 /** Where everything is, and a first order to paste. */
-function welcome(url: string, database: string, broker: Broker, providers: string): string {
+function welcome(url: string, database: Postgres, broker: Broker, providers: string): string {
   const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
-  const shownDatabase = DATABASE_URL ? withoutPassword(DATABASE_URL) : database;
   const next = broker.problem
     ? `Events wait in the outbox until there is a broker. Local Kafka needs Java 17 and Maven: fix the problem
 above and start again, or set KAFKA_BROKERS, or run docker compose up -d --build.`
@@ -215,7 +213,7 @@ Ready in ${seconds} s.
   Service   ${url}
   Docs      ${url}/docs
   Metrics   ${url}/metrics
-  Postgres  ${shownDatabase}
+  Postgres  ${database.shown}
   Kafka     ${broker.problem ? `none: ${broker.problem}` : broker.brokers}
   Providers ${providers}
 

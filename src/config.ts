@@ -1,5 +1,7 @@
 import { accessSync, constants } from 'node:fs';
 import { z } from 'zod';
+import { listSettings, readGiven, secret, variablesOf, withoutPassword } from './config-values.ts';
+import type { Environment } from './config-values.ts';
 import { kafkaProblems } from './outbox/kafka-connection.ts';
 import type { KafkaSettings } from './outbox/kafka-connection.ts';
 
@@ -73,7 +75,10 @@ const onOff = z.enum(['on', 'off']).transform((value) => value === 'on');
 const MECHANISMS = ['', 'plain', 'scram-sha-256', 'scram-sha-512'] as const;
 const optionalText = z.string().default('');
 
-/** Every setting: its environment variable, bounds, default and meaning. */
+/**
+ * Every setting: its environment variable, bounds, default and meaning. One that is marked as `secret` can also
+ * be given as a file, and is never printed.
+ */
 const settings = {
   HOST: z.string().min(1).default('127.0.0.1').describe('Address to listen on.'),
   PORT: count(0, PORT_MAX).default(3000).describe('Port to listen on. 0 takes any free port.'),
@@ -89,7 +94,7 @@ const settings = {
     .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
     .default('info')
     .describe('Lowest level to log.'),
-  DATABASE_URL: databaseUrl.describe(
+  DATABASE_URL: secret(databaseUrl, withoutPassword).describe(
     'Postgres database, as postgres://user:password@host:port/database.',
   ),
   DATABASE_POOL_MAX: count(2, 100)
@@ -120,7 +125,7 @@ const settings = {
     .default('')
     .describe('How to log in to the brokers: plain, scram-sha-256 or scram-sha-512.'),
   KAFKA_SASL_USERNAME: optionalText.describe('User of the brokers.'),
-  KAFKA_SASL_PASSWORD: optionalText.describe('Password of that user.'),
+  KAFKA_SASL_PASSWORD: secret(optionalText).describe('Password of that user.'),
   KAFKA_TOPIC: z
     .string()
     .regex(/^[a-zA-Z0-9._-]{1,249}$/, 'must be a legal Kafka topic name')
@@ -146,8 +151,8 @@ const settings = {
     'Payment provider (docs/providers.md). If both URLs are empty, orders are fulfilled by hand.',
   ),
   SHIPPING_URL: providerUrl.describe('Shipping provider (docs/providers.md).'),
-  PAYMENT_API_KEY: apiKey.describe('Bearer token for the payment provider.'),
-  SHIPPING_API_KEY: apiKey.describe('Bearer token for the shipping provider.'),
+  PAYMENT_API_KEY: secret(apiKey).describe('Bearer token for the payment provider.'),
+  SHIPPING_API_KEY: secret(apiKey).describe('Bearer token for the shipping provider.'),
   PROVIDER_TIMEOUT_MS: count(50, 300_000)
     .default(30_000)
     .describe('Timeout of one call to a provider. A short one makes more outcomes unknown.'),
@@ -201,7 +206,7 @@ function checkKafka(given: KafkaSettings, context: z.RefinementCtx): void {
 }
 
 /** The environment variables that the service reads. */
-export const settingNames: readonly string[] = Object.keys(settings);
+export const settingNames: readonly string[] = variablesOf(settings);
 
 const kafkaSchema = z
   .object(settings)
@@ -232,10 +237,8 @@ export class ConfigInvalid extends Error {
   }
 }
 
-type Environment = Readonly<Record<string, string | undefined>>;
-
 /**
- * Reads settings from environment variables. An empty variable counts as unset.
+ * Reads settings from environment variables, and secrets from files too. An empty variable counts as unset.
  * @throws ConfigInvalid which names everything that is wrong
  */
 export function readConfig(env: Environment): Config {
@@ -247,33 +250,25 @@ export function readKafkaConfig(env: Environment): z.infer<typeof kafkaSchema> {
   return read(kafkaSchema, env);
 }
 
-function read<Settings>(from: z.ZodType<Settings>, env: Environment): Settings {
-  const given = Object.fromEntries(
-    Object.keys(settings).flatMap((name) => (env[name] ? [[name, env[name]]] : [])),
+function read<Schema extends z.ZodObject>(from: Schema, env: Environment): z.infer<Schema> {
+  const given = readGiven(from.shape, env);
+  const unreadable = [...given.values()].flatMap(({ variable, problem }) =>
+    problem === undefined ? [] : [`${variable}: ${problem}`],
   );
-  const result = from.safeParse(given);
-  if (result.success) return result.data;
-  throw new ConfigInvalid(
-    result.error.issues.map(({ path, message }) => {
-      const name = String(path[0]);
-      return given[name] === undefined ? `${name}: is not set` : `${name}: ${message}`;
-    }),
+  const result = from.safeParse(
+    Object.fromEntries([...given].map(([name, { text }]) => [name, text])),
   );
-}
-
-/** One line for each setting: name, default, meaning. */
-export function describeConfig(): string {
-  const lines = Object.entries(settings).map(([name, setting]) => {
-    const byDefault = setting.safeParse(undefined);
-    const value = byDefault.success ? printed(byDefault.data) : 'required';
-    return `${name.padEnd(24)} ${value.padEnd(14)} ${setting.description ?? ''}`;
+  if (result.success && unreadable.length === 0) return result.data;
+  const wrong = (result.error?.issues ?? []).flatMap(({ path, message }) => {
+    const name = String(path[0]);
+    const { variable, problem } = given.get(name) ?? {};
+    if (problem !== undefined) return [];
+    return [variable === undefined ? `${name}: is not set` : `${variable}: ${message}`];
   });
-  const forTests =
-    'TEST_INFRA'.padEnd(24) + ' (any)'.padEnd(15) + ' For npm test: docker, embedded or none.';
-  return [`${'name'.padEnd(24)} ${'default'.padEnd(14)} meaning`, ...lines, forTests].join('\n');
+  throw new ConfigInvalid([...unreadable, ...wrong]);
 }
 
-function printed(value: unknown): string {
-  if (typeof value === 'boolean') return value ? 'on' : 'off';
-  return String(value) || '(empty)';
+/** One line for each setting: name, value in force, where it comes from, meaning. Secrets are masked. */
+export function describeConfig(env: Environment = {}): string {
+  return listSettings(settings, env);
 }

@@ -36,7 +36,7 @@ switch (command) {
     await serve(configOrExit());
     break;
   case 'config':
-    print(describeConfig());
+    print(describeConfig(process.env));
     break;
   case 'outbox':
     await operate((pool) => runOutboxCommand(args, pool, print));

@@ -1,9 +1,16 @@
 import { execFile } from 'node:child_process';
-import { writeFile } from 'node:fs/promises';
+import { mkdtempDisposable, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
-import { ConfigInvalid, describeConfig, readConfig, readKafkaConfig } from '#src/config.ts';
+import {
+  ConfigInvalid,
+  describeConfig,
+  readConfig,
+  readKafkaConfig,
+  settingNames,
+} from '#src/config.ts';
 import { kafkaConnection } from '#src/outbox/kafka-connection.ts';
 import { createAuthority } from '#test/support/certificates.ts';
 import { createTestFolder } from '#test/support/test-folder.ts';
@@ -216,6 +223,99 @@ test('every setting is listed with its default', () => {
   expect(text).toMatch(/^DATABASE_URL +required /m);
   expect(text).toMatch(/^TEST_INFRA .*docker, embedded or none/m);
 });
+
+describe('a secret', () => {
+  test('can be given as a file, without the end of its last line', async () => {
+    await using url = await fileOf(`${DATABASE_URL}\n`);
+    await using key = await fileOf('k-1\r\n');
+    const env = { DATABASE_URL_FILE: url.path, PAYMENT_API_KEY_FILE: key.path };
+    expect(readConfig(env)).toMatchObject({ DATABASE_URL, PAYMENT_API_KEY: 'k-1' });
+    expect(problemsOf({ DATABASE_URL: '', ...env })).toEqual([]);
+  });
+
+  test('is given either as a variable or as a file', async () => {
+    await using key = await fileOf('k-1');
+    expect(problemsOf({ PAYMENT_API_KEY: 'k-2', PAYMENT_API_KEY_FILE: key.path })).toEqual([
+      'PAYMENT_API_KEY_FILE: must not be set if PAYMENT_API_KEY is set',
+    ]);
+  });
+
+  test('is refused if its file says nothing, is no file, or is not valid', async () => {
+    await using empty = await fileOf('\n');
+    await using url = await fileOf('mysql://host/database');
+    await using key = await fileOf('ü');
+    const nowhere = `${empty.path}-no`;
+    expect(problemsOf({ DATABASE_URL: '', DATABASE_URL_FILE: empty.path })).toEqual([
+      `DATABASE_URL_FILE: ${empty.path} is empty`,
+    ]);
+    expect(
+      problemsOf({
+        DATABASE_URL: '',
+        DATABASE_URL_FILE: nowhere,
+        SHIPPING_API_KEY_FILE: tmpdir(),
+        PAYMENT_API_KEY_FILE: '/dev/zero',
+      }),
+    ).toEqual([
+      `DATABASE_URL_FILE: names a file that cannot be read: ${nowhere} (ENOENT)`,
+      'PAYMENT_API_KEY_FILE: /dev/zero is too large',
+      `SHIPPING_API_KEY_FILE: names a file that cannot be read: ${tmpdir()} (EISDIR)`,
+    ]);
+    const wrong = { DATABASE_URL: '', DATABASE_URL_FILE: url.path };
+    expect(problemsOf({ ...wrong, PAYMENT_API_KEY_FILE: key.path })).toEqual([
+      'DATABASE_URL_FILE: must be a postgres:// URL',
+      expect.stringMatching(/^PAYMENT_API_KEY_FILE: contains a character/),
+    ]);
+  });
+
+  test('has a setting whose name sounds like one, and only settings that are marked have a file', () => {
+    const sounding = settingNames.filter((name) =>
+      /(PASSWORD|SECRET|TOKEN|API_KEY|DATABASE_URL)$/.test(name),
+    );
+    expect(sounding).toEqual(
+      expect.arrayContaining(['DATABASE_URL', 'KAFKA_SASL_PASSWORD', 'PAYMENT_API_KEY']),
+    );
+    expect(sounding.filter((name) => !settingNames.includes(`${name}_FILE`))).toEqual([]);
+    expect(settingNames).not.toContain('PORT_FILE');
+    expect(readConfig({ DATABASE_URL, PORT_FILE: '/nowhere' }).PORT).toBe(3000);
+  });
+
+  test.each([
+    ['postgres://user:s3cret@host/db', 'postgres://user:****@host/db'],
+    ['postgres://user:s3#cret@host/db', 'postgres://user:****@host/db'],
+    ['postgres://user:s3@cret@host/db', 'postgres://user:****@host/db'],
+    ['postgres://user:s3/cret@host/db', 'postgres://user:****@host/db'],
+    ['postgres:user:s3cret@host/db', 'postgres:user:****@host/db'],
+    ['postgres://user@host/db?host=a:b', 'postgres://user@host/db?host=a:b'],
+  ])('is masked in the list of settings and in errors: %s', async (url, shown) => {
+    await using file = await fileOf(url);
+    for (const env of [{ DATABASE_URL: url }, { DATABASE_URL_FILE: file.path }]) {
+      expect(describeConfig(env)).toContain(`DATABASE_URL             ${shown} `);
+      expect(problemsOf({ DATABASE_URL: '', ...env }).join('\n')).not.toMatch(/s3|cret/);
+    }
+  });
+
+  test('is masked as a whole if it is not a URL', () => {
+    const text = describeConfig({ PAYMENT_API_KEY: 'pay-key', SHIPPING_API_KEY_FILE: '/nowhere' });
+    expect(text).toMatch(/^PAYMENT_API_KEY +\*{4} +environment /m);
+    expect(text).toMatch(/^SHIPPING_API_KEY +not valid +file /m);
+    expect(text).not.toContain('pay-key');
+  });
+});
+
+test('the list of settings shows the values in force, and what they would be otherwise', () => {
+  const text = describeConfig({ PORT: '8080', RELAY: 'off', HOST: '' });
+  expect(text).toMatch(/^PORT +8080 +environment .*Default: 3000\.$/m);
+  expect(text).toMatch(/^RELAY +off +environment .*Default: on\.$/m);
+  expect(text).toMatch(/^HOST +127\.0\.0\.1 +default /m);
+});
+
+/** A file with this text, at `path`. `await using` deletes it. */
+async function fileOf(text: string) {
+  const folder = await mkdtempDisposable(join(tmpdir(), 'settings-'));
+  const path = join(folder.path, 'secret');
+  await writeFile(path, text);
+  return { path, [Symbol.asyncDispose]: () => folder.remove() };
+}
 
 function problemsOf(env: Readonly<Record<string, string>>): readonly string[] {
   try {

@@ -143,6 +143,16 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
     expect(await start.ended).toBe(2);
     await expect.poll(() => start.output()).toContain('LOG_LEVEL');
   });
+
+  test('starts no Postgres if a file is to name one', async () => {
+    await using checkout = await createCheckout();
+    const start = checkout.spawn({ DATABASE_URL_FILE: '/nowhere' });
+    expect(await start.ended).toBe(2);
+    await expect
+      .poll(() => start.output())
+      .toContain('DATABASE_URL_FILE: names a file that cannot be read: /nowhere');
+    expect(start.output()).not.toContain('Postgres 18');
+  });
 });
 
 /** Creates a checkout of its own, because processes are found by the folder of their checkout. */
