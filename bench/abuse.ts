@@ -191,7 +191,13 @@ function sample(pid: number): Held {
 async function startService(port: number): Promise<ChildProcess> {
   const child = spawn(process.execPath, ['src/main.ts'], {
     cwd: resolve(values.root),
-    env: { DATABASE_URL: postgres.url, PORT: String(port), RELAY: 'off', LOG_LEVEL: 'info' },
+    env: {
+      DATABASE_URL: postgres.url,
+      PORT: String(port),
+      RELAY: 'off',
+      AUTH: 'off',
+      LOG_LEVEL: 'info',
+    },
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   const deadline = performance.now() + READY_MS_MAX;

@@ -89,6 +89,7 @@ async function startService(port: number, broker: string): Promise<ChildProcess>
       KAFKA_BROKERS: broker,
       PORT: String(port),
       RELAY: values.relay,
+      AUTH: 'off',
       LOG_LEVEL: values['log-level'],
       OUTBOX_MAX_ROWS: '10000000',
     },

@@ -1,6 +1,7 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { withoutPassword } from '#src/config-values.ts';
+import { isLoopback } from '#src/config.ts';
 import { startPostgres } from './embedded-postgres.ts';
 import { removePostgresVariables, serviceEnvironment } from './environment.ts';
 import { folders } from './folders.ts';
@@ -63,6 +64,7 @@ async function start(): Promise<void> {
   const [database, broker, providers] = await Promise.all(all);
   if (stopping.signal.aborted) return;
   const service = startService({
+    ...(isLoopback(host) && { AUTH: 'off' }),
     ...serviceEnvironment(),
     ...database.settings,
     KAFKA_BROKERS: broker.brokers,

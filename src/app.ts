@@ -19,6 +19,7 @@ import type { Unit } from './event-store/event-store.ts';
 import { createGroupCommit } from './event-store/group-commit.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import { createPostgresEventStore, createPostgresUnitStore } from './event-store/postgres-store.ts';
+import { createAuthenticate } from './auth/authentication.ts';
 import { readFulfilmentStates } from './fulfilment/fulfilment-view.ts';
 import { fulfilmentRoutes } from './fulfilment/fulfilment-routes.ts';
 import { createFulfilment } from './fulfilment/fulfilment.ts';
@@ -179,6 +180,7 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
   const fulfilmentStates = (orderIds: readonly string[]) => readFulfilmentStates(reads, orderIds);
   const server = createServer({
     log,
+    authentication: config.AUTH ? createAuthenticate([]) : 'off',
     metrics,
     isDraining,
     toProblem,

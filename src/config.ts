@@ -1,4 +1,5 @@
 import { accessSync, constants } from 'node:fs';
+import { BlockList, isIP } from 'node:net';
 import { z } from 'zod';
 import { listSettings, readGiven, secret, variablesOf, withoutPassword } from './config-values.ts';
 import type { Environment } from './config-values.ts';
@@ -75,6 +76,18 @@ const onOff = z.enum(['on', 'off']).transform((value) => value === 'on');
 const MECHANISMS = ['', 'plain', 'scram-sha-256', 'scram-sha-512'] as const;
 const optionalText = z.string().default('');
 
+const LOOPBACK = new BlockList();
+LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
+LOOPBACK.addAddress('::1', 'ipv6');
+
+/** Whether only programs on this machine can reach a listener on the host. */
+export function isLoopback(host: string): boolean {
+  const version = isIP(host);
+  return version === 0
+    ? host.toLowerCase() === 'localhost'
+    : LOOPBACK.check(host, version === 4 ? 'ipv4' : 'ipv6');
+}
+
 /**
  * Every setting: its environment variable, bounds, default and meaning. One that is marked as `secret` can also
  * be given as a file, and is never printed.
@@ -82,6 +95,12 @@ const optionalText = z.string().default('');
 const settings = {
   HOST: z.string().min(1).default('127.0.0.1').describe('Address to listen on.'),
   PORT: count(0, PORT_MAX).default(3000).describe('Port to listen on. 0 takes any free port.'),
+  AUTH: onOff
+    .default(true)
+    .describe('on: requests need an API key or a token. off: anyone may do anything.'),
+  AUTH_OFF_ON_NETWORK: onOff
+    .default(false)
+    .describe('on: AUTH=off is meant, although HOST can be reached from the network.'),
   CONNECTIONS_MAX: count(10, 100_000)
     .default(4000)
     .describe(
@@ -197,6 +216,14 @@ const schema = z
     error: 'must be set if PAYMENT_URL is set, and only then',
     path: ['SHIPPING_URL'],
   })
+  .refine(
+    ({ AUTH, HOST, AUTH_OFF_ON_NETWORK }) => AUTH || AUTH_OFF_ON_NETWORK || isLoopback(HOST),
+    {
+      error:
+        'off would let anyone in who reaches HOST. Use a loopback address, or set AUTH_OFF_ON_NETWORK=on',
+      path: ['AUTH'],
+    },
+  )
   .superRefine(checkKafka);
 
 function checkKafka(given: KafkaSettings, context: z.RefinementCtx): void {

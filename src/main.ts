@@ -86,6 +86,8 @@ async function serve(config: Config): Promise<void> {
     const applied = await migrateWhenReachable(config, log);
     if (applied.length > 0) log.info({ migrations: applied }, 'schema brought up to date');
     log.info({ address: await app.start() }, 'ready');
+    if (!config.AUTH)
+      log.warn('open: AUTH=off, so anyone who reaches this address may do anything');
   } catch (error) {
     log.fatal(isFault(error) ? { err: error } : { reason: reasonOf(error) }, 'cannot start');
     log.debug({ err: error }, 'the error in full');

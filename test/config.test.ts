@@ -216,6 +216,36 @@ describe('TLS to the brokers', () => {
   });
 });
 
+describe('AUTH=off', () => {
+  test.each(['127.0.0.1', '127.9.9.9', '::1', 'localhost', '::ffff:127.0.0.1'])(
+    'is accepted on the loopback address %s',
+    (HOST) => {
+      expect(readConfig({ DATABASE_URL, AUTH: 'off', HOST }).AUTH).toBe(false);
+    },
+  );
+
+  test.each([
+    '0.0.0.0',
+    '::',
+    '10.0.0.1',
+    '128.0.0.1',
+    '127.1',
+    'shop.example',
+    'localhost.example',
+  ])('is refused on %s, unless it is said to be meant', (HOST) => {
+    expect(problemsOf({ AUTH: 'off', HOST })).toEqual([
+      expect.stringMatching(/^AUTH: .*AUTH_OFF_ON_NETWORK=on$/),
+    ]);
+    expect(readConfig({ DATABASE_URL, AUTH: 'off', AUTH_OFF_ON_NETWORK: 'on', HOST }).AUTH).toBe(
+      false,
+    );
+  });
+
+  test('must be said', () => {
+    expect(readConfig({ DATABASE_URL }).AUTH).toBe(true);
+  });
+});
+
 test('every setting is listed with its default', () => {
   const text = describeConfig();
   expect(text).toMatch(/^PORT +3000 /m);

@@ -34,6 +34,7 @@ describe.skipIf(skipReason('postgres'))('npm run service', () => {
           npm_config_script_shell: shell,
           DATABASE_URL: database.url,
           HOST: '127.0.0.1',
+          AUTH: 'off',
           PORT: String(port),
           SHUTDOWN_DELAY_MS: '500',
         },

@@ -25,8 +25,6 @@ import { fulfilmentResponse, readFulfilmentRow, toFulfilmentView } from './fulfi
 import type { FulfilmentRow, FulfilmentView } from './fulfilment-view.ts';
 import type { Fulfilment } from './fulfilment.ts';
 
-/** Nobody signs in yet. */
-const OPERATOR = 'operator';
 /** Hexadecimal digits of the hash in the ETag. */
 const SHOWN_LENGTH = 12;
 /** Nothing is stored without a key. */
@@ -108,6 +106,8 @@ const operatorProblems = [
   ),
 ];
 
+const operatorAccess = { scope: 'fulfilment:operate', customers: false } as const;
+
 const common = { tags: ['Fulfilment'], params: orderParams };
 const goesOn = {
   202: response(fulfilmentResponse, 'The fulfilment, which continues.', [
@@ -150,7 +150,10 @@ export const fulfilmentRoutes: FastifyPluginAsyncZod<FulfilmentAccess> = async (
     '/v1/orders/:orderId/fulfilment',
     {
       schema: getFulfilment,
-      config: { problems: [notFound, ...orderProblemKinds('database_unavailable')] },
+      config: {
+        access: { scope: 'orders:read', customers: true },
+        problems: [notFound, ...orderProblemKinds('database_unavailable')],
+      },
     },
     async ({ params }, reply) => {
       const { view, etag } = await readFulfilment(access, params.orderId);
@@ -159,14 +162,17 @@ export const fulfilmentRoutes: FastifyPluginAsyncZod<FulfilmentAccess> = async (
   );
   app.post(
     '/v1/orders/:orderId/fulfilment/retry',
-    { schema: retryFulfilment, config: { problems: operatorProblems } },
+    { schema: retryFulfilment, config: { access: operatorAccess, problems: operatorProblems } },
     (request, reply) => operate(access, request.params.orderId, request, reply, decideRetry),
   );
   app.post(
     '/v1/orders/:orderId/fulfilment/resolve',
     {
       schema: resolveFulfilment,
-      config: { problems: [...operatorProblems, fulfilmentProblemKind('step_not_open')] },
+      config: {
+        access: operatorAccess,
+        problems: [...operatorProblems, fulfilmentProblemKind('step_not_open')],
+      },
     },
     (request, reply) => {
       const { reference = null, ...body } = request.body;
@@ -199,7 +205,7 @@ async function operate(
   const result = await inFlight.run(keyed, async () => {
     const row = await requireRow(reads, orderId);
     const { sagaId, epoch } = row;
-    const metadata = requestMetadata(request, OPERATOR);
+    const metadata = requestMetadata(request);
     const operated = await operateSaga(
       commit,
       () => runnableFor(fulfilment, row),

@@ -74,6 +74,9 @@ const changeProblems = [
   orderProblemKind('outcome_unknown'),
 ];
 
+const readAccess = { scope: 'stock:read', customers: false } as const;
+const writeAccess = { scope: 'stock:write', customers: false } as const;
+
 const tags = ['Stock'];
 const setStock = {
   operationId: 'setStock',
@@ -150,20 +153,26 @@ export const inventoryRoutes: FastifyPluginAsyncZod<InventoryAccess> = async (ap
   const change = createChange(access);
   app.put(
     '/v1/stock/:sku',
-    { schema: setStock, config: { problems: changeProblems } },
+    { schema: setStock, config: { access: writeAccess, problems: changeProblems } },
     (request, reply) => change(request, reply, { ...request.params, ...request.body }),
   );
   app.post(
     '/v1/stock/:sku/adjust',
     {
       schema: adjustStock,
-      config: { problems: [stockNotFound, stockProblemKind('stock_too_large'), ...changeProblems] },
+      config: {
+        access: writeAccess,
+        problems: [stockNotFound, stockProblemKind('stock_too_large'), ...changeProblems],
+      },
     },
     (request, reply) => change(request, reply, { ...request.params, ...request.body }),
   );
   app.get(
     '/v1/stock/:sku',
-    { schema: getStock, config: { problems: [stockNotFound, databaseUnavailable] } },
+    {
+      schema: getStock,
+      config: { access: readAccess, problems: [stockNotFound, databaseUnavailable] },
+    },
     async ({ params }, reply) => {
       const stock = await readStock(reads, params.sku);
       if (!stock) throw new Problem(stockNotFound);
@@ -172,7 +181,7 @@ export const inventoryRoutes: FastifyPluginAsyncZod<InventoryAccess> = async (ap
   );
   app.get(
     '/v1/stock',
-    { schema: listStockSchema, config: { problems: [databaseUnavailable] } },
+    { schema: listStockSchema, config: { access: readAccess, problems: [databaseUnavailable] } },
     async ({ query }, reply) => reply.send(await listStock(reads, query.limit, query.cursor)),
   );
 };

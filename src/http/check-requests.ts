@@ -156,7 +156,7 @@ function createRequestCheck(
     request.ifNoneMatch = ifNoneMatch;
     if (!isCommand || key === undefined) return;
     const understood = { params: request.params, body: request.body, ifMatch, ifNoneMatch };
-    request.keyed = identify(key, understood, spelt);
+    request.keyed = identify({ principal: request.principal.id, key }, understood, spelt);
   };
 }
 

@@ -51,13 +51,17 @@ export const documentationRoutes: FastifyPluginAsync<{ channel: ChannelSpec }> =
     { schema, headers }: Readonly<{ schema: FastifySchema; headers?: typeof PAGE_HEADERS }>,
   ) => {
     let file: Promise<File> | undefined;
-    app.get(url, { schema, config: { quiet: schema.hide === true } }, async (_, reply) => {
-      const { content, etag } = await (file ??= toFile(read));
-      return reply
-        .headers({ ...headers, etag })
-        .type(contentType)
-        .send(content);
-    });
+    app.get(
+      url,
+      { schema, config: { access: 'public', quiet: schema.hide === true } },
+      async (_, reply) => {
+        const { content, etag } = await (file ??= toFile(read));
+        return reply
+          .headers({ ...headers, etag })
+          .type(contentType)
+          .send(content);
+      },
+    );
   };
   const document = (name: string, title: string, description: string, make: () => unknown) =>
     add(`/${name}.json`, JSON_MEDIA_TYPE, () => JSON.stringify(make()), {

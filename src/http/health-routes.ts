@@ -34,7 +34,7 @@ export const healthRoutes: FastifyPluginAsyncZod<HealthDependencies> = async (
   const checkAlone = cachedRead(async () => check(), 0);
   const latest = cachedRead(() => inTime(checkAlone), KEPT_MS);
   const exposition = cachedRead(() => expose(metrics), KEPT_MS);
-  const config = { quiet: true };
+  const config = { access: 'public', quiet: true } as const;
 
   const livez = {
     operationId: 'livez',

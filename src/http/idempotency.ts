@@ -22,9 +22,6 @@ const KEPT_HOURS = 72;
 const PRUNE_BATCH_MAX = 1_000;
 const PRUNE_IDLE_MS = 60_000;
 
-/** There is no authentication yet: all callers share one space of idempotency keys. */
-export const PRINCIPAL = 'anonymous';
-
 /** A command that was sent with an Idempotency-Key. */
 export type KeyedRequest = Readonly<{
   ref: Readonly<{ principal: string; key: string }>;
@@ -87,7 +84,11 @@ export function createRequestIdentifier(
   const { method } = route;
   const pathParts = route.path.split(/[{}]/);
   const withoutDefaults = defaultsRemover(route.bodySchema);
-  return (key: string, understood: UnderstoodRequest, spelt: SpeltRequest): KeyedRequest => {
+  return (
+    ref: KeyedRequest['ref'],
+    understood: UnderstoodRequest,
+    spelt: SpeltRequest,
+  ): KeyedRequest => {
     const { params, ifMatch, ifNoneMatch } = understood;
     const conditions = [
       ifMatch === undefined ? '' : canonicalEntityTags(ifMatch),
@@ -97,7 +98,7 @@ export function createRequestIdentifier(
     const ofMeaning = digest(method, path, conditions, withoutDefaults(understood.body));
     const ofSpelling = () => digest(method, spelt.path, ifMatch?.text ?? '', spelt.body);
     return {
-      ref: { principal: PRINCIPAL, key },
+      ref,
       hash: ofMeaning,
       isSame: (stored) =>
         Buffer.compare(stored, ofMeaning) === 0 || Buffer.compare(stored, ofSpelling()) === 0,

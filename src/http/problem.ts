@@ -231,6 +231,33 @@ const kinds = {
       'was sent with it. Nothing was done. Leave the header out. The API documentation lists ' +
       'the headers of each command.',
   },
+  unauthenticated: {
+    status: 401,
+    title: 'Not authenticated',
+    advice:
+      'Send a valid API key or token in the header Authorization: Bearer. `detail` says what is ' +
+      'wrong with the present one.',
+  },
+  insufficient_scope: {
+    status: 403,
+    title: 'Scope missing',
+    advice:
+      'The API key or token lacks the scope that `detail` names. Nothing was done. Use one that ' +
+      'has it.',
+  },
+  services_only: {
+    status: 403,
+    title: 'For services only',
+    advice:
+      'The API key or token belongs to a customer, and this is for services only. Nothing was done.',
+  },
+  authentication_unavailable: {
+    status: 503,
+    title: 'Authentication unavailable',
+    advice:
+      'The service cannot check API keys or tokens at the moment, so nobody is let in. Nothing ' +
+      'was done. Retry after the number of seconds in Retry-After.',
+  },
   cross_origin: {
     status: 403,
     title: 'Request from another origin',

@@ -125,12 +125,21 @@ export function parseTraceparent(header: unknown): string | undefined {
 }
 
 /** What the events that a request leads to say of it: who sent it, and under which id it is logged. */
-export function requestMetadata(
-  { id, raw }: Pick<FastifyRequest, 'id' | 'raw'>,
-  actor: string,
-): Readonly<{ correlationId: string; actor: string; traceparent?: string }> {
+export function requestMetadata({
+  id,
+  raw,
+  principal,
+}: Pick<FastifyRequest, 'id' | 'raw' | 'principal'>): Readonly<{
+  correlationId: string;
+  actor: string;
+  traceparent?: string;
+}> {
   const traceparent = parseTraceparent(raw.headers['traceparent']);
-  return { correlationId: id, actor, ...(traceparent !== undefined && { traceparent }) };
+  return {
+    correlationId: id,
+    actor: principal.id,
+    ...(traceparent !== undefined && { traceparent }),
+  };
 }
 
 /**

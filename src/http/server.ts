@@ -4,6 +4,8 @@ import fastify from 'fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
+import { enforceAccess } from './access.ts';
+import type { Authentication } from './access.ts';
 import { checkRequests, pathOf } from './check-requests.ts';
 import { createConnections } from './connections.ts';
 import type { ConnectionLimits, Connections } from './connections.ts';
@@ -40,6 +42,8 @@ const PATH_PARAMETER_LENGTH_MAX = 200;
 
 export type ServerOptions = Readonly<{
   log: Logger;
+  /** Finds out who sends each request. */
+  authentication: Authentication;
   metrics?: RequestMetrics;
   /** True from the signal to stop. Responses then ask callers to close their connections. */
   isDraining?: () => boolean;
@@ -78,6 +82,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
     // Before the body is read: without a route there is no use for it.
     done(findHeaderFault(request.raw) ?? (request.is404 ? noRoute(app, request) : undefined));
   });
+  enforceAccess(app, options.authentication);
   app.addHook('onSend', createOnSend(finish));
   app.setErrorHandler(fail);
   checkRequests(app);

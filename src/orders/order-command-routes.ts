@@ -4,7 +4,6 @@ import { v7 as uuidv7 } from 'uuid';
 import { z } from 'zod';
 import { ifMatchHolds } from '#src/http/entity-tags.ts';
 import { currencyCode, safeText, skuText } from '#src/http/fields.ts';
-import { PRINCIPAL } from '#src/http/idempotency.ts';
 import type { InFlight } from '#src/http/idempotency.ts';
 import { response } from '#src/http/openapi.ts';
 import { problemKind } from '#src/http/problem.ts';
@@ -51,6 +50,8 @@ type CommandRow<Body extends z.ZodType = z.ZodType> = Readonly<{
   responses: Readonly<Record<number, string>>;
   /** Whether a response has the header Location. */
   isLocated?: boolean;
+  /** Whether a customer may send it for its own order. */
+  customers?: boolean;
   /** What it can fail with, besides what every command on an order can. */
   problems: readonly OrderProblemCode[];
 }>;
@@ -101,6 +102,7 @@ const commands: Readonly<Record<string, CommandRow>> = {
       200: 'The cancelled order.',
       202: 'The order. Its fulfilment is being undone.',
     },
+    customers: true,
     problems: ['order_already_shipped', 'shipment_requested'],
   }),
   refund: command({
@@ -202,6 +204,7 @@ export const orderCommandRoutes: FastifyPluginAsyncZod<CommandRouteDependencies>
     {
       schema: placeOrder,
       config: {
+        access: { scope: 'orders:write', customers: true },
         problems: [...orderProblemKinds('total_too_large', 'fulfilment_off'), ...writeProblems],
       },
     },
@@ -218,9 +221,10 @@ export const orderCommandRoutes: FastifyPluginAsyncZod<CommandRouteDependencies>
       ...orderProblemKinds('version_mismatch', 'version_conflict'),
       ...writeProblems,
     ];
+    const access = { scope: 'orders:write', customers: row.customers ?? false } as const;
     app.post(
       `/v1/orders/:orderId/${name}`,
-      { schema: schemaOf(row), config: { problems } },
+      { schema: schemaOf(row), config: { access, problems } },
       (request, reply) => run(request, reply, request.params.orderId, row.toCommand(request.body)),
     );
   }
@@ -255,7 +259,7 @@ function createRun({ handle, inFlight, countCommand, toProblem }: CommandRouteDe
         handle({
           orderId,
           command,
-          metadata: requestMetadata(request, PRINCIPAL),
+          metadata: requestMetadata(request),
           ...(ifMatch && { matches: (version) => ifMatchHolds(ifMatch, version) }),
           keyed,
         }),

@@ -56,6 +56,7 @@ export type OrderReadDependencies = Readonly<{
 }>;
 
 const tags = ['Orders'];
+const access = { scope: 'orders:read', customers: true } as const;
 
 const getOrder = {
   schema: {
@@ -68,6 +69,7 @@ const getOrder = {
     response: { 200: response(orderResponse, 'The order.') },
   },
   config: {
+    access,
     problems: orderProblemKinds(
       'order_not_found',
       'order_version_not_found',
@@ -84,7 +86,7 @@ const getOrders = {
     querystring: listOrdersQuery,
     response: { 200: response(orderPage, 'A page of orders, without their items.') },
   },
-  config: { problems: orderProblemKinds('cursor_invalid', 'database_unavailable') },
+  config: { access, problems: orderProblemKinds('cursor_invalid', 'database_unavailable') },
 };
 const getOrderEvents = {
   schema: {
@@ -95,7 +97,7 @@ const getOrderEvents = {
     params: orderParams,
     response: { 200: response(orderHistory, 'The events.') },
   },
-  config: { problems: orderProblemKinds('order_not_found', 'database_unavailable') },
+  config: { access, problems: orderProblemKinds('order_not_found', 'database_unavailable') },
 };
 
 /** What is known of orders over HTTP. */

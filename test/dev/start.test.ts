@@ -69,7 +69,12 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
     expect(await checkout.running()).not.toEqual([]);
     // npm start goes on without a Kafka that it cannot bring up.
     await writeFile(join(checkout.path, '.data', 'kafka'), 'not a folder');
-    const second = await checkout.start({ KAFKA_BROKERS: '', HOST: hasIPv6 ? '::' : '' });
+    const second = await checkout.start({
+      KAFKA_BROKERS: '',
+      AUTH: 'off',
+      AUTH_OFF_ON_NETWORK: 'on',
+      HOST: hasIPv6 ? '::' : '',
+    });
     const url = hasIPv6 ? `http://[::1]:${checkout.port}` : checkout.url;
     expect(second.output()).toContain(`curl -si ${url}/v1/orders`);
     expect(second.output()).toMatch(/Kafka +none: EEXIST/);

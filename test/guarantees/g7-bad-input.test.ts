@@ -467,7 +467,7 @@ describe.skipIf(skipReason('postgres'))('G7 for a fulfilment that is stuck', () 
       `select metadata from events where type = 'StepResolved' and data ->> 'reason' = $1`,
       [reason],
     );
-    expect(recorded).toEqual([{ metadata: expect.objectContaining({ actor: 'operator' }) }]);
+    expect(recorded).toEqual([{ metadata: expect.objectContaining({ actor: 'anonymous' }) }]);
     return state;
   };
 

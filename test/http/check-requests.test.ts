@@ -363,7 +363,7 @@ describe('a response', () => {
     let text = '{"a":1}';
     await using server = sampleServer({
       routes: async (app) => {
-        app.get('/v1/text', async (_, reply) =>
+        app.get('/v1/text', { config: { access: 'public' } }, async (_, reply) =>
           sendText(reply, { status: 200, etag: null, body: text }),
         );
       },
@@ -420,11 +420,13 @@ describe('a response', () => {
 });
 
 describe('a route', () => {
+  const config = { access: 'public' } as const;
+
   test('with an object that is not strict is refused', async () => {
     const declare = async (body: z.ZodType) => {
       await using server = sampleServer({
         routes: async (app) => {
-          app.post('/x', { schema: { body } }, async () => {});
+          app.post('/x', { schema: { body }, config }, async () => {});
         },
       });
       await server.app.ready();
@@ -447,13 +449,15 @@ describe('a route', () => {
     };
     await using server = sampleServer({
       routes: async (app) => {
-        app.post('/1', { schema }, async ({ body }, reply) => reply.code(200).send({ n: body.n }));
-        app.post('/2', { schema }, async (_, reply) => reply.code(204).send());
+        app.post('/1', { schema, config }, async ({ body }, reply) =>
+          reply.code(200).send({ n: body.n }),
+        );
+        app.post('/2', { schema, config }, async (_, reply) => reply.code(204).send());
         // @ts-expect-error the request has no such field
-        app.post('/3', { schema }, async ({ body }, reply) => reply.send({ n: body.m }));
+        app.post('/3', { schema, config }, async ({ body }, reply) => reply.send({ n: body.m }));
         // @ts-expect-error the status is not declared
-        app.post('/4', { schema }, async ({ body }, reply) => reply.code(201).send(body));
-        app.post('/5', { schema }, async ({ body }, reply) =>
+        app.post('/4', { schema, config }, async ({ body }, reply) => reply.code(201).send(body));
+        app.post('/5', { schema, config }, async ({ body }, reply) =>
           // @ts-expect-error the body is not as declared
           reply.code(200).send({ n: String(body.n) }),
         );

@@ -286,7 +286,11 @@ describe('the OpenAPI document', () => {
     const named = (path: string, schema: z.ZodType) => async () => {
       await using server = sampleServer({
         routes: async (app) => {
-          app.get(path, { schema: { response: { 200: response(schema, 'x') } } }, async () => {});
+          app.get(
+            path,
+            { schema: { response: { 200: response(schema, 'x') } }, config: { access: 'public' } },
+            async () => {},
+          );
         },
       });
       await server.app.ready();

@@ -69,6 +69,8 @@ const pokeThing = {
   response: { 204: z.undefined().describe('Poked.') },
 };
 
+const access = { scope: 'orders:read', customers: false } as const;
+
 /** Routes of every form, so that the server can be tested without any of the service's own. */
 export function sampleRoutes(
   onRequest: (request: SeenRequest) => Promise<void> = async () => {},
@@ -76,12 +78,12 @@ export function sampleRoutes(
 ): FastifyPluginAsyncZod {
   const seen = (request: FastifyRequest) => {
     const { params, query, body, keyed } = request;
-    return onRequest({ params, query, body, keyed, metadata: requestMetadata(request, 'a') });
+    return onRequest({ params, query, body, keyed, metadata: requestMetadata(request) });
   };
   return async (app) => {
     app.post(
       '/v1/things',
-      { schema: makeThing, config: { problems: [thingBusy], quiet } },
+      { schema: makeThing, config: { access, problems: [thingBusy], quiet } },
       async (request, reply) => {
         await seen(request);
         return sendText(reply, {
@@ -94,7 +96,7 @@ export function sampleRoutes(
     );
     app.get(
       '/v1/things/:thingId',
-      { schema: readThing, config: { quiet } },
+      { schema: readThing, config: { access, quiet } },
       async (request, reply) => {
         await seen(request);
         const { thingId } = request.params;
@@ -104,7 +106,7 @@ export function sampleRoutes(
     );
     app.post(
       '/v1/things/:thingId/poke',
-      { schema: pokeThing, config: { quiet } },
+      { schema: pokeThing, config: { access, quiet } },
       async (request, reply) => {
         await seen(request);
         return reply.code(204).send();
@@ -151,6 +153,7 @@ export type SampleServer = Readonly<{
 export function sampleServer({
   routes = sampleRoutes(),
   level = 'info',
+  authentication = 'off',
   ...options
 }: Partial<Omit<ServerOptions, 'log'>> & {
   level?: string;
@@ -167,7 +170,7 @@ export function sampleServer({
       },
     },
   );
-  const app = createServer({ ...options, log });
+  const app = createServer({ ...options, authentication, log });
   void app.register(routes);
   return {
     app,

@@ -94,7 +94,9 @@ describe('a peer that never closes', () => {
   test('and reads nothing is disconnected', async () => {
     const large = 'x'.repeat(64 * 1024 * 1024);
     const routes: FastifyPluginAsyncZod = async (app) => {
-      app.get('/large', async (_, reply) => reply.type('text/plain').send(large));
+      app.get('/large', { config: { access: 'public' } }, async (_, reply) =>
+        reply.type('text/plain').send(large),
+      );
     };
     await using server = sampleServer({ routes, limits: { ...SHORT, responseTimeoutMs: 200 } });
     const client = await rawClient(await server.listen());

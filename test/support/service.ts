@@ -103,6 +103,7 @@ function run(
     env: {
       PATH: process.env['PATH'],
       HOST: '127.0.0.1',
+      AUTH: 'off',
       PORT: String(port),
       DATABASE_URL: databaseUrl,
       KAFKA_BROKERS: brokers.join(','),

@@ -33,6 +33,7 @@ export async function startVictim(
     env: {
       PATH: process.env['PATH'],
       HOST: '127.0.0.1',
+      AUTH: 'off',
       PORT: '0',
       RELAY: 'off',
       DATABASE_URL: database.url,

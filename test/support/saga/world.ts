@@ -66,7 +66,8 @@ export async function startReplica(
   seams: AppSeams & Readonly<{ env?: Readonly<Record<string, string>> }> = {},
 ): Promise<Replica> {
   const lines: string[] = [];
-  const settings = { HOST: '127.0.0.1', PORT: '0', RELAY: 'off', DATABASE_URL: database.url };
+  const address = { HOST: '127.0.0.1', PORT: '0', AUTH: 'off' };
+  const settings = { ...address, RELAY: 'off', DATABASE_URL: database.url };
   const app = createApp(
     readConfig({ ...settings, ...env, ...seams.env }),
     pino({ level: 'error' }, { write: (line: string) => void lines.push(line) }),
