@@ -4,6 +4,13 @@ import { readFileSync } from 'node:fs';
 
 type Mechanism = 'plain' | 'scram-sha-256' | 'scram-sha-512';
 
+/** How the brokers see this service. */
+export const CLIENT_ID = 'order-service';
+export const CONNECTION_TIMEOUT_MS = 3_000;
+export const KEEP_ALIVE_DELAY_MS = 10_000;
+/** How often a request is repeated, and how long before the first and at most before the last time. */
+export const RETRY = { retries: 3, initialRetryTime: 100, maxRetryTime: 1_000 };
+
 /** How to log in to the brokers. */
 export type KafkaLogin = {
   [Of in Mechanism]: Readonly<{ mechanism: Of; username: string; password: string }>;

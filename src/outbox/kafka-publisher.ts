@@ -1,17 +1,19 @@
 import kafkajs from 'kafkajs';
 import type { Admin, Producer, ProducerConfig } from 'kafkajs';
 import type { Logger } from 'pino';
-import { withDeadline } from '#src/workers/worker.ts';
-import type { KafkaConnection } from './kafka-connection.ts';
-import { createKafkaClient, RETRY } from './kafkajs-client.ts';
-import type { KafkaClient } from './kafkajs-client.ts';
+import { RETRY } from './kafka-connection.ts';
+import { createKafkaClient } from './kafkajs-client.ts';
 import type { Publisher, PublishOutcome, PublishRequest, TopicLimits } from './outbox.ts';
+import {
+  BATCH_BYTES_MAX_DEFAULT,
+  createPublisher,
+  failedOutcome,
+  onceKnown,
+  PUBLISH_REQUEST_TIMEOUT_MS,
+  REPLICAS_TIMEOUT_MS,
+} from './publisher.ts';
+import type { KafkaPublisherOptions, PublishingClient } from './publisher.ts';
 
-const OPEN_TOPIC_TIMEOUT_MS = 10_000;
-/** Shorter than a send may take: kafkajs can retry the request with the same sequence numbers. */
-const PUBLISH_REQUEST_TIMEOUT_MS = 3_000;
-/** How long a broker may wait for its replicas. It then still responds before the request ends. */
-const REPLICAS_TIMEOUT_MS = 2_500;
 const PRODUCER: ProducerConfig = {
   idempotent: true,
   allowAutoTopicCreation: false,
@@ -21,104 +23,41 @@ const PRODUCER: ProducerConfig = {
     ({ message }) =>
       message.partition ?? -1,
 };
-/** Kafka's default for `max.message.bytes`. */
-const BATCH_BYTES_MAX_DEFAULT = 1_048_588;
-
-/** Errors that say that a record of the batch can never be stored. Any other error may pass. */
-const REFUSALS: ReadonlySet<string> = new Set([
-  'MESSAGE_TOO_LARGE',
-  'RECORD_LIST_TOO_LARGE',
-  'INVALID_RECORD',
-]);
-
-export type KafkaPublisherOptions = Readonly<{
-  connection: KafkaConnection;
-  /** Only for a topic that has to be created. */
-  newTopic: Readonly<{ partitions: number; replication: number }>;
-  log: Pick<Logger, 'debug' | 'info'>;
-  /** How long a broker may take to respond, before the request is sent once more. */
-  requestTimeoutMs?: number;
-}>;
-
-/** An idempotent producer and what becomes of it. */
-type Session = {
-  readonly client: KafkaClient;
-  readonly producer: Producer;
-  readonly connecting: Promise<void>;
-  inFlight: number;
-  isSpent: boolean;
-};
 
 /**
- * Publishes with kafkajs: idempotent, acknowledged by all replicas, one partition per request.
- *
- * The first batch that is not acknowledged ends the use of a producer. kafkajs gives the sequence
- * numbers of that batch to the next one, so the broker would take the next batch for a duplicate,
- * acknowledge it and drop it.
+ * Publishes with kafkajs, one partition per request. kafkajs gives the sequence numbers of a batch that
+ * failed to the next one.
  */
 export function createKafkaPublisher(options: KafkaPublisherOptions): Publisher {
+  return createPublisher(() => openKafkajs(options));
+}
+
+function openKafkajs(options: KafkaPublisherOptions): PublishingClient {
   const { connection, newTopic, log, requestTimeoutMs = PUBLISH_REQUEST_TIMEOUT_MS } = options;
-  const clients = new Set<KafkaClient>();
-  let session: Session | undefined;
+  const { kafka, destroy } = createKafkaClient(connection, log, requestTimeoutMs);
+  let connecting: Promise<Producer> | undefined;
 
-  const createClient = (): KafkaClient => {
-    const client = createKafkaClient(connection, log, requestTimeoutMs);
-    clients.add(client);
-    return client;
+  const connect = async (): Promise<Producer> => {
+    const producer = kafka.producer(PRODUCER);
+    await producer.connect();
+    return producer;
   };
-  const destroy = (client: KafkaClient) => {
-    clients.delete(client);
-    client.destroy();
-  };
-  const openSession = (): Session => {
-    const client = createClient();
-    const producer = client.kafka.producer(PRODUCER);
-    return { client, producer, connecting: producer.connect(), inFlight: 0, isSpent: false };
-  };
-  const abort = () => {
-    session = undefined;
-    for (const client of clients) destroy(client);
-  };
-
   return {
-    openTopic: async (topic) => {
-      const client = createClient();
-      const opened = openTopic(client.kafka.admin(), topic, newTopic, log);
-      try {
-        return await withDeadline(opened, OPEN_TOPIC_TIMEOUT_MS, () =>
-          Promise.reject(new Error(`no response from Kafka within ${OPEN_TOPIC_TIMEOUT_MS} ms`)),
-        );
-      } finally {
-        destroy(client);
-      }
+    openTopic: (topic) => openTopic(kafka.admin(), topic, newTopic, log),
+    send: (request) => {
+      connecting ??= connect();
+      return send(connecting, request);
     },
-    publish: async (request) => {
-      session ??= openSession();
-      const current = session;
-      const { timeoutMs } = request;
-      current.inFlight += 1;
-      const sent = send(current, request);
-      const outcome = await withDeadline<PublishOutcome>(sent, timeoutMs, () => {
-        destroy(current.client);
-        return { kind: 'unknown', reason: `no response within ${timeoutMs} ms` };
-      });
-      current.inFlight -= 1;
-      current.isSpent ||= outcome.kind !== 'acked';
-      if (current.isSpent && session === current) session = undefined;
-      if (current.isSpent && current.inFlight === 0) destroy(current.client);
-      return outcome;
-    },
-    abort,
-    close: async () => abort(),
+    destroy,
   };
 }
 
 async function send(
-  { producer, connecting }: Session,
+  connecting: Promise<Producer>,
   { topic, partition, messages }: PublishRequest,
 ): Promise<PublishOutcome> {
   try {
-    await connecting;
+    const producer = await connecting;
     const acks = await producer.send({
       topic,
       acks: -1,
@@ -131,10 +70,7 @@ async function send(
     );
     return isAcked ? { kind: 'acked' } : { kind: 'unknown', reason: 'not acknowledged' };
   } catch (error) {
-    const code = protocolError(error);
-    if (code !== undefined && REFUSALS.has(code)) return { kind: 'refused', reason: code };
-    const message = error instanceof Error ? error.message : 'failed';
-    return { kind: 'unknown', reason: code ?? message };
+    return failedOutcome(protocolError(error), error instanceof Error ? error.message : 'failed');
   }
 }
 
@@ -156,14 +92,17 @@ async function openTopic(
   if (found === undefined) {
     const { partitions: numPartitions, replication: replicationFactor } = newTopic;
     const created = await admin
-      .createTopics({ topics: [{ topic, numPartitions, replicationFactor }] })
+      .createTopics({
+        topics: [{ topic, numPartitions, replicationFactor }],
+        waitForLeaders: false, // it would fail if the broker that it asks does not know the topic yet
+      })
       .catch((error: unknown) => {
         throw new Error(`cannot create topic ${topic}: ${reasonOf(error)}`, { cause: error });
       });
     if (created) log.info({ topic, partitions: newTopic.partitions }, 'topic created');
   }
   return {
-    partitions: found ?? (await partitionsOf(admin, topic)),
+    partitions: found ?? (await onceKnown(() => partitionsOf(admin, topic))),
     batchBytesMax: await batchBytesMaxOf(admin, topic).catch(() => BATCH_BYTES_MAX_DEFAULT),
   };
 }

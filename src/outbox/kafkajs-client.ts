@@ -6,16 +6,18 @@ import type { ISocketFactoryArgs } from 'kafkajs';
 import RequestQueue from 'kafkajs/src/network/requestQueue/index.js';
 import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
 import type { Logger } from 'pino';
-import { readTlsFiles } from './kafka-connection.ts';
+import {
+  CLIENT_ID,
+  CONNECTION_TIMEOUT_MS,
+  KEEP_ALIVE_DELAY_MS,
+  readTlsFiles,
+  RETRY,
+} from './kafka-connection.ts';
 import type { KafkaConnection, KafkaTlsFiles } from './kafka-connection.ts';
 
-const CONNECTION_TIMEOUT_MS = 3_000;
 /** Shorter, so that the error says what was missing. */
 const HANDSHAKE_TIMEOUT_MS = 2_500;
-const KEEP_ALIVE_DELAY_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 5_000;
-/** How often and when a client of kafkajs repeats what failed. */
-export const RETRY = { retries: 3, initialRetryTime: 100, maxRetryTime: 1_000 };
 const IPV6_SUFFIX = '.ipv6-literal.net';
 /** The first two bytes of a TLS record that says what is wrong. */
 const [TLS_ALERT, TLS_VERSION] = [0x15, 0x03];
@@ -37,7 +39,7 @@ export function createKafkaClient(
 ): KafkaClient {
   const connections = createConnections(tls);
   const kafka = new Kafka({
-    clientId: 'order-service',
+    clientId: CLIENT_ID,
     brokers: brokers.map(toKafkajsAddress),
     connectionTimeout: CONNECTION_TIMEOUT_MS,
     requestTimeout: requestTimeoutMs,

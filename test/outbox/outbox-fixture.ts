@@ -12,6 +12,7 @@ import { createOutboxMonitor, NO_BACKLOG } from '#src/outbox/outbox-monitor.ts';
 import { createRelay, relayDefaults } from '#src/outbox/relay.ts';
 import type { Leader, RelayMetrics, RelayParts, RelaySettings } from '#src/outbox/relay.ts';
 import type { TestDatabase } from '#test/support/database.ts';
+import { untilLed } from '#test/support/kafka.ts';
 
 export const quiet = pino({ level: 'silent' });
 
@@ -192,7 +193,9 @@ export async function createChangingTopic(brokers: readonly string[], batchBytes
   await admin.connect();
   await admin.createTopics({
     topics: [{ topic, numPartitions: 1, configEntries: batchLimit(batchBytesMax) }],
+    waitForLeaders: false, // on a busy machine this fails where the broker is late
   });
+  await untilLed(topic, [...brokers]);
   return {
     name: topic,
     setLimit: async (bytes: number) => {
