@@ -185,6 +185,8 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
     isDraining,
     toProblem,
     limits: { connectionsMax: config.CONNECTIONS_MAX, heldBytesMax: config.REQUEST_BYTES_MAX },
+    rateLimits: { perAddress: config.RATE_LIMIT_PER_ADDRESS },
+    trustedProxies: config.TRUSTED_PROXIES,
   });
   void server.register(orderCommandRoutes, {
     handle,

@@ -1,3 +1,4 @@
+import { compile as compileProxies } from '@fastify/proxy-addr';
 import { accessSync, constants } from 'node:fs';
 import { BlockList, isIP } from 'node:net';
 import { z } from 'zod';
@@ -76,6 +77,23 @@ const onOff = z.enum(['on', 'off']).transform((value) => value === 'on');
 const MECHANISMS = ['', 'plain', 'scram-sha-256', 'scram-sha-512'] as const;
 const optionalText = z.string().default('');
 
+const commaSeparated = z
+  .string()
+  .default('')
+  .transform((value) => value.split(',').flatMap((each) => each.trim() || []));
+/** `compileProxies` takes 1 as the address 0.0.0.1. */
+const PROXY = /^(?:loopback|linklocal|uniquelocal|.*[.:].*[.:].*)$/;
+const isProxy = (proxy: string) => {
+  try {
+    compileProxies(proxy);
+    return PROXY.test(proxy);
+  } catch {
+    return false;
+  }
+};
+const PROXIES = 'must be addresses or networks such as 10.0.0.0/8, comma separated';
+const trustedProxies = commaSeparated.pipe(z.array(z.string().refine(isProxy, PROXIES)));
+
 const LOOPBACK = new BlockList();
 LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
 LOOPBACK.addAddress('::1', 'ipv6');
@@ -109,6 +127,16 @@ const settings = {
   REQUEST_BYTES_MAX: count(1_048_576, 17_179_869_184)
     .default(33_554_432)
     .describe('Maximum bytes of request bodies in memory at once. Above it requests get 503.'),
+  RATE_LIMIT_PER_ADDRESS: count(0, 1_000_000)
+    .default(1000)
+    .describe(
+      'Requests a second from one address, or from one IPv6 network (/64). Above it requests get ' +
+        '429. Loopback is not limited. 0: no limit.',
+    ),
+  TRUSTED_PROXIES: trustedProxies.describe(
+    'Proxies whose X-Forwarded-For is believed: addresses, networks (10.0.0.0/8), loopback, ' +
+      'linklocal or uniquelocal, comma separated. If empty, none.',
+  ),
   LOG_LEVEL: z
     .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
     .default('info')
@@ -121,10 +149,7 @@ const settings = {
     .describe(
       'Database connections for reads and background work. Commands use two more, stock two more.',
     ),
-  KAFKA_BROKERS: z
-    .string()
-    .default('')
-    .transform((value) => value.split(',').flatMap((broker) => broker.trim() || []))
+  KAFKA_BROKERS: commaSeparated
     .pipe(z.array(z.string().refine(isBroker, 'must be host:port, comma separated')))
     .describe('Kafka brokers as host:port, comma separated. If empty, events wait in the outbox.'),
   KAFKA_TLS: onOff

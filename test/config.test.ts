@@ -104,6 +104,30 @@ describe('the brokers', () => {
   );
 });
 
+describe('the trusted proxies', () => {
+  test('are none by default', () => {
+    expect(readConfig({ DATABASE_URL }).TRUSTED_PROXIES).toEqual([]);
+  });
+
+  test.each(['10.0.0.0/8', '192.0.2.1, 2001:db8::/32', 'loopback,linklocal,uniquelocal'])(
+    'may be %s',
+    (TRUSTED_PROXIES) => {
+      expect(readConfig({ DATABASE_URL, TRUSTED_PROXIES }).TRUSTED_PROXIES).toEqual(
+        TRUSTED_PROXIES.split(/, ?/),
+      );
+    },
+  );
+
+  test.each(['true', '*', '1', 'proxy.example', '10.0.0.0/33', '10.0.0.1:80'])(
+    'may not be %s',
+    (TRUSTED_PROXIES) => {
+      expect(problemsOf({ TRUSTED_PROXIES })).toEqual([
+        'TRUSTED_PROXIES: must be addresses or networks such as 10.0.0.0/8, comma separated',
+      ]);
+    },
+  );
+});
+
 describe('the login at the brokers', () => {
   const login = {
     KAFKA_BROKERS: 'kafka:9092',

@@ -113,6 +113,18 @@ const responseHeaders = {
       'true if this is the stored response to an earlier request with the same Idempotency-Key.',
     schema: { type: 'string', enum: ['true'] },
   },
+  'RateLimit-Limit': {
+    description: 'Requests that are accepted in one second.',
+    schema: { type: 'integer', minimum: 1 },
+  },
+  'RateLimit-Remaining': {
+    description: 'Requests that are still accepted in this second.',
+    schema: { type: 'integer', minimum: 0 },
+  },
+  'RateLimit-Reset': {
+    description: 'Seconds until requests are accepted again.',
+    schema: { type: 'integer', minimum: 0 },
+  },
   'Retry-After': {
     description: 'Seconds to wait before retrying.',
     schema: { type: 'integer', minimum: 1 },
@@ -241,6 +253,9 @@ function describeResponses(route: RouteOptions, declared: unknown): Record<strin
   );
 }
 
+const RETRIED_STATUSES = new Set(['409', '429', '503']);
+const RATE_LIMIT_HEADERS = ['RateLimit-Limit', 'RateLimit-Remaining', 'RateLimit-Reset'];
+
 const notModified = responseShape.parse({
   type: 'null',
   description: 'Not changed: the caller already has the present state.',
@@ -254,8 +269,13 @@ function describeResponse(
 ) {
   const { description, headers = [], contentType = '', ...schema } = declared ?? { type: 'null' };
   const codesAndTitles = kinds.map(({ code, title }) => `- \`${code}\`: ${title}.`);
-  const isRetried = kinds.length > 0 && (status === '503' || status === '409');
-  const names = ['X-Request-Id', ...headers, ...(isRetried ? ['Retry-After'] : [])];
+  const isRetried = kinds.length > 0 && RETRIED_STATUSES.has(status);
+  const names = [
+    'X-Request-Id',
+    ...headers,
+    ...(status === '429' ? RATE_LIMIT_HEADERS : []),
+    ...(isRetried ? ['Retry-After'] : []),
+  ];
   const content = {
     ...(schema.type !== 'null' && { [contentType]: { schema } }),
     ...problemContent(kinds),
@@ -285,6 +305,7 @@ function problemsOf(route: RouteOptions): ProblemKind[] {
   const { params, headers } = requestSchemas(route);
   const codes: readonly ProblemCode[] = [
     'invalid_request',
+    'rate_limited',
     ...(isRead(route) ? [] : commandProblems(headers)),
     ...(params === undefined ? [] : ['uri_too_long' as const]),
   ];

@@ -338,6 +338,14 @@ const kinds = {
     title: 'Expectation not met',
     advice: 'Send the request without the Expect header, or with 100-continue.',
   },
+  rate_limited: {
+    status: 429,
+    title: 'Too many requests',
+    advice:
+      'More requests came from this address, or with this token, than are accepted in one second. ' +
+      'Nothing was done. Retry after the number of seconds in Retry-After. A refused token ' +
+      'counts as ten requests.',
+  },
   headers_too_large: {
     status: 431,
     title: 'Header fields too large',

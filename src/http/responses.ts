@@ -103,6 +103,7 @@ const PATH_LENGTH_MAX = 200;
 
 /** The status, as in nginx, of a request whose caller left before the response. It is never sent. */
 const LEFT_STATUS = 499;
+const RATE_LIMITED = 429;
 /** The method, as in OpenTelemetry, of a request whose method could not be read. */
 const OTHER_METHOD = '_OTHER';
 /** Anybody can send rubbish as fast as the network allows, so its log lines are limited. */
@@ -138,7 +139,8 @@ export function createRequestReport(
         durationMs: Math.round(durationMs * 100) / 100,
         ...(isComplete ? undefined : { aborted: true }),
       };
-      if (quiet === true) log.debug(fields, 'request');
+      // A caller can cause 429 as fast as the network allows. The metric counts them.
+      if (quiet === true || status === RATE_LIMITED) log.debug(fields, 'request');
       else log.info(fields, 'request');
       observe(metrics, request.method, route, status, durationMs / 1000);
     });

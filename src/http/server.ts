@@ -11,6 +11,8 @@ import { createConnections } from './connections.ts';
 import type { ConnectionLimits, Connections } from './connections.ts';
 import { describeApi } from './openapi.ts';
 import { bodyCutShort, frameworkProblem, Problem, problemKind, sendProblem } from './problem.ts';
+import { limitRates } from './rate-limits.ts';
+import type { RateLimits } from './rate-limits.ts';
 import { acceptJsonOnly } from './request-body.ts';
 import { findHeaderFault } from './request-head.ts';
 import {
@@ -50,6 +52,10 @@ export type ServerOptions = Readonly<{
   /** The problem that an error becomes; undefined for an unexpected error. */
   toProblem?: (error: unknown) => Problem | undefined;
   limits?: Partial<ConnectionLimits>;
+  /** None by default. */
+  rateLimits?: RateLimits;
+  /** Addresses and networks whose X-Forwarded-For is believed. None by default. */
+  trustedProxies?: readonly string[];
 }>;
 
 /**
@@ -70,15 +76,23 @@ export function createServer(options: ServerOptions): FastifyInstance {
     setCommonHeaders(request, reply);
   };
   const finish = createFinish(limits.bodyBytesMax, () => closing || isDraining());
-  const app = createFastify(connections, async (error, request, reply) => {
-    begin(request, reply);
-    await finish(request, reply);
-    fail(error, request, reply);
-  });
+  const app = createFastify(
+    connections,
+    options.trustedProxies ?? [],
+    async (error, request, reply) => {
+      begin(request, reply);
+      await finish(request, reply);
+      fail(error, request, reply);
+    },
+  );
 
   acceptJsonOnly(app, { bytesMax: limits.bodyBytesMax, hold: connections.hold });
   app.addHook('onRequest', (request, reply, done) => {
     begin(request, reply);
+    done();
+  });
+  if (options.rateLimits !== undefined) limitRates(app, options.rateLimits);
+  app.addHook('onRequest', (request, _, done) => {
     // Before the body is read: without a route there is no use for it.
     done(findHeaderFault(request.raw) ?? (request.is404 ? noRoute(app, request) : undefined));
   });
@@ -106,11 +120,13 @@ export function createServer(options: ServerOptions): FastifyInstance {
  */
 function createFastify(
   connections: Connections,
+  trustedProxies: readonly string[],
   unreadable: (error: unknown, request: FastifyRequest, reply: FastifyReply) => Promise<void>,
 ): FastifyInstance {
   return fastify({
     genReqId: (request) => connections.idOf(request),
     requestIdHeader: false,
+    trustProxy: trustedProxies.length > 0 && [...trustedProxies],
     serverFactory: connections.createServer,
     routerOptions: { maxParamLength: PATH_PARAMETER_LENGTH_MAX },
     return503OnClosing: false,

@@ -22,6 +22,7 @@ import type { Ready } from './command-scenarios.ts';
 const ELSEWHERE = new Set([
   'internal',
   'overloaded',
+  'rate_limited',
   'outbox_full',
   'version_conflict',
   'clock_off',
