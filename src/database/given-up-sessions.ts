@@ -71,15 +71,17 @@ export function createGivenUpSessions(connection: ClientConfig): GivenUpSessions
       const end = () => {
         if (!kept.delete(entry)) return;
         client.off('drain', end);
-        client.off('end', end);
+        client.off('end', atEnd);
         release();
         client.off('error', ignoreError);
       };
+      // A pooler may close the connection while the server still works. Only a look tells.
+      const atEnd = session?.isPooled ? () => added.resolve() : end;
       const entry: Kept = { session, end };
       kept.add(entry);
       client.on('error', ignoreError);
       client.once('drain', end); // the late result has come
-      client.once('end', end);
+      client.once('end', atEnd);
       added.resolve();
       if (!isLooking) void lookWhileAnyIsKept();
     },

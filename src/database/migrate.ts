@@ -1,12 +1,14 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
+import { callbackify } from 'node:util';
 import createKnex from 'knex';
 import type { Knex } from 'knex';
 import { Client } from 'pg';
 import type { ClientBase } from 'pg';
 import type { Logger } from 'pino';
 import { isLockFailure } from './database-errors.ts';
-import { checkSession, connectionTo, MIGRATION_SETTINGS, SERVICE_ROLE } from './session.ts';
+import { createPoolerProof } from './pooler.ts';
+import { connectionTo, MIGRATION_SETTINGS, openSession, SERVICE_ROLE } from './session.ts';
 
 const MIGRATIONS = new URL('../../migrations/', import.meta.url);
 /** Any constant will do, if all replicas use the same one. */
@@ -56,7 +58,7 @@ export class MigrationBlocked extends Error {
  */
 export async function migrate(databaseUrl: string, log?: Log): Promise<string[]> {
   const connection = {
-    ...connectionTo(databaseUrl, MIGRATION_SETTINGS),
+    ...connectionTo(databaseUrl),
     application_name: 'order-service migration',
     connectionTimeoutMillis: CONNECT_MS_MAX,
   };
@@ -65,12 +67,13 @@ export async function migrate(databaseUrl: string, log?: Log): Promise<string[]>
   const knex = createKnex({
     client: 'pg',
     connection,
-    pool: { min: 0, max: 1 },
+    pool: { min: 0, max: 1, afterCreate: openKnexSession },
     log: { warn: ignore, error: ignore, deprecate: ignore, debug: ignore }, // it also throws
   });
   try {
     await turn.connect();
-    await checkSession(turn, MIGRATION_SETTINGS);
+    const { isPooled } = await openSession(turn, MIGRATION_SETTINGS);
+    if (isPooled) await createPoolerProof(connectionTo(databaseUrl)).require(turn);
     await takeTurn(turn, log);
     await knex.migrate.forceFreeMigrationsLock(OPTIONS);
     const { newer, pending } = await readState(knex);
@@ -86,6 +89,11 @@ export async function migrate(databaseUrl: string, log?: Log): Promise<string[]>
 }
 
 function ignore(): void {}
+
+/** As knex wants it: with a callback. */
+const openKnexSession = callbackify((client: ClientBase) =>
+  openSession(client, MIGRATION_SETTINGS),
+);
 
 /** Polls, because a waiting lock would in turn hold up an index that is being built concurrently. */
 async function takeTurn(turn: Client, log?: Log): Promise<void> {

@@ -2,7 +2,8 @@ import { Pool } from 'pg';
 import type { ClientBase, PoolClient, PoolConfig } from 'pg';
 import { createGivenUpSessions, isGivenUp } from './given-up-sessions.ts';
 import type { GivenUpSessions } from './given-up-sessions.ts';
-import { checkSession, connectionTo, SessionRefused } from './session.ts';
+import { createPoolerProof } from './pooler.ts';
+import { connectionTo, openSession, SessionRefused } from './session.ts';
 import type { ServerIdentity, Session, SessionSettings } from './session.ts';
 
 /** A connection is replaced after 4 to 6 minutes, so that none leads to a former primary for long. */
@@ -11,8 +12,8 @@ const LIFETIME_S = { min: 240, spread: 120 };
 /** Opens the pools of a process on one database. */
 export type SessionPools = Readonly<{
   /**
-   * Opens a pool. Every new session is checked once. `connect` and `query` throw SessionRefused if it does not
-   * have these settings or its server takes no writes.
+   * Opens a pool. Every new session gets these settings and is checked once. `connect` and `query` throw
+   * SessionRefused if it does not have them, if its server takes no writes, or if a pooler does not keep it.
    */
   open(settings: SessionSettings, options: PoolConfig): Pool;
   givenUp: GivenUpSessions;
@@ -21,18 +22,20 @@ export type SessionPools = Readonly<{
 export function createSessionPools(url: string): SessionPools {
   const server = createCurrentServer();
   const givenUp = createGivenUpSessions(connectionTo(url));
+  const proof = createPoolerProof(connectionTo(url));
   const sessions = new WeakMap<ClientBase, Session>();
 
   function open(settings: SessionSettings, options: PoolConfig): Pool {
     const hooks = {
       onConnect: async (client: ClientBase) => {
-        const session = await checkSession(client, settings);
+        const session = await openSession(client, settings);
+        if (session.isPooled) await proof.require(client);
         server.admit(session.server);
         sessions.set(client, session);
       },
     };
     const pool = new Pool({
-      ...connectionTo(url, settings),
+      ...connectionTo(url),
       ...options,
       maxLifetimeSeconds: LIFETIME_S.min + Math.floor(Math.random() * LIFETIME_S.spread),
       ...hooks,

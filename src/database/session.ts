@@ -1,4 +1,6 @@
+import { DatabaseError, escapeLiteral } from 'pg';
 import type { ClientBase, PoolConfig } from 'pg';
+import { z } from 'zod';
 
 /** Settings of a session by name, each value as Postgres shows it. */
 export type SessionSettings = Readonly<Record<string, string>>;
@@ -83,14 +85,10 @@ const KEEPALIVE_SETTINGS = {
   tcp_user_timeout: '10s',
 } as const satisfies SessionSettings;
 
-/** How to connect so that the session has these settings. */
-export function connectionTo(url: string, settings: SessionSettings = {}) {
-  const options = Object.entries({ ...settings, ...KEEPALIVE_SETTINGS })
-    .map(([name, value]) => `-c ${name}=${value.replaceAll(/[\\ ]/g, String.raw`\$&`)}`)
-    .join(' ');
+/** How to connect. The settings follow once the session is open: a pooler refuses or drops startup parameters. */
+export function connectionTo(url: string) {
   return {
     connectionString: url,
-    options,
     keepAlive: true,
     keepAliveInitialDelayMillis: 5_000,
   } satisfies PoolConfig;
@@ -110,9 +108,11 @@ export type Session = Readonly<{
   /** On the server's clock, as text. A session with this pid that started later is another one. */
   openedAt: string;
   server: ServerIdentity;
+  /** Whether a pooler is between: the client was told the id of another process than the server's. */
+  isPooled: boolean;
 }>;
 
-/** The session cannot be used. No other statement has run on it. */
+/** The session cannot be used. No statement of a caller has run on it. */
 export class SessionRefused extends Error {
   /** Whether another attempt may succeed although nobody has changed a setting. */
   readonly isTemporary: boolean;
@@ -124,7 +124,7 @@ export class SessionRefused extends Error {
   }
 }
 
-const CHECK_TIMEOUT_MS = 2_000;
+const OPEN_TIMEOUT_MS = 2_000;
 /** Settings that not every role may set. */
 const REQUIRED_SETTINGS = {
   server_encoding: 'UTF8',
@@ -136,49 +136,61 @@ const REQUIRED_SETTINGS = {
 const ADVICE: SessionSettings = {
   server_encoding: "create the database with encoding 'UTF8'",
   session_replication_role:
-    'triggers would not fire: reset it for the role and the database of DATABASE_URL',
+    'triggers would not fire: reset it for the role and the database of the connection',
 };
 const POOLER_ADVICE =
-  'connect to Postgres itself, or through a pooler that passes the startup parameter "options" on';
+  'the settings were sent and did not take effect: connect to Postgres itself, or through a pooler in session mode';
+
+/** insufficient_privilege, and invalid_parameter_value for a role that does not exist. */
+const NO_ROLE = new Set(['42501', '22023']);
 
 /** The name of a WAL file begins with the timeline, as eight hexadecimal digits. */
-const CHECK = `
-  select pg_backend_pid() as pid, clock_timestamp()::text as "openedAt",
-    pg_is_in_recovery() as "isRecovering",
-    current_setting('transaction_read_only')::boolean as "isReadOnly",
-    (select system_identifier::text from pg_control_system()) as system,
-    case when not pg_is_in_recovery() then
-      ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
-    end as timeline,
-    pg_postmaster_start_time()::text as "startedAt",
-    (select json_object_agg(name, current_setting(name)) from unnest($1::text[]) as name) as settings`;
-
-type CheckRow = Omit<Session, 'server'> &
-  Omit<ServerIdentity, 'timeline'> &
-  Readonly<{
-    isRecovering: boolean;
-    isReadOnly: boolean;
-    timeline: number | null;
-    settings: SessionSettings;
-  }>;
+const IDENTITY = `
+  (select system_identifier::text from pg_control_system()) as system,
+  case when not pg_is_in_recovery() then
+    ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
+  end as timeline`;
 
 /**
- * Checks a new session in one round trip: that its server takes writes, because a proxy may lead to a standby, and
- * that it has its settings, because a pooler may drop them.
+ * Sets a session and reads back what it has, as one message: the settings are in force before the last statement
+ * begins. Statements that an earlier client of a pooler has prepared are removed, because their names are ours.
+ */
+function openingOf(settings: SessionSettings): string {
+  const all = escapeLiteral(JSON.stringify({ ...settings, ...KEEPALIVE_SETTINGS }));
+  const expected = escapeLiteral(JSON.stringify({ ...settings, ...REQUIRED_SETTINGS }));
+  return `
+    deallocate all;
+    select set_config(key, value, false) from json_each_text(${all});
+    select pg_backend_pid() as pid, clock_timestamp()::text as "openedAt",
+      pg_is_in_recovery() as "isRecovering",
+      current_setting('transaction_read_only')::boolean as "isReadOnly",
+      ${IDENTITY},
+      pg_postmaster_start_time()::text as "startedAt",
+      (select json_object_agg(key, current_setting(key)) from json_each_text(${expected})) as settings`;
+}
+
+const openedSchema = z.object({
+  pid: z.number(),
+  openedAt: z.string(),
+  isRecovering: z.boolean(),
+  isReadOnly: z.boolean(),
+  system: z.string(),
+  timeline: z.number().nullable(),
+  startedAt: z.string(),
+  settings: z.record(z.string(), z.string()),
+});
+const resultsSchema = z.array(z.object({ rows: z.array(z.unknown()) }));
+
+/**
+ * Sets a new session and checks it, in one round trip: that its server takes writes, because a proxy may lead to a
+ * standby, and that it has its settings.
  * @throws SessionRefused
  * @throws what the query throws, after 2 s at the latest
  */
-export async function checkSession(
-  client: ClientBase,
-  settings: SessionSettings,
-): Promise<Session> {
-  const expected = { ...settings, ...REQUIRED_SETTINGS };
-  const query = { text: CHECK, values: [Object.keys(expected)], query_timeout: CHECK_TIMEOUT_MS };
-  const { rows } = await client.query<CheckRow>(query);
-  const [row] = rows;
-  if (!row) throw new Error('the check of a session returned no row');
-  refuseWrongSettings(expected, row.settings);
-  const { pid, openedAt, system, timeline, startedAt, isRecovering, isReadOnly } = row;
+export async function openSession(client: ClientBase, settings: SessionSettings): Promise<Session> {
+  const opened = await runOpening(client, settings);
+  refuseWrongSettings({ ...settings, ...REQUIRED_SETTINGS }, opened.settings);
+  const { pid, openedAt, system, timeline, startedAt, isRecovering, isReadOnly } = opened;
   if (isRecovering || timeline === null) {
     throw new SessionRefused('the server is a standby and takes no writes', { isTemporary: true });
   }
@@ -188,7 +200,24 @@ export async function checkSession(
       { isTemporary: true },
     );
   }
-  return { pid, openedAt, server: { system, timeline, startedAt } };
+  const isPooled = !('processID' in client) || client.processID !== pid;
+  return { pid, openedAt, server: { system, timeline, startedAt }, isPooled };
+}
+
+async function runOpening(client: ClientBase, settings: SessionSettings) {
+  const query = { text: openingOf(settings), query_timeout: OPEN_TIMEOUT_MS };
+  try {
+    const results = resultsSchema.parse(await client.query(query));
+    return openedSchema.parse(results.at(-1)?.rows[0]);
+  } catch (error) {
+    const { role } = settings;
+    if (role && error instanceof DatabaseError && NO_ROLE.has(error.code ?? '')) {
+      throw new SessionRefused(`${error.message}; the user must be a member of ${role}`, {
+        isTemporary: false,
+      });
+    }
+    throw error;
+  }
 }
 
 function refuseWrongSettings(expected: SessionSettings, actual: SessionSettings): void {

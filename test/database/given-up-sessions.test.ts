@@ -6,6 +6,7 @@ import { createGivenUpSessions } from '#src/database/given-up-sessions.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
+import { startTcpProxy } from '#test/support/tcp-proxy.ts';
 
 const server = { system: '1', timeline: 1, startedAt: '2026-01-01' };
 
@@ -52,6 +53,31 @@ describe.skipIf(skipReason('postgres'))('a session that was given up', () => {
     await pool.end();
   });
 
+  test('behind a pooler keeps its place although the pooler has closed the connection', async () => {
+    await using database = await createTestDatabase();
+    await using pooler = await startTcpProxy(database.url);
+    const holder = new Client({ connectionString: database.url });
+    await holder.connect();
+    await holder.query('select pg_advisory_lock(1)');
+    const pool = new Pool({ connectionString: pooler.url, max: 1 });
+    const givenUp = createGivenUpSessions({ connectionString: database.url });
+    const client = await pool.connect();
+    const session = { ...(await sessionOf(client)), isPooled: true };
+    client.query('select pg_advisory_lock(1)').catch(() => {});
+    await eventually(async () => (await waitingSessions(database.url)) === 1);
+    const isFree = Promise.withResolvers<void>();
+    givenUp.keep(client, session, isFree.resolve);
+    const isClosed = new Promise<void>((resolve) => client.once('end', resolve));
+    pooler.cut();
+    await isClosed;
+    expect(givenUp.count()).toBe(1);
+    await holder.end();
+    await isFree.promise;
+    expect(givenUp.count()).toBe(0);
+    client.release(true);
+    await pool.end();
+  });
+
   test('gives its place back when its result comes, however late', async () => {
     await using database = await createTestDatabase();
     const pool = new Pool({ connectionString: database.url, max: 1, query_timeout: 50 });
@@ -90,5 +116,5 @@ async function sessionOf(client: PoolClient): Promise<Session> {
   const { rows } = await client.query<{ pid: number; openedAt: string }>(
     `select pg_backend_pid() as pid, clock_timestamp()::text as "openedAt"`,
   );
-  return { ...rows[0]!, server };
+  return { ...rows[0]!, server, isPooled: false };
 }

@@ -31,10 +31,11 @@ const INHERITED = {
   transform_null_equals: 'on',
   row_security: 'off',
   client_encoding: 'LATIN1',
-  statement_timeout: '1',
   lock_timeout: '1',
   idle_in_transaction_session_timeout: '1',
-  idle_session_timeout: '1',
+  // Enough for the statement with which a session is set.
+  statement_timeout: `'2s'`,
+  idle_session_timeout: `'2s'`,
   enable_indexscan: 'off',
   enable_nestloop: 'off',
 };
@@ -51,7 +52,7 @@ describe.skipIf(skipReason('postgres'))('a session', () => {
     await owner.query('create schema app');
     for (const [name, value] of Object.entries(INHERITED)) await alter(`set ${name} = ${value}`);
     await migrate(database.url);
-    const env = { PGOPTIONS: '-c search_path=app -c statement_timeout=1', PGTZ: 'Asia/Kolkata' };
+    const env = { PGOPTIONS: '-c search_path=app -c statement_timeout=2s', PGTZ: 'Asia/Kolkata' };
     await using service = await startService({ databaseUrl: database.url, env });
     const order = await service.api.placeOrder();
     await service.api.pay(order);
@@ -65,10 +66,10 @@ describe.skipIf(skipReason('postgres'))('a session', () => {
     expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
   });
 
-  test('whose startup parameters a pooler dropped is refused with the reason', async () => {
+  test('whose settings a pooler dropped is refused with the reason', async () => {
     await using database = await createTestDatabase();
-    await using pooler = await startTcpProxy(database.url, withoutOptions);
-    const reason = /role is "none" and must be "orders_app".*"options"/;
+    await using pooler = await startTcpProxy(database.url, withoutSettings);
+    const reason = /role is "none" and must be "orders_app".*session mode/;
     await forEachPool(pooler.url, async (pool) => {
       await expect(pool.query('select 1')).rejects.toThrow(reason);
       await expect(pool.query('select 1')).rejects.toBeInstanceOf(SessionRefused);
@@ -77,6 +78,16 @@ describe.skipIf(skipReason('postgres'))('a session', () => {
     await expect(startService({ databaseUrl: pooler.url })).rejects.toThrow(
       /exit code 1[^]*search_path is/,
     );
+  });
+
+  test('of a user that is not a member of the role is refused with the reason', async () => {
+    await using database = await createTestDatabase();
+    await database.query(`create role outsider login password 'secret'`);
+    const url = Object.assign(new URL(database.url), { username: 'outsider', password: 'secret' });
+    await forEachPool(url.href, async (pool) => {
+      await expect(pool.query('select 1')).rejects.toThrow('must be a member of orders_app');
+      await expect(pool.query('select 1')).rejects.toBeInstanceOf(SessionRefused);
+    });
   });
 
   test('that is read-only by default is refused until it no longer is', async () => {
@@ -142,12 +153,11 @@ async function endSessions(database: TestDatabase): Promise<void> {
   );
 }
 
-/** The startup message as a pooler passes it on that ignores `options`. */
-function withoutOptions(message: Buffer): Buffer {
-  const words = message.subarray(8).toString().split('\0');
-  const at = words.indexOf('options');
-  const kept = Buffer.from(words.toSpliced(at, 2).join('\0'));
-  const head = Buffer.from(message.subarray(0, 8));
-  head.writeInt32BE(8 + kept.length);
-  return Buffer.concat([head, kept]);
+/** What a client sends, as a pooler passes it on that ignores `set`. */
+function withoutSettings(data: Buffer): Buffer {
+  const sent = data.toString('latin1');
+  return Buffer.from(
+    sent.replaceAll('set_config(key, value, false)', `concat(key, value, 'ignored')`),
+    'latin1',
+  );
 }

@@ -11,6 +11,7 @@ import { kafkaPrograms } from '#dev/kafka-programs.ts';
 import { killAll, markerOf } from '#dev/processes.ts';
 import { migrate } from '#src/database/migrate.ts';
 import type { Infra, InfraMode } from './infra.ts';
+import { PGBOUNCER } from './pgbouncer.ts';
 import {
   RUN_FOLDER_PREFIX,
   runFolder,
@@ -28,7 +29,7 @@ const thisRun = String(process.pid);
 /** Chooses where servers come from. A server starts when the first test asks for it. */
 export async function setup(project: TestProject): Promise<() => Promise<void>> {
   const mode = await chosenMode(process.env['TEST_INFRA']);
-  const missing = await whatIsMissing(mode);
+  const missing = { ...(await whatIsMissing(mode)), ...(await withoutPgbouncer()) };
   for (const [part, reason] of Object.entries(missing)) {
     console.log(`tests that need ${part} are skipped: ${reason}`);
   }
@@ -60,6 +61,12 @@ async function whatIsMissing(mode: InfraMode): Promise<Infra['missing']> {
     () => ({}),
     (error: Error) => ({ kafka: error.message }),
   );
+}
+
+/** The same program in every mode. It needs a Postgres. */
+async function withoutPgbouncer(): Promise<Infra['missing']> {
+  if (await succeeds(PGBOUNCER, ['--version'])) return {};
+  return { pgbouncer: `${PGBOUNCER} does not run: install the package pgbouncer` };
 }
 
 function dockerResponds(): Promise<boolean> {

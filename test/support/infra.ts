@@ -3,13 +3,16 @@ import { inject } from 'vitest';
 /** Where the servers of the tests come from. `none` skips the tests that need one. */
 export type InfraMode = 'docker' | 'embedded' | 'none';
 
+/** What a test may need. `pgbouncer` is a program of this machine. */
+export type Part = 'postgres' | 'kafka' | 'pgbouncer';
+
 /** What global-setup provides to the test files. */
 export type Infra = Readonly<{
   mode: InfraMode;
   /** Names everything that this run started, so that it is found again. */
   run: string;
   /** Why a server cannot be started here. Unset if it can. */
-  missing: Readonly<Partial<Record<'postgres' | 'kafka', string>>>;
+  missing: Readonly<Partial<Record<Part, string>>>;
   /** The URL of the server that starts the shared Postgres and Kafka at their first use. */
   address: string;
 }>;
@@ -25,7 +28,7 @@ declare module 'vitest' {
  * global-setup prints the reason.
  * @throws an Error instead of a reason if no test may be skipped: with REQUIRE_ALL_TESTS=1 or CI=true
  */
-export function skipReason(part: 'postgres' | 'kafka'): string | undefined {
+export function skipReason(part: Part): string | undefined {
   const reason = inject('infra').missing[part];
   const { CI, REQUIRE_ALL_TESTS } = process.env;
   if (reason !== undefined && (CI === 'true' || REQUIRE_ALL_TESTS === '1')) {

@@ -31,8 +31,8 @@ export type TcpProxy = AsyncDisposable &
     cut(): void;
   }>;
 
-/** Changes the first data of each connection before the server gets it. */
-export type ChangeFirst = (data: Buffer) => Buffer;
+/** Changes what a client sends before the server gets it. */
+export type Change = (data: Buffer) => Buffer;
 
 type SetTrap = Readonly<{
   words: string;
@@ -44,7 +44,7 @@ type SetTrap = Readonly<{
 
 export async function startTcpProxy(
   serverUrl: string,
-  changeFirst: ChangeFirst = (data) => data,
+  change: Change = (data) => data,
 ): Promise<TcpProxy> {
   let target = new URL(serverUrl);
   const traps = new Set<SetTrap>();
@@ -57,7 +57,7 @@ export async function startTcpProxy(
       socket.on('error', () => {});
       socket.on('close', () => sockets.delete(socket));
     }
-    join(client, upstream, traps, changeFirst);
+    join(client, upstream, traps, change);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
@@ -83,22 +83,15 @@ export async function startTcpProxy(
   };
 }
 
-function join(
-  client: Socket,
-  upstream: Socket,
-  traps: Set<SetTrap>,
-  changeFirst: ChangeFirst,
-): void {
+function join(client: Socket, upstream: Socket, traps: Set<SetTrap>, change: Change): void {
   let held: Buffer[] | undefined;
-  let isFirst = true;
   const letGo = () => {
     for (const data of held ?? []) upstream.write(data);
     held = undefined;
     if (client.destroyed) upstream.end();
   };
   client.on('data', (sent: Buffer) => {
-    const data = isFirst ? changeFirst(sent) : sent;
-    isFirst = false;
+    const data = change(sent);
     if (held) {
       held.push(data);
       return;
