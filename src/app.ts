@@ -19,6 +19,7 @@ import type { Unit } from './event-store/event-store.ts';
 import { createGroupCommit } from './event-store/group-commit.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
 import { createPostgresEventStore, createPostgresUnitStore } from './event-store/postgres-store.ts';
+import { createApiKeys } from './auth/api-keys.ts';
 import { createAuthenticate } from './auth/authentication.ts';
 import { readFulfilmentStates } from './fulfilment/fulfilment-view.ts';
 import { fulfilmentRoutes } from './fulfilment/fulfilment-routes.ts';
@@ -30,6 +31,7 @@ import {
   createHttpShippingProvider,
 } from './fulfilment/providers/http-providers.ts';
 import type { Providers } from './fulfilment/providers/providers.ts';
+import type { Authentication } from './http/access.ts';
 import { documentationRoutes } from './http/documentation-routes.ts';
 import { healthRoutes } from './http/health-routes.ts';
 import { createIdempotencyKeyPruner, createInFlight } from './http/idempotency.ts';
@@ -114,10 +116,12 @@ export function createApp(
   const commit = seams.wrapCommit?.(groupCommit) ?? groupCommit;
   const fulfilment = createSagas(base, seams, { ...clocks, commit });
   const outboxIsFull = outboxMonitor.isFull;
+  const { authentication, apiKeys } = createAuthentication(base);
   const parts = { ...base, relay, commit, fulfilment, isDraining, now, clockWatch, outboxIsFull };
-  const server = createHttp(parts);
+  const server = createHttp({ ...parts, authentication });
   const keyPruner = createIdempotencyKeyPruner(pool, log);
-  const background = [relay, outboxMonitor, keyPruner, clocks.worker, ...createVerifier(base)];
+  const verifier = createVerifier(base);
+  const background = [relay, outboxMonitor, keyPruner, clocks.worker, ...apiKeys, ...verifier];
   const sagas = fulfilment.definitions.map(({ name }) => name);
   const topic = config.KAFKA_TOPIC;
   watchGauges(metrics, { commit, relay, outboxMonitor, clockWatch, topic, sagas, database });
@@ -163,6 +167,7 @@ type HttpParts = Base &
     isDraining: () => boolean;
     now: () => Date;
     clockWatch: ClockWatch;
+    authentication: Authentication;
   }>;
 
 /** The server with every route that it has. */
@@ -180,7 +185,7 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
   const fulfilmentStates = (orderIds: readonly string[]) => readFulfilmentStates(reads, orderIds);
   const server = createServer({
     log,
-    authentication: config.AUTH ? createAuthenticate([]) : 'off',
+    authentication: parts.authentication,
     metrics,
     isDraining,
     toProblem,
@@ -202,6 +207,13 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
     channel: orderMessageChannel(config.KAFKA_TOPIC, newTopic(config)),
   });
   return server;
+}
+
+/** What finds out who sends a request, and its background work. */
+function createAuthentication({ config, database, log }: Base) {
+  if (!config.AUTH) return { authentication: 'off', apiKeys: [] } as const;
+  const apiKeys = createApiKeys(database.pool, log);
+  return { authentication: createAuthenticate([apiKeys]), apiKeys: [apiKeys] };
 }
 
 /** The clock of this process and the clock of the database, or a steered one for both. A worker compares them. */

@@ -3,9 +3,10 @@ import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { createApp } from './app.ts';
 import type { App } from './app.ts';
+import { runKeyCommand } from './auth/key-commands.ts';
 import { ConfigInvalid, describeConfig, readConfig } from './config.ts';
 import type { Config } from './config.ts';
-import { createOperatorPool } from './database/database.ts';
+import { createOperatorPool, createOwnerPool } from './database/database.ts';
 import { isLoginFailure, isOutage, isTemporaryOutage } from './database/database-errors.ts';
 import { migrate } from './database/migrate.ts';
 import { SessionRefused } from './database/session.ts';
@@ -39,19 +40,27 @@ switch (command) {
     print(describeConfig(process.env));
     break;
   case 'outbox':
-    await operate((pool) => runOutboxCommand(args, pool, print));
+    await operate(createOperatorPool, (pool) => runOutboxCommand(args, pool, print));
     break;
   case 'projections':
-    await operate((pool) => runProjectionCommand(args, pool, ordersSummaryProjection, print));
+    await operate(createOperatorPool, (pool) =>
+      runProjectionCommand(args, pool, ordersSummaryProjection, print),
+    );
+    break;
+  case 'keys':
+    await operate(createOwnerPool, (pool) => runKeyCommand(args, pool, print));
     break;
   default:
-    print(`unknown command ${command}; there are: serve, config, outbox, projections`);
+    print(`unknown command ${command}; there are: serve, config, outbox, projections, keys`);
     process.exitCode = 2;
 }
 
 /** Runs an operator's command on the database. The exit code of the process is 1 if it throws. */
-async function operate(run: (pool: Pool) => Promise<number>): Promise<void> {
-  const pool = createOperatorPool(configOrExit().DATABASE_URL);
+async function operate(
+  open: (url: string) => Pool,
+  run: (pool: Pool) => Promise<number>,
+): Promise<void> {
+  const pool = open(configOrExit().DATABASE_URL);
   pool.on('error', () => {}); // the statement in progress fails as well, with a reason
   process.stdout.on('error', () => {}); // the command goes on if the reader has left, as `head` does
   try {

@@ -7,6 +7,9 @@ export const SCOPES = [
   'stock:write',
 ] as const;
 
+/** The scopes that a customer can make use of. */
+export const CUSTOMER_SCOPES = ['orders:read', 'orders:write'] as const satisfies readonly Scope[];
+
 export type Scope = (typeof SCOPES)[number];
 
 /**

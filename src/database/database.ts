@@ -3,7 +3,12 @@ import type { Knex } from 'knex';
 import { types } from 'pg';
 import type { Pool, QueryResultRow } from 'pg';
 import { createSessionPools } from './session-pool.ts';
-import { BACKGROUND_SETTINGS, INDEX_ONLY_SETTINGS, OPERATOR_SETTINGS } from './session.ts';
+import {
+  BACKGROUND_SETTINGS,
+  INDEX_ONLY_SETTINGS,
+  MIGRATION_SETTINGS,
+  OPERATOR_SETTINGS,
+} from './session.ts';
 import type { SessionSettings } from './session.ts';
 
 /** The client's limit on one statement. It is above the server's, so that the server responds first. */
@@ -102,6 +107,15 @@ export function createReadPool(pool: Pool): ReadPool {
 /** Connections for the command of an operator, which may take as long as it needs. */
 export function createOperatorPool(url: string): Pool {
   return createSessionPools(url).open(OPERATOR_SETTINGS, {
+    application_name: 'order-service operator',
+    max: 2,
+    connectionTimeoutMillis: 5_000,
+  });
+}
+
+/** Connections for a command of an operator that the role of the service has no right to. */
+export function createOwnerPool(url: string): Pool {
+  return createSessionPools(url).open(MIGRATION_SETTINGS, {
     application_name: 'order-service operator',
     max: 2,
     connectionTimeoutMillis: 5_000,

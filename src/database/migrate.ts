@@ -221,6 +221,9 @@ export const TABLE_GRANTS: Readonly<Record<string, readonly string[]>> = {
   saga_work: ['select', 'insert', 'update'],
   stock: ['select', 'insert', 'update'],
   reservations: ['select', 'insert', 'delete'],
+  api_keys: ['select'],
+  api_keys_version: ['select'],
+  api_key_uses: ['select', 'insert', 'update'],
 };
 const SEQUENCE = 'outbox_events_id_seq';
 /** It runs as the owner, so no other role may call it. */

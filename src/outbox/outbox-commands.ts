@@ -1,6 +1,13 @@
-import { hostname, userInfo } from 'node:os';
-import { parseArgs } from 'node:util';
 import type { Pool } from 'pg';
+import {
+  BY,
+  expectOperands,
+  parseDuration,
+  Refused,
+  runOperatorCommand,
+  UsageError,
+} from '#src/operators/operator-command.ts';
+import type { Call } from '#src/operators/operator-command.ts';
 import { relayLease } from './outbox-store.ts';
 
 /** Rows that one statement deletes and one audit entry records. */
@@ -10,12 +17,6 @@ const RECENTLY_LED = '1 hour';
 const REASON_LENGTH_MAX = 500;
 const SECONDS_PER_MINUTE = 60;
 const SECONDS_PER_HOUR = 3_600;
-const UNIT_MS: Readonly<Record<string, number>> = {
-  s: 1_000,
-  m: 60_000,
-  h: 3_600_000,
-  d: 86_400_000,
-};
 
 const USAGE = `Usage: npm run outbox -- <command>
 
@@ -33,83 +34,22 @@ const OPTIONS = {
   reason: { type: 'string' },
   'older-than': { type: 'string' },
   force: { type: 'boolean' },
-  by: { type: 'string' },
+  by: BY,
 } as const;
 
-/** The arguments make no valid command. The message says why. */
-class UsageError extends Error {}
-
-/** The command cannot be carried out now. The message says why. */
-class Refused extends Error {}
-
-/** Who runs a command, on which database, with what after its name. */
-type Call = Readonly<{
-  pool: Pool;
-  actor: string;
-  operands: readonly string[];
-  options: ReturnType<typeof parse>['values'];
-}>;
-
-/** Each resolves to the text to print. The statement that makes a change also records it. */
-const commands: Readonly<Record<string, (call: Call) => Promise<string>>> = {
-  status,
-  parked,
-  retry,
-  skip,
-  prune,
-  'accept-partitions': acceptPartitions,
-};
+type OutboxCall = Call<typeof OPTIONS>;
 
 /**
- * Runs one command of an operator and prints its result.
+ * Runs one command of an operator on the outbox. The statement that makes a change also records it.
  * @returns the exit code: 0 done, 1 refused, 2 wrong usage
  */
-export async function runOutboxCommand(
+export function runOutboxCommand(
   args: readonly string[],
   pool: Pool,
   print: (text: string) => void,
 ): Promise<number> {
-  try {
-    const { values: options, positionals } = parse(args);
-    const [name = '', ...operands] = positionals;
-    const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
-    if (command === undefined) throw new UsageError(name ? `unknown command ${name}` : '');
-    print(await command({ pool, actor: options.by ?? userName(), operands, options }));
-    return 0;
-  } catch (error) {
-    if (error instanceof Refused) {
-      print(error.message);
-      return 1;
-    }
-    if (!(error instanceof UsageError)) throw error;
-    print(error.message ? `${error.message}\n\n${USAGE}` : USAGE);
-    return 2;
-  }
-}
-
-function parse(args: readonly string[]) {
-  try {
-    return parseArgs({ args: [...args], options: OPTIONS, allowPositionals: true });
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error));
-  }
-}
-
-function expectOperands({ operands }: Call, names: readonly string[]): readonly string[] {
-  const missing = names[operands.length];
-  if (missing !== undefined) throw new UsageError(`${missing} is missing`);
-  const extra = operands[names.length];
-  if (extra !== undefined) throw new UsageError(`${extra} is too much`);
-  return operands;
-}
-
-/** A user id may have no name, for example in a container. */
-function userName(): string {
-  try {
-    return `${userInfo().username}@${hostname()}`;
-  } catch {
-    return `${process.getuid?.() ?? 'unknown'}@${hostname()}`;
-  }
+  const commands = { status, parked, retry, skip, prune, 'accept-partitions': acceptPartitions };
+  return runOperatorCommand({ usage: USAGE, options: OPTIONS, commands }, args, pool, print);
 }
 
 /** The outbox of one topic. */
@@ -125,7 +65,7 @@ type TopicStatus = Readonly<{
   epoch: number | null;
 }>;
 
-async function status(call: Call): Promise<string> {
+async function status(call: OutboxCall): Promise<string> {
   expectOperands(call, []);
   const { rows: topics } = await call.pool.query<TopicStatus>(`
     select topic, coalesce(o.waiting, 0) as waiting, o."oldestAgeSeconds", coalesce(p.parked, 0) as parked,
@@ -181,7 +121,7 @@ type ParkedKey = Readonly<{
   waiting: number;
 }>;
 
-async function parked(call: Call): Promise<string> {
+async function parked(call: OutboxCall): Promise<string> {
   expectOperands(call, []);
   const { rows: keys } = await call.pool.query<ParkedKey>(`
     select p.topic, p.message_key as "messageKey", p.outbox_id as "outboxId", p.ce_id as "messageId",
@@ -203,7 +143,7 @@ async function parked(call: Call): Promise<string> {
 }
 
 /** Frees one parked key, or all of them, for another try. */
-async function retry(call: Call): Promise<string> {
+async function retry(call: OutboxCall): Promise<string> {
   const [key] = call.options.all ? [] : expectOperands(call, ['<key> or --all']);
   const { rowCount } = await call.pool.query(
     `
@@ -222,7 +162,7 @@ async function retry(call: Call): Promise<string> {
 }
 
 /** Deletes a parked message for good: the only way in which an event never reaches Kafka. */
-async function skip(call: Call): Promise<string> {
+async function skip(call: OutboxCall): Promise<string> {
   const [outboxId = ''] = expectOperands(call, ['<outboxId>']);
   if (!/^[1-9][0-9]{0,15}$/.test(outboxId)) throw new UsageError('<outboxId> is a number');
   const reason = call.options.reason?.trim() ?? '';
@@ -250,16 +190,11 @@ async function skip(call: Call): Promise<string> {
 }
 
 /** Deletes older messages in parts, each of which is recorded. */
-async function prune(call: Call): Promise<string> {
+async function prune(call: OutboxCall): Promise<string> {
   expectOperands(call, []);
   const { 'older-than': olderThan = '', force: isForced = false } = call.options;
-  const [, count, unit = ''] = /^([0-9]{1,6})([smhd])$/.exec(olderThan) ?? [];
-  const unitMs = UNIT_MS[unit];
-  if (unitMs === undefined) {
-    throw new UsageError('--older-than takes a number and s, m, h or d: 2h');
-  }
+  const olderThanMs = parseDuration('--older-than', olderThan, '2h');
   if (!isForced) await refuseWhileLed(call.pool);
-  const olderThanMs = Number(count) * unitMs;
   const { rows: instants } = await call.pool.query<Readonly<{ before: Date }>>(
     `select now() - $1 * interval '1 ms' as before`,
     [olderThanMs],
@@ -313,7 +248,7 @@ const PRUNE = `
   select count from counted`;
 
 /** Makes the number of partitions that the relay found the expected one. */
-async function acceptPartitions(call: Call): Promise<string> {
+async function acceptPartitions(call: OutboxCall): Promise<string> {
   const [topic = ''] = expectOperands(call, ['<topic>']);
   const { rows } = await call.pool.query<Readonly<{ before: number; now: number }>>(
     `
