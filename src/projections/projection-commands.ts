@@ -5,6 +5,8 @@ import type { Mismatch, Projection } from './projection.ts';
 
 const MISMATCHES_SHOWN_MAX = 20;
 const PROGRESS_MS = 1_000;
+/** The key of the advisory lock by which rebuilds take turns. */
+const REBUILD_TURN = 6;
 const USAGE = `usage: npm run projections -- verify | rebuild
   verify    folds every stream again and compares it with its row
   rebuild   does the same and corrects the rows that differ; the service may run meanwhile`;
@@ -81,8 +83,11 @@ async function rebuild(
   let printedAt = startedAt;
   let checked = 0;
   let written = 0;
+  let writing = Promise.resolve(0);
   for await (const batch of compareAll(pool, projection)) {
-    if (batch.mismatches.length > 0) written += await correct(pool, projection, batch.mismatches);
+    written += await writing;
+    writing = correct(pool, projection, batch.mismatches);
+    writing.catch(() => {}); // the `await` above throws it
     checked += batch.checked;
     const now = performance.now();
     if (now - printedAt < PROGRESS_MS) continue;
@@ -92,15 +97,13 @@ async function rebuild(
     );
     print(`${table}: ${checked} of ${total}, ${leftSeconds} s to go`);
   }
+  written += await writing;
   print(`${table}: ${checked} checked, ${written} written`);
   return 0;
 }
 
 /**
- * Writes the rows that differ. Meanwhile it locks their streams, and commands on them wait for some
- * milliseconds. If a stream has grown since the comparison, its row is compared again: the command
- * has written the row, but its release may not know all columns. Rows are updated in place, so no
- * reader misses one.
+ * Writes the rows that differ. Rows are updated in place, so no reader misses one.
  * @returns how many rows were written
  */
 async function correct(
@@ -108,6 +111,54 @@ async function correct(
   projection: Projection,
   mismatches: readonly Mismatch[],
 ): Promise<number> {
+  const done = await updateUnchanged(pool, projection, mismatches);
+  const left = mismatches.filter(({ key }) => !done.has(key));
+  return done.size + (await writeLocked(pool, projection, left));
+}
+
+/**
+ * Updates the rows that nobody has written since they were read. A command writes the row of its stream
+ * whenever it appends, so the streams of these rows have not changed either.
+ * @returns the keys of the rows that were updated
+ */
+async function updateUnchanged(
+  pool: Pool,
+  { table, keyColumn }: Projection,
+  mismatches: readonly Mismatch[],
+): Promise<ReadonlySet<string>> {
+  const there = mismatches.filter(({ stored }) => stored !== null);
+  if (there.length === 0) return new Set();
+  const columns = differingColumns(there);
+  const rows = there.map(({ expected }) =>
+    Object.fromEntries([keyColumn, ...columns].map((column) => [column, expected[column]])),
+  );
+  return withClient(pool, async (client) => {
+    // Two rebuilds that locked the rows in different orders would wait in a circle, so they take turns.
+    await client.query(`begin; select pg_advisory_xact_lock(${REBUILD_TURN})`);
+    const { rows: updated } = await client.query<{ key: string }>(
+      `update ${table} as t set ${columns.map((column) => `${column} = w.${column}`).join(', ')}
+       from rows from (json_populate_recordset(null::${table}, $1), unnest($2::xid[])) as w
+       where t.${keyColumn} = w.${keyColumn} and t.xmin = w.unnest
+       returning t.${keyColumn} as key`,
+      [JSON.stringify(rows), there.map(({ writtenBy }) => writtenBy)],
+    );
+    await client.query('commit');
+    return new Set(updated.map(({ key }) => key));
+  });
+}
+
+/**
+ * Inserts and updates the rows of streams that it locks: commands on them wait for some milliseconds. If a stream
+ * has grown since the comparison, its row is compared again: the command has written the row, but its release may
+ * not know all columns.
+ * @returns how many rows were written
+ */
+async function writeLocked(
+  pool: Pool,
+  projection: Projection,
+  mismatches: readonly Mismatch[],
+): Promise<number> {
+  if (mismatches.length === 0) return 0;
   return withClient(pool, async (client) => {
     await client.query('begin');
     const { rows: streams } = await client.query<{ stream_id: string; version: number }>(
@@ -124,31 +175,30 @@ async function correct(
       grown.map(({ key }) => key),
     );
     const wrong = [...current, ...again.mismatches];
-    if (wrong.length > 0) await writeRows(client, projection, wrong);
+    if (wrong.length > 0) await upsert(client, projection, wrong);
     await client.query('commit');
     return wrong.length;
   });
 }
 
-/**
- * Inserts rows that are missing and updates the others, but only the columns that differ in some
- * row. Most of the time that is one column.
- */
-async function writeRows(
+async function upsert(
   client: PoolClient,
   { table, keyColumn }: Projection,
   wrong: readonly Mismatch[],
 ): Promise<void> {
-  const rows = wrong.map(({ expected }) => expected);
-  const columns = Object.keys(rows[0] ?? {});
-  const differing = columns.filter((column) =>
-    wrong.some(({ expected, stored }) => stored?.[column] !== expected[column]),
-  );
+  const columns = Object.keys(wrong[0]?.expected ?? {});
+  const assignments = differingColumns(wrong).map((column) => `${column} = excluded.${column}`);
   await client.query(
     `insert into ${table} (${columns.join(', ')})
      select ${columns.join(', ')} from json_populate_recordset(null::${table}, $1)
-     on conflict (${keyColumn}) do update
-     set ${differing.map((column) => `${column} = excluded.${column}`).join(', ')}`,
-    [JSON.stringify(rows)],
+     on conflict (${keyColumn}) do update set ${assignments.join(', ')}`,
+    [JSON.stringify(wrong.map(({ expected }) => expected))],
+  );
+}
+
+/** The columns that differ in some row. Most of the time that is one column. */
+function differingColumns(wrong: readonly Mismatch[]): string[] {
+  return Object.keys(wrong[0]?.expected ?? {}).filter((column) =>
+    wrong.some(({ expected, stored }) => stored?.[column] !== expected[column]),
   );
 }

@@ -36,6 +36,8 @@ export type Mismatch = Readonly<{
   expected: ReadModelRow;
   /** May contain columns that a newer release has added. Null if there is no row. */
   stored: Readonly<Record<string, unknown>> | null;
+  /** The transaction that wrote the row. */
+  writtenBy: string | null;
 }>;
 
 export type Comparison = Readonly<{ checked: number; mismatches: readonly Mismatch[] }>;
@@ -135,7 +137,11 @@ type LoadedEvent = readonly [
 ];
 
 /** The events of a stream and the columns of its row, which are all null if there is no row. */
-type LoadedStream = Readonly<{ stream_id: string; stream_events: readonly LoadedEvent[] }> &
+type LoadedStream = Readonly<{
+  stream_id: string;
+  stream_events: readonly LoadedEvent[];
+  written_by: string | null;
+}> &
   Readonly<Record<string, unknown>>;
 
 function loadAfter(pool: Pool, projection: Projection, id: string): Promise<LoadedStream[]> {
@@ -152,7 +158,7 @@ async function load(
   values: readonly unknown[],
 ): Promise<LoadedStream[]> {
   const { rows } = await database.query<LoadedStream>({
-    text: `select s.stream_id, r.*, (
+    text: `select s.stream_id, r.*, r.xmin as written_by, (
              select coalesce(json_agg(
                json_build_array(version, type, schema_version, recorded_at, data) order by version
              ), '[]')
@@ -166,15 +172,15 @@ async function load(
 }
 
 /** Compares the columns that this release knows. A newer release may have added others. */
-function compare({ keyColumn, project }: Projection, streams: readonly LoadedStream[]): Comparison {
+function compare({ project }: Projection, streams: readonly LoadedStream[]): Comparison {
   const mismatches = streams.flatMap((loaded): Mismatch[] => {
     const events = loaded.stream_events.map(toProjectedEvent);
     const expected = project(events);
     const isRight = Object.keys(expected).every((column) => loaded[column] === expected[column]);
     if (isRight) return [];
-    const { stream_id: key, stream_events: _, ...row } = loaded;
-    const stored = loaded[keyColumn] === null ? null : row;
-    return [{ key, version: events.at(-1)?.version ?? 0, expected, stored }];
+    const { stream_id: key, stream_events: _, written_by: writtenBy, ...row } = loaded;
+    const stored = writtenBy === null ? null : row;
+    return [{ key, version: events.at(-1)?.version ?? 0, expected, stored, writtenBy }];
   });
   return { checked: streams.length, mismatches };
 }

@@ -57,12 +57,13 @@ async function command(service: ReturnType<typeof connect>, name: string) {
   return { code, text: lines.join('\n') };
 }
 
-/** Locks all streams, as commands on them do, until `release` commits. */
+/** Locks all streams and their rows, as commands on them do, until `release` commits. */
 async function holdStreams(database: TestDatabase) {
   const client = new Client({ connectionString: database.url });
   await client.connect();
   await client.query('begin');
   await client.query('select from streams for update');
+  await client.query('select from orders_summary for update');
   return {
     query: (sql: string, params?: unknown[]) => client.query(sql, params),
     release: () => client.query('commit'),
