@@ -6,6 +6,7 @@ import type { Duplex } from 'node:stream';
 
 import { clientProblem, codeOf, overloaded, Problem, problemKind, rawProblem } from './problem.ts';
 import { DISCARD_BYTES_MAX, isUnasked } from './request-body.ts';
+import { requestIdOf } from './request-head.ts';
 
 /** What peers may use of one process, in total and on each connection. */
 export type ConnectionLimits = Readonly<{
@@ -46,7 +47,7 @@ type Handle = (request: IncomingMessage, response: ServerResponse) => void;
 export type Connections = Readonly<{
   /** Creates a server. `handle` gets the requests of each connection one after the other. */
   createServer(handle: Handle): Server;
-  /** The id of a request that is being handled; a new one for a request without a connection. */
+  /** The id of a request. */
   idOf(request: IncomingMessage): string;
   /**
    * Counts bytes of a body as held until the response to its request has been sent.
@@ -123,7 +124,7 @@ export function createConnections(
   let cut: NodeJS.Timeout | undefined;
   return {
     createServer: (handle) => createServerOf(shared, handle),
-    idOf: (request) => exchangeOf(request)?.id ?? randomUUID(),
+    idOf: (request) => exchangeOf(request)?.id ?? requestIdOf(request.headers),
     hold(request, bytes) {
       const exchange = exchangeOf(request);
       if (exchange === undefined) return true;
@@ -236,7 +237,8 @@ function receive(
   response: ServerResponse,
   awaitsContinue: boolean,
 ): void {
-  const exchange = { id: randomUUID(), request, response, awaitsContinue, heldBytes: 0 };
+  const id = requestIdOf(request.headers);
+  const exchange = { id, request, response, awaitsContinue, heldBytes: 0 };
   connection.exchanges.push(exchange);
   response.once('close', () => responded(connection));
   if (connection.exchanges.length === 1) begin(connection, exchange);

@@ -10,6 +10,8 @@ import { z } from 'zod';
 import { isRead, requestSchemas } from './check-requests.ts';
 import { canonicalHeader } from './field-errors.ts';
 import { overrideSchema, refuseSecondOfName } from './json-schema.ts';
+import { preferParameter, requestIdParameter, responseHeaders } from './openapi-headers.ts';
+import type { HeaderName } from './openapi-headers.ts';
 import { problemKind, problemType, serverProblems } from './problem.ts';
 import type { ProblemCode, ProblemKind } from './problem.ts';
 import { needsMatch, unhonouredHeaders } from './request-head.ts';
@@ -91,48 +93,6 @@ const problemSchema = z
     description: 'Problem details (RFC 9457).',
     examples: [problemExample],
   });
-
-/** The headers of responses. */
-const responseHeaders = {
-  'X-Request-Id': {
-    description: 'Id of this request in the log.',
-    schema: { type: 'string', format: 'uuid' },
-  },
-  ETag: {
-    description:
-      'Identifies this state of the resource, for If-None-Match. The ETag of an order is its ' +
-      'version, and can be sent as If-Match.',
-    schema: { type: 'string', examples: ['"v1"'] },
-  },
-  Location: {
-    description: 'Address of the new resource.',
-    schema: { type: 'string', format: 'uri-reference' },
-  },
-  'Idempotency-Replayed': {
-    description:
-      'true if this is the stored response to an earlier request with the same Idempotency-Key.',
-    schema: { type: 'string', enum: ['true'] },
-  },
-  'RateLimit-Limit': {
-    description: 'Requests that are accepted in one second.',
-    schema: { type: 'integer', minimum: 1 },
-  },
-  'RateLimit-Remaining': {
-    description: 'Requests that are still accepted in this second.',
-    schema: { type: 'integer', minimum: 0 },
-  },
-  'RateLimit-Reset': {
-    description: 'Seconds until requests are accepted again.',
-    schema: { type: 'integer', minimum: 0 },
-  },
-  'Retry-After': {
-    description: 'Seconds to wait before retrying.',
-    schema: { type: 'integer', minimum: 1 },
-  },
-} as const;
-
-/** A header that the OpenAPI document describes. */
-type HeaderName = keyof typeof responseHeaders;
 
 /**
  * Declares a response of a route for the OpenAPI document. `headers` need not name the ETag of a read. A
@@ -219,10 +179,18 @@ const headersOfResponse = z
       Object.keys(headers).map((name) => [name, { $ref: `#/components/headers/${name}` }]),
     ),
   );
-const operationShape = z.looseObject({
-  parameters: z.array(parameterShape).optional(),
-  responses: z.record(z.string(), z.looseObject({ headers: headersOfResponse })),
-});
+const operationShape = z
+  .looseObject({
+    parameters: z.array(parameterShape).default([]),
+    responses: z.record(z.string(), z.looseObject({ headers: headersOfResponse })),
+  })
+  .transform(({ parameters, ...operation }) => {
+    const canBeMinimal = Object.values(operation.responses).some(
+      ({ headers }) => MINIMAL in headers,
+    );
+    const more = canBeMinimal ? [preferParameter, requestIdParameter] : [requestIdParameter];
+    return { ...operation, parameters: [...parameters, ...more] };
+  });
 const documentShape = z.looseObject({
   paths: z.record(z.string(), z.record(z.string(), operationShape)),
   components: z.object({ schemas: z.record(z.string(), z.looseObject({})) }),
@@ -242,6 +210,12 @@ function describeResponses(route: RouteOptions, declared: unknown): Record<strin
   if (isRead(route)) {
     responses['200']?.headers.unshift('ETag');
     responses['304'] = notModified;
+  } else {
+    for (const { type, headers } of Object.values(responses)) {
+      if (type !== 'null') headers.push(MINIMAL);
+    }
+    const { 200: whole } = responses;
+    if (whole) responses['204'] = { ...whole, type: 'null', description: MINIMAL_DESCRIPTION };
   }
   const problems = Map.groupBy(problemsOf(route), ({ status }) => String(status));
   const statuses = new Set([...Object.keys(responses), ...problems.keys()]);
@@ -255,7 +229,8 @@ function describeResponses(route: RouteOptions, declared: unknown): Record<strin
 
 const RETRIED_STATUSES = new Set(['409', '429', '503']);
 const RATE_LIMIT_HEADERS = ['RateLimit-Limit', 'RateLimit-Remaining', 'RateLimit-Reset'];
-
+const MINIMAL = 'Preference-Applied';
+const MINIMAL_DESCRIPTION = 'As 200, without a body, because the caller prefers `return=minimal`.';
 const notModified = responseShape.parse({
   type: 'null',
   description: 'Not changed: the caller already has the present state.',

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 
 import type { FastifyRequest } from 'fastify';
@@ -22,6 +23,8 @@ const LENGTHS = new Set([...SINGLE].map((name) => name.length));
 const HOST =
   /^(?:\[[\da-fA-F:.]+\]|\[v[\da-fA-F]+\.[\w.~!$&'()*+,;=:-]+\]|(?:[\w.~!$&'()*+,;=-]|%[\da-fA-F]{2})*)(?::\d*)?$/;
 const CONTINUE = /^100-continue$/i;
+/** An id that is too short identifies nothing; one with other characters could be an address or break a log. */
+const REQUEST_ID = /^[A-Za-z0-9._-]{8,128}$/;
 const TRACEPARENT = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 /**
@@ -117,6 +120,11 @@ function isEncoded(text: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** The id of a request: that of its X-Request-Id header if it is a usable one, otherwise a new one. */
+export function requestIdOf({ 'x-request-id': id }: IncomingHttpHeaders): string {
+  return typeof id === 'string' && REQUEST_ID.test(id) ? id : randomUUID();
 }
 
 /** Returns a W3C trace context header of version 00. Any other value counts as not sent. */

@@ -6,6 +6,7 @@ import { pathOf } from './check-requests.ts';
 import type { ConnectionFault } from './connections.ts';
 import { bodyETag, ifNoneMatchHits } from './entity-tags.ts';
 import type { Metrics } from './metrics.ts';
+import { prefersMinimal } from './preferences.ts';
 import { commonHeaders } from './problem.ts';
 import { discardBody, isBodyComing, isUnasked } from './request-body.ts';
 
@@ -22,7 +23,10 @@ export type TextResponse = Readonly<{
   replayed: boolean;
 }>;
 
-/** Sends the text as it is. An async handler must return the reply, or await it. */
+/**
+ * Sends the text as it is, or the response to a command without a body if its caller prefers that. An async
+ * handler must return the reply, or await it.
+ */
 export function sendText(
   reply: FastifyReply,
   {
@@ -36,6 +40,11 @@ export function sendText(
   if (etag !== null) reply.header('etag', etag);
   if (location !== null) reply.header('location', location);
   if (replayed) reply.header('idempotency-replayed', 'true');
+  const { method, headers } = reply.request;
+  if (!READS.has(method) && prefersMinimal(headers)) {
+    reply.header('preference-applied', 'return=minimal');
+    return reply.code(status === 200 ? 204 : status).send();
+  }
   return reply.code(status).type(JSON_MEDIA_TYPE).send(body);
 }
 

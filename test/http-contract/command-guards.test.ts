@@ -95,6 +95,27 @@ describe.skipIf(skipReason('postgres'))('a guarding header of a command', () => 
     expect(refusalOf(await send(elsewhere, headers))).toBe('422 idempotency_key_reused');
   });
 
+  test.each(COMMANDS)('%s: Prefer, with and without which a replay is the same', async (name) => {
+    const ready = await scenarios[name]!();
+    expect(documented.get(name)).toContain('Prefer');
+    const headers = { ...needed(name), 'idempotency-key': randomUUID() };
+    const first = await send(ready, { ...headers, prefer: 'return=minimal' });
+    expect(first.text).toBe('');
+    expect(first.status).toBeOneOf([201, 202, 204]);
+    expect(first.headers['preference-applied']).toBe('return=minimal');
+    const second = await send(ready, headers);
+    expect(second.text).toMatch(/^\{.*\}$/);
+    expect(second.status).toBe(first.status === 204 ? 200 : first.status);
+    const third = await send(ready, { ...headers, prefer: 'return=minimal' });
+    expect(third.text).toBe('');
+    expect(third.status).toBe(first.status);
+    for (const replay of [second, third]) {
+      expect(replay.headers['idempotency-replayed']).toBe('true');
+      expect(replay.headers['etag']).toBe(first.headers['etag']);
+      expect(replay.headers['location']).toBe(first.headers['location']);
+    }
+  });
+
   test.each(COMMANDS)('%s: If-Match', async (name) => {
     const ready = await scenarios[name]!();
     const honoured = documented.get(name)!.includes('If-Match');

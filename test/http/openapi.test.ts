@@ -221,6 +221,7 @@ describe('the OpenAPI document', () => {
       },
       { name: 'thingId', in: 'path', required: true, schema: { type: 'string', format: 'uuid' } },
       { name: 'If-None-Match', in: 'header', required: false, schema: { type: 'string' } },
+      { name: 'X-Request-Id', in: 'header', required: false, schema: { type: 'string' } },
     ]);
   });
 
@@ -243,6 +244,7 @@ describe('the OpenAPI document', () => {
       'X-Request-Id',
       'ETag',
       'Location',
+      'Preference-Applied',
     ]);
     expect(responses?.['503']).toMatchObject({
       description: expect.stringContaining('thing_busy'),
@@ -261,6 +263,16 @@ describe('the OpenAPI document', () => {
     expect(document.paths['/readyz']?.get?.responses['503']?.content).toHaveProperty(
       'application/json',
     );
+  });
+
+  test('describes X-Request-Id for each request, and Prefer for each command whose response has a body', async () => {
+    for (const { method, path, parameters, responses } of operations((await served()).document)) {
+      const names = parameters.map(({ name }) => name);
+      expect(names, path).toContain('X-Request-Id');
+      const isMinimal = path === '/v1/things' && method === 'POST';
+      expect(names.includes('Prefer'), path).toBe(isMinimal);
+      if (isMinimal) expect(responses['201']?.headers).toHaveProperty('Preference-Applied');
+    }
   });
 
   test('describes If-None-Match, ETag and 304 for each read', async () => {

@@ -114,14 +114,105 @@ describe('every response', () => {
     expect(response.headers['x-powered-by']).toBeUndefined();
   });
 
-  test('has a request id of the server, not that of the caller', async () => {
+  test.each(['b7ff5a3e-1c9f-4a7c-8e0f-6a5a1f0e2d11', 'Root.1-67891233_abc', 'x'.repeat(128)])(
+    'has the request id that its caller sent: %s',
+    async (id) => {
+      await using server = sampleServer();
+      const headers = { 'x-request-id': id };
+      const made = await server.app.inject({
+        method: 'POST',
+        url: '/v1/things',
+        payload: goodThing,
+        headers,
+      });
+      const lost = await server.app.inject({ url: '/nope', headers });
+      expect([made.headers['x-request-id'], lost.headers['x-request-id']]).toEqual([id, id]);
+      expect(lost.json()).toMatchObject({ requestId: id });
+      expect(server.lines).toMatchObject([{ requestId: id }, { requestId: id }]);
+    },
+  );
+
+  test.each([
+    'mine',
+    'x'.repeat(129),
+    'a b c d e f',
+    'mallory@example.com',
+    'one-id-1,one-id-2',
+    'ünsichtbar',
+    '"quoted-1"',
+    '{"level":60}',
+    '',
+  ])('has a request id of the server if that of its caller is not usable: %j', async (id) => {
     await using server = sampleServer();
-    const headers = { 'x-request-id': 'mine', 'request-id': 'mine' };
+    const headers = { 'x-request-id': id, 'request-id': 'another-one' };
     const first = await server.app.inject({ url: '/nope', headers });
     const second = await server.app.inject({ url: '/nope', headers });
     expect(first.headers['x-request-id']).toMatch(UUID);
     expect(first.headers['x-request-id']).not.toBe(second.headers['x-request-id']);
     expect(first.json()).toMatchObject({ requestId: first.headers['x-request-id'] });
+  });
+
+  test('to a request that breaks off has the request id that its caller sent', async () => {
+    await using server = sampleServer();
+    const client = await rawClient(await server.listen());
+    const headers = ['x-request-id: my-id-0815', 'content-type: application/json'];
+    client.socket.write(
+      requestText('POST', '/v1/things', [...headers, 'transfer-encoding: chunked'], 'rubbish\r\n'),
+    );
+    expect(await client.until(/"requestId":"[^"]+"/)).toContain('"requestId":"my-id-0815"');
+    await client.ended;
+  });
+});
+
+describe('a caller that prefers return=minimal', () => {
+  const make = { method: 'POST', url: '/v1/things' } as const;
+
+  test.each([
+    'return=minimal',
+    'respond-async, Return = Minimal; foo="a,b", wait=10',
+    'return="minimal"',
+    'return=minimal, return=representation',
+    'x="a, return=representation", return=minimal',
+  ])('gets the headers of a command without a body: %s', async (prefer) => {
+    await using server = sampleServer();
+    const response = await server.app.inject({ ...make, payload: goodThing, headers: { prefer } });
+    expect(response.statusCode).toBe(201);
+    expect(response.body).toBe('');
+    expect(response.headers).toMatchObject({
+      'preference-applied': 'return=minimal',
+      etag: '"v1"',
+      location: `/v1/things/${THING_ID}`,
+      'content-length': '0',
+    });
+    expect(response.headers['content-type']).toBeUndefined();
+  });
+
+  test.each([
+    'return=representation',
+    'return',
+    'minimal',
+    'return=minimal2',
+    'xreturn=minimal',
+    'return=representation, return=minimal',
+    'x="return=minimal"',
+    'x="a, return=minimal"',
+    'wait=10;return=minimal',
+    '"',
+    ',,=;',
+  ])('must say so: %s is ignored', async (prefer) => {
+    await using server = sampleServer();
+    const response = await server.app.inject({ ...make, payload: goodThing, headers: { prefer } });
+    expect(response.json()).toMatchObject({ thingId: THING_ID });
+    expect(response.headers['preference-applied']).toBeUndefined();
+  });
+
+  test('gets reads and problems with their bodies', async () => {
+    await using server = sampleServer();
+    const headers = { prefer: 'return=minimal' };
+    const read = await server.app.inject({ url: `/v1/things/${THING_ID}`, headers });
+    expect(read.json()).toMatchObject({ thingId: THING_ID });
+    const refused = await server.app.inject({ ...make, payload: {}, headers });
+    expect(refused.json()).toMatchObject({ code: 'invalid_request' });
   });
 });
 
