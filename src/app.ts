@@ -190,7 +190,10 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
     isDraining,
     toProblem,
     limits: { connectionsMax: config.CONNECTIONS_MAX, heldBytesMax: config.REQUEST_BYTES_MAX },
-    rateLimits: { perAddress: config.RATE_LIMIT_PER_ADDRESS },
+    rateLimits: {
+      perAddress: config.RATE_LIMIT_PER_ADDRESS,
+      perPrincipal: config.RATE_LIMIT_PER_PRINCIPAL,
+    },
     trustedProxies: config.TRUSTED_PROXIES,
   });
   void server.register(orderCommandRoutes, {

@@ -133,6 +133,12 @@ const settings = {
       'Requests a second from one address, or from one IPv6 network (/64). Above it requests get ' +
         '429. Loopback is not limited. 0: no limit.',
     ),
+  RATE_LIMIT_PER_PRINCIPAL: count(0, 1_000_000)
+    .default(1000)
+    .describe(
+      'Requests a second with one API key, or with the tokens of one subject. Above it requests ' +
+        'get 429. Loopback is not limited. 0: no limit.',
+    ),
   TRUSTED_PROXIES: trustedProxies.describe(
     'Proxies whose X-Forwarded-For is believed: addresses, networks (10.0.0.0/8), loopback, ' +
       'linklocal or uniquelocal, comma separated. If empty, none.',

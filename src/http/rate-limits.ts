@@ -2,80 +2,122 @@ import { isIP } from 'node:net';
 import type { Socket } from 'node:net';
 
 import rateLimit, { normalizeIP } from '@fastify/rate-limit';
-import type { FastifyInstance, FastifyRequest, preHandlerAsyncHookHandler } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 
+import { ANONYMOUS, NOBODY } from '#src/auth/principal.ts';
 import { Problem, problemKind } from './problem.ts';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** The address that the request counts for; undefined for a caller on this host. */
+    countedAddress: string | undefined;
+  }
+}
 
 /** Requests a second that this process accepts. 0 is no limit. */
 export type RateLimits = Readonly<{
   perAddress: number;
-  /** Addresses that are counted at one time. The one that sent nothing for longest is forgotten. */
-  countedMax?: number;
+  perPrincipal: number;
+  /** Addresses that are counted at one time. The one that was silent for longest is forgotten. */
+  addressesMax?: number;
 }>;
 
 const WINDOW_MS = 1_000;
-const COUNTED_MAX = 10_000;
+const ADDRESSES_MAX = 10_000;
 /** A refused token counts as so many requests, because tokens must not be guessed. */
 const REFUSED_TOKEN_COST = 10;
 const LOOPBACK = /^(?:::ffff:)?127\.|^::1$/;
 
 /**
- * Limits the requests of each address, before anything else is done for them. The counters are those of this
- * process, in memory. An IPv6 address counts as its network (/64), because one caller has all of it. Callers on
- * this host are not limited.
+ * Limits the requests of each address, before anything else is done for them, and those of each principal, before
+ * their bodies are read. The counters are those of this process, in memory. Callers on this host are not limited.
  */
 export function limitRates(
   app: FastifyInstance,
-  { perAddress, countedMax = COUNTED_MAX }: RateLimits,
+  { perAddress, perPrincipal, addressesMax = ADDRESSES_MAX }: RateLimits,
 ): void {
-  if (perAddress === 0) return;
   void app.register(rateLimit, {
     global: false,
     max: perAddress,
     timeWindow: WINDOW_MS,
-    cache: countedMax,
-    keyGenerator: createAddressReader(),
-    allowList: isLocal,
-    enableDraftSpec: true,
-    errorResponseBuilder: (_, { max, ttl }) => tooMany('address', max, ttl),
+    cache: addressesMax,
+    keyGenerator: ({ countedAddress = '' }) => countedAddress,
   });
-  let limit: preHandlerAsyncHookHandler | undefined;
-  app.addHook('onRequest', async function (request, reply) {
-    limit ??= app.rateLimit();
-    await limit.call(this, request, reply);
+  app.decorateRequest('countedAddress');
+  const read = createAddressReader();
+  app.addHook('onRequest', (request, _, done) => {
+    request.countedAddress = read(request);
+    done();
   });
-  let count: ReturnType<FastifyInstance['createRateLimit']> | undefined;
+  if (perAddress > 0) limitAddresses(app);
+  if (perPrincipal > 0) limitPrincipals(app, perPrincipal);
+}
+
+/** Counts a request. The plugin makes it, once it has been loaded. */
+type Count = ReturnType<FastifyInstance['createRateLimit']>;
+
+function limitAddresses(app: FastifyInstance): void {
+  let latest: Count | undefined;
+  const count: Count = (request) => (latest ??= app.createRateLimit())(request);
+  app.addHook('onRequest', async (request, reply) => {
+    if (request.countedAddress === undefined) return;
+    await refuseAbove(count(request), 'address', reply);
+  });
   app.addHook('onResponse', async (request, { statusCode }) => {
-    if (statusCode !== 401) return;
-    count ??= app.createRateLimit();
+    if (statusCode !== 401 || request.countedAddress === undefined) return;
     for (let more = 1; more < REFUSED_TOKEN_COST; more += 1) await count(request);
   });
 }
 
+function limitPrincipals(app: FastifyInstance, max: number): void {
+  let count: Count | undefined;
+  app.addHook('preParsing', async (request, reply) => {
+    if (request.countedAddress === undefined || isUnknown(request)) return;
+    count ??= app.createRateLimit({ max, keyGenerator: ({ principal }) => principal.id });
+    await refuseAbove(count(request), 'principal', reply);
+  });
+}
+
+/** Tells the caller its limit. @throws Problem `rate_limited` above it */
+async function refuseAbove(
+  counted: ReturnType<Count>,
+  whose: string,
+  reply: FastifyReply,
+): Promise<void> {
+  const result = await counted;
+  if (result.isAllowed) return;
+  const { isExceeded, max, remaining, ttl, ttlInSeconds } = result;
+  reply.headers({
+    'ratelimit-limit': max,
+    'ratelimit-remaining': remaining,
+    'ratelimit-reset': ttlInSeconds,
+  });
+  if (!isExceeded) return;
+  throw new Problem(problemKind('rate_limited'), {
+    detail:
+      `This ${whose} has sent more than ${max} requests in one second. Nothing was done. Retry ` +
+      'after the number of seconds in Retry-After.',
+    retryAfterSeconds: ttl / 1000,
+  });
+}
+
 /**
- * Makes the function that returns the address or network to count for, or that of the proxy if the proxy did not
- * pass on an address. It remembers the latest one of each connection: parsing IPv6 takes 9 us.
+ * Makes the function that returns the address to count for: of IPv6 the network (/64), because one caller has all
+ * of it, and that of the proxy if the proxy did not pass on an address. It remembers the latest one of each
+ * connection: parsing IPv6 takes 9 us.
  */
-function createAddressReader(): (request: FastifyRequest) => string {
-  const latest = new WeakMap<Socket, Readonly<{ ip: string; counted: string }>>();
+function createAddressReader(): (request: FastifyRequest) => string | undefined {
+  const latest = new WeakMap<Socket, Readonly<{ ip: string; counted: string | undefined }>>();
   return ({ ip, socket }) => {
     const known = latest.get(socket);
     if (known?.ip === ip) return known.counted;
-    const counted = normalizeIP(isIP(ip) === 0 ? (socket.remoteAddress ?? '') : ip);
+    const address = isIP(ip) === 0 ? (socket.remoteAddress ?? '') : ip;
+    const counted = LOOPBACK.test(address) ? undefined : normalizeIP(address);
     latest.set(socket, { ip, counted });
     return counted;
   };
 }
 
-function isLocal({ ip }: FastifyRequest): boolean {
-  return LOOPBACK.test(ip);
-}
-
-function tooMany(whose: string, max: number, ttlMs: number): Problem {
-  return new Problem(problemKind('rate_limited'), {
-    detail:
-      `This ${whose} has sent more than ${max} requests in one second. Nothing was done. Retry ` +
-      'after the number of seconds in Retry-After.',
-    retryAfterSeconds: ttlMs / 1000,
-  });
+function isUnknown({ principal }: FastifyRequest): boolean {
+  return principal === ANONYMOUS || principal === NOBODY;
 }

@@ -1,6 +1,8 @@
 import type { FastifyInstance } from 'fastify';
 import { describe, expect, test, vi } from 'vitest';
+import { SCOPES } from '#src/auth/principal.ts';
 import { unauthenticated } from '#src/http/access.ts';
+import { rawClient, requestText } from './raw-client.ts';
 import { THING_ID, sampleRoutes, sampleServer } from './sample-server.ts';
 
 const PATH = `/v1/things/${THING_ID}`;
@@ -10,7 +12,7 @@ const ELSEWHERE = '203.0.113.10';
 /** The time stands still, so that no second ends within a test. */
 function limitedServer(options: Parameters<typeof sampleServer>[0] = {}) {
   vi.useFakeTimers({ toFake: ['Date'] });
-  const server = sampleServer({ rateLimits: { perAddress: 2 }, ...options });
+  const server = sampleServer({ rateLimits: { perAddress: 2, perPrincipal: 0 }, ...options });
   return {
     ...server,
     async [Symbol.asyncDispose]() {
@@ -98,8 +100,69 @@ describe('a refused token', () => {
     const authentication = async () => {
       throw unauthenticated('No.', 'invalid_token');
     };
-    await using server = limitedServer({ authentication, rateLimits: { perAddress: 20 } });
+    await using server = limitedServer({
+      authentication,
+      rateLimits: { perAddress: 20, perPrincipal: 0 },
+    });
     expect(await statuses(server.app, [HERE], [HERE], [HERE])).toStrictEqual([401, 401, 429]);
+  });
+});
+
+describe('above the limit of a principal', () => {
+  const rateLimits = { perAddress: 100, perPrincipal: 2 };
+  const authentication = async ({ authorization = '' }) => ({
+    id: authorization,
+    scopes: new Set(SCOPES),
+  });
+  const as = (id: string): Record<string, string> => ({ authorization: id });
+
+  test('a request gets 429, from whichever address, and others are served', async () => {
+    await using server = limitedServer({ authentication, rateLimits });
+    const requests: [string, Record<string, string>][] = [
+      [HERE, as('a')],
+      [ELSEWHERE, as('a')],
+      [HERE, as('a')],
+      [HERE, as('b')],
+    ];
+    expect(await statuses(server.app, ...requests)).toStrictEqual([200, 200, 429, 200]);
+    const refused = await ask(server.app, HERE, as('a'));
+    expect(refused.headers).toMatchObject({ 'retry-after': '1', 'ratelimit-limit': '2' });
+    expect(refused.json()).toMatchObject({
+      code: 'rate_limited',
+      detail: expect.stringContaining('This principal has sent more than 2 requests'),
+    });
+  });
+
+  test('a body is not read', async () => {
+    await using server = limitedServer({ authentication, rateLimits });
+    const post = () =>
+      server.app.inject({
+        method: 'POST',
+        url: '/v1/things',
+        remoteAddress: HERE,
+        headers: { 'content-type': 'application/json', ...as('a') },
+        payload: '{',
+      });
+    expect([await post(), await post(), await post()].map((got) => got.statusCode)).toStrictEqual([
+      400, 400, 429,
+    ]);
+  });
+
+  test('HEAD counts once, as GET does', async () => {
+    await using server = limitedServer({ authentication, rateLimits });
+    const head = () =>
+      server.app.inject({ method: 'HEAD', url: PATH, remoteAddress: HERE, headers: as('a') });
+    expect([await head(), await head(), await head()].map((got) => got.statusCode)).toStrictEqual([
+      200, 200, 429,
+    ]);
+  });
+
+  test('everybody is served on this host, and while nobody has to say who they are', async () => {
+    await using known = limitedServer({ authentication, rateLimits });
+    const local: [string, Record<string, string>] = ['127.0.0.1', as('a')];
+    expect(await statuses(known.app, local, local, local)).toStrictEqual([200, 200, 200]);
+    await using open = limitedServer({ rateLimits });
+    expect(await statuses(open.app, [HERE], [HERE], [HERE])).toStrictEqual([200, 200, 200]);
   });
 });
 
@@ -158,6 +221,25 @@ describe('the address of a caller', () => {
     );
   });
 
+  test('may change from one request of a connection to the next', async () => {
+    const trustedProxies = ['127.0.0.1'];
+    await using server = limitedServer({
+      trustedProxies,
+      rateLimits: { perAddress: 1, perPrincipal: 0 },
+    });
+    const proxy = await rawClient(await server.listen());
+    for (const client of [HERE, ELSEWHERE, HERE]) {
+      proxy.socket.write(requestText('GET', PATH, [`x-forwarded-for: ${client}`]));
+    }
+    await proxy.until(/rate_limited.*\}$/s);
+    expect(proxy.received().match(/HTTP\/1\.1 \d+/g)).toStrictEqual([
+      'HTTP/1.1 200',
+      'HTTP/1.1 200',
+      'HTTP/1.1 429',
+    ]);
+    proxy.socket.destroy();
+  });
+
   test('is that of the proxy if the proxy names no address', async () => {
     await using server = limitedServer({ trustedProxies: ['192.0.2.1'] });
     const by = (text: string): [string, Record<string, string>] => [
@@ -172,7 +254,9 @@ describe('the address of a caller', () => {
 
 describe('many addresses', () => {
   test('are counted in bounded memory: those that sent nothing for longest are forgotten', async () => {
-    await using server = limitedServer({ rateLimits: { perAddress: 1, countedMax: 20 } });
+    await using server = limitedServer({
+      rateLimits: { perAddress: 1, perPrincipal: 0, addressesMax: 20 },
+    });
     await statuses(server.app, [HERE]);
     expect(await statuses(server.app, [HERE])).toStrictEqual([429]);
     for (let host = 0; host < 20; host += 1) await ask(server.app, `10.0.0.${host}`);
@@ -181,7 +265,7 @@ describe('many addresses', () => {
 });
 
 test('0 is no limit', async () => {
-  await using server = limitedServer({ rateLimits: { perAddress: 0 } });
+  await using server = limitedServer({ rateLimits: { perAddress: 0, perPrincipal: 0 } });
   const { statusCode, headers } = await ask(server.app, HERE);
   expect(statusCode).toBe(200);
   expect(headers).not.toHaveProperty('ratelimit-limit');
