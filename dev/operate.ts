@@ -10,6 +10,8 @@ import { folders } from './folders.ts';
  */
 if (!process.env['DATABASE_URL'] && !process.env['DATABASE_URL_FILE']) {
   removePostgresVariables();
+  delete process.env['MIGRATIONS_DATABASE_URL'];
+  delete process.env['MIGRATIONS_DATABASE_URL_FILE'];
   process.env['DATABASE_URL'] = await readFile(join(folders.data, 'database-url'), 'utf8').catch(
     () => '',
   );

@@ -93,7 +93,8 @@ async function bringUpPostgres(): Promise<Postgres> {
   stops.push(postgres.stop);
   await writeFile(databaseUrlFile, postgres.url, { mode: 0o600 });
   console.log(`Postgres 18: ready on port ${postgres.port}.`);
-  return { settings: { DATABASE_URL: postgres.url }, shown: postgres.url };
+  const noOwner = { MIGRATIONS_DATABASE_URL: '', MIGRATIONS_DATABASE_URL_FILE: '' };
+  return { settings: { DATABASE_URL: postgres.url, ...noOwner }, shown: postgres.url };
 }
 
 /** Without a broker the service still takes orders, so a problem with Kafka ends nothing. */

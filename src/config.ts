@@ -148,7 +148,10 @@ const settings = {
     .default('info')
     .describe('Lowest level to log.'),
   DATABASE_URL: secret(databaseUrl, withoutPassword).describe(
-    'Postgres database, as postgres://user:password@host:port/database.',
+    'Postgres database, as postgres://user:password@host:port/database. The service runs as its user.',
+  ),
+  MIGRATIONS_DATABASE_URL: secret(databaseUrl.optional(), withoutPassword).describe(
+    'The same database as its owner, who migrates it. If empty, the user of DATABASE_URL does.',
   ),
   DATABASE_POOL_MAX: count(2, 100)
     .default(10)

@@ -31,6 +31,8 @@ const SAME_SIGNAL_MS_MAX = 2_000;
 /** Faults of the code. Nobody can change a setting to avoid them, so the stack is logged. */
 const FAULTS = [TypeError, ReferenceError, RangeError, SyntaxError];
 
+const COMMANDS = 'serve, config, migrate, outbox, projections, keys';
+
 const [command = 'serve', ...args] = process.argv.slice(2);
 switch (command) {
   case 'serve':
@@ -39,34 +41,49 @@ switch (command) {
   case 'config':
     print(describeConfig(process.env));
     break;
+  case 'migrate':
+    await migrateOnly(configOrExit());
+    break;
   case 'outbox':
-    await operate(createOperatorPool, (pool) => runOutboxCommand(args, pool, print));
+    await operate(asService, (pool) => runOutboxCommand(args, pool, print));
     break;
   case 'projections':
-    await operate(createOperatorPool, (pool) =>
+    await operate(asService, (pool) =>
       runProjectionCommand(args, pool, ordersSummaryProjection, print),
     );
     break;
   case 'keys':
-    await operate(createOwnerPool, (pool) => runKeyCommand(args, pool, print));
+    await operate(asOwner, (pool) => runKeyCommand(args, pool, print));
     break;
   default:
-    print(`unknown command ${command}; there are: serve, config, outbox, projections, keys`);
+    print(`unknown command ${command}; there are: ${COMMANDS}`);
     process.exitCode = 2;
+}
+
+/** Connections for a command, and the setting that names their database. */
+type Connections = Readonly<{ setting: string; pool: Pool }>;
+
+function asService({ DATABASE_URL }: Config): Connections {
+  return { setting: 'DATABASE_URL', pool: createOperatorPool(DATABASE_URL) };
+}
+
+function asOwner(config: Config): Connections {
+  const { setting, url } = migrationUrl(config);
+  return { setting, pool: createOwnerPool(url) };
 }
 
 /** Runs an operator's command on the database. The exit code of the process is 1 if it throws. */
 async function operate(
-  open: (url: string) => Pool,
+  connect: (config: Config) => Connections,
   run: (pool: Pool) => Promise<number>,
 ): Promise<void> {
-  const pool = open(configOrExit().DATABASE_URL);
+  const { setting, pool } = connect(configOrExit());
   pool.on('error', () => {}); // the statement in progress fails as well, with a reason
   process.stdout.on('error', () => {}); // the command goes on if the reader has left, as `head` does
   try {
     process.exitCode = await run(pool);
   } catch (error) {
-    print(`${command} failed: ${reasonOf(error)}`);
+    print(`${command} failed: ${reasonOf(error, setting)}`);
     process.exitCode = 1;
   } finally {
     await pool.end();
@@ -83,6 +100,26 @@ function configOrExit(): Config {
   }
 }
 
+/** Migrates and ends. The service itself then needs no credentials of the owner. */
+async function migrateOnly(config: Config): Promise<void> {
+  const { log, sink }: ServiceLog = createLog(config.LOG_LEVEL);
+  try {
+    const applied = await migrateWhenReachable(config, log);
+    print(applied.length > 0 ? `applied: ${applied.join(', ')}` : 'no migration was pending');
+  } catch (error) {
+    print(`${command} failed: ${reasonOf(error, migrationUrl(config).setting)}`);
+    process.exitCode = 1;
+  }
+  await sink.flushed();
+}
+
+/** As whom to migrate, and the setting that says so. */
+function migrationUrl({ DATABASE_URL, MIGRATIONS_DATABASE_URL }: Config) {
+  return MIGRATIONS_DATABASE_URL === undefined
+    ? { setting: 'DATABASE_URL', url: DATABASE_URL }
+    : { setting: 'MIGRATIONS_DATABASE_URL', url: MIGRATIONS_DATABASE_URL };
+}
+
 async function serve(config: Config): Promise<void> {
   const { log, sink }: ServiceLog = createLog(config.LOG_LEVEL);
   process.on('uncaughtException', (error) => {
@@ -91,14 +128,19 @@ async function serve(config: Config): Promise<void> {
   });
   const app = createApp(config, log, { logLinesLost: sink.lost });
   stopOnSignal(app, config, log, sink);
+  let { setting } = migrationUrl(config);
   try {
     const applied = await migrateWhenReachable(config, log);
     if (applied.length > 0) log.info({ migrations: applied }, 'schema brought up to date');
+    setting = 'DATABASE_URL';
     log.info({ address: await app.start() }, 'ready');
     if (!config.AUTH)
       log.warn('open: AUTH=off, so anyone who reaches this address may do anything');
   } catch (error) {
-    log.fatal(isFault(error) ? { err: error } : { reason: reasonOf(error) }, 'cannot start');
+    log.fatal(
+      isFault(error) ? { err: error } : { reason: reasonOf(error, setting) },
+      'cannot start',
+    );
     log.debug({ err: error }, 'the error in full');
     await exit(1, sink);
   }
@@ -106,13 +148,15 @@ async function serve(config: Config): Promise<void> {
 
 /** Waits for a Postgres that starts later than the service. */
 async function migrateWhenReachable(config: Config, log: Logger): Promise<string[]> {
+  const { setting, url } = migrationUrl(config);
+  const runtimeUser = decodeURIComponent(new URL(config.DATABASE_URL).username);
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await migrate(config.DATABASE_URL, log);
+      return await migrate(url, log, runtimeUser);
     } catch (error) {
       if (!isTemporaryOutage(error) || attempt === MIGRATE_ATTEMPTS_MAX) throw error;
       if (attempt % ATTEMPTS_PER_LINE === 1) {
-        const reason = reasonOf(error);
+        const reason = reasonOf(error, setting);
         log.warn({ attempt, of: MIGRATE_ATTEMPTS_MAX, reason }, 'waiting for Postgres');
       }
       await delay(MIGRATE_RETRY_MS);
@@ -156,12 +200,12 @@ function isFault(error: unknown): boolean {
   return !(error instanceof Error) || FAULTS.some((fault) => error instanceof fault);
 }
 
-/** Why something failed, in one line. */
-function reasonOf(error: unknown): string {
+/** Why something failed, in one line. @param setting names the database */
+function reasonOf(error: unknown, setting: string): string {
   const message = messageOf(error);
   if (error instanceof SessionRefused) return message;
-  if (isLoginFailure(error)) return `Postgres refuses DATABASE_URL: ${message}`;
-  return isOutage(error) ? `Postgres does not respond at DATABASE_URL: ${message}` : message;
+  if (isLoginFailure(error)) return `Postgres refuses ${setting}: ${message}`;
+  return isOutage(error) ? `Postgres does not respond at ${setting}: ${message}` : message;
 }
 
 /** Node tries each address of a host name. The error then has no message but a list of errors. */

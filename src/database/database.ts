@@ -122,10 +122,13 @@ export function createOwnerPool(url: string): Pool {
   });
 }
 
-/** How long the oldest transaction of the database has been open, in seconds; 0 if there is none. */
+/**
+ * How long the oldest transaction of the database has been open, in seconds; 0 if there is none, and NaN if the owner
+ * of the tables is not shown every session.
+ */
 export async function oldestTransactionAgeSeconds(pool: Pool): Promise<number> {
-  const { rows } = await pool.query<{ age: number }>(
+  const { rows } = await pool.query<{ age: number | null }>(
     'select oldest_transaction_age_seconds() as age',
   );
-  return rows[0]?.age ?? 0;
+  return rows[0]?.age ?? Number.NaN;
 }

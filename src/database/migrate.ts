@@ -7,8 +7,9 @@ import { Client } from 'pg';
 import type { ClientBase } from 'pg';
 import type { Logger } from 'pino';
 import { isLockFailure } from './database-errors.ts';
+import { ensureGrants } from './grants.ts';
 import { createPoolerProof } from './pooler.ts';
-import { connectionTo, MIGRATION_SETTINGS, openSession, SERVICE_ROLE } from './session.ts';
+import { connectionTo, MIGRATION_SETTINGS, openSession, OPERATOR_SETTINGS } from './session.ts';
 
 const MIGRATIONS = new URL('../../migrations/', import.meta.url);
 /** Any constant will do, if all replicas use the same one. */
@@ -30,6 +31,7 @@ const CONCURRENT =
   /^(create (unique )?index concurrently|drop index concurrently|reindex [^;]* concurrently)\s/i;
 
 type Log = Pick<Logger, 'warn'>;
+type Migration = Readonly<{ name: string }>;
 
 /** A migration did not get a lock, because another transaction has locked its table all the time. */
 export class MigrationBlocked extends Error {
@@ -43,6 +45,17 @@ export class MigrationBlocked extends Error {
   }
 }
 
+/** The database lacks migrations of this release, and the user of the connection may not apply them. */
+export class MigrationsPending extends Error {
+  constructor(pending: readonly string[], user: string) {
+    super(
+      `the database lacks ${pending.length} migrations, the first is ${pending[0]}, and user ${user} does not own ` +
+        'it: set MIGRATIONS_DATABASE_URL to the URL of the owner, or run "npm run migrate" with it first',
+    );
+    this.name = 'MigrationsPending';
+  }
+}
+
 /**
  * Brings the database to the schema of this release and gives the service's role its rights. It leaves the
  * migrations of a newer release alone: they are made so that this release can run beside it.
@@ -52,11 +65,19 @@ export class MigrationBlocked extends Error {
  *
  * A migration that has to wait for a lock gives up at once and is tried again, for ten minutes at most: every
  * reader and writer would wait behind it.
+ *
+ * A user that does not own the tables changes nothing: it only checks that no migration is pending.
+ * @param runtimeUser who runs the service, if that is not the owner
  * @returns the migrations that were applied
  * @throws MigrationBlocked
+ * @throws MigrationsPending
  * @throws SessionRefused
  */
-export async function migrate(databaseUrl: string, log?: Log): Promise<string[]> {
+export async function migrate(
+  databaseUrl: string,
+  log?: Log,
+  runtimeUser?: string,
+): Promise<string[]> {
   const connection = {
     ...connectionTo(databaseUrl),
     application_name: 'order-service migration',
@@ -74,12 +95,13 @@ export async function migrate(databaseUrl: string, log?: Log): Promise<string[]>
     await turn.connect();
     const { isPooled } = await openSession(turn, MIGRATION_SETTINGS);
     if (isPooled) await createPoolerProof(connectionTo(databaseUrl)).require(turn);
+    if (!(await ownsSchema(turn))) return await requireNoneIsPending(turn, log);
     await takeTurn(turn, log);
     await knex.migrate.forceFreeMigrationsLock(OPTIONS);
-    const { newer, pending } = await readState(knex);
-    if (newer.length > 0) log?.warn({ migrations: newer }, 'the schema is that of a newer release');
+    const [completed]: [Migration[]] = await knex.migrate.list(OPTIONS);
+    const pending = await pendingAfter(completed, log);
     for (const migration of pending) await apply(knex, migration, log);
-    const grants = await ensureGrants(turn);
+    const grants = await ensureGrants(turn, runtimeUser);
     if (grants.length > 0) log?.warn({ grants }, 'rights of the service were missing, now granted');
     return pending;
   } finally {
@@ -112,15 +134,47 @@ async function takeTurn(turn: Client, log?: Log): Promise<void> {
   }
 }
 
-/** @throws Error if the database has migrations that no release of this service had */
-async function readState(knex: Knex) {
-  const [completed, pending]: [Readonly<{ name: string }>[], string[]] =
-    await knex.migrate.list(OPTIONS);
+/** Whether the user may migrate: it owns the tables, or may create them if there are none. */
+async function ownsSchema(turn: ClientBase): Promise<boolean> {
+  const { rows } = await turn.query<{ owns: boolean }>(
+    `select coalesce(
+       (select pg_has_role(relowner, 'usage') from pg_class where oid = to_regclass('migrations')),
+       has_schema_privilege(current_schema, 'create')
+     ) as owns`,
+  );
+  return rows[0]?.owns ?? false;
+}
+
+/** As the role of the service, which may read the names of the migrations. @throws MigrationsPending */
+async function requireNoneIsPending(turn: ClientBase, log?: Log): Promise<string[]> {
+  const { rows } = await turn.query<{ name: string }>('select current_user as name');
+  const user = rows[0]?.name ?? '';
+  const isEmpty = (await turn.query(`select where to_regclass('migrations') is null`)).rowCount;
+  if (isEmpty) throw new MigrationsPending(await SQL_FILES.getMigrations([]), user);
+  await openSession(turn, OPERATOR_SETTINGS);
+  const pending = await pendingAfter(await completedMigrations(turn), log);
+  if (pending.length > 0) throw new MigrationsPending(pending, user);
+  return [];
+}
+
+async function completedMigrations(turn: ClientBase): Promise<Migration[]> {
+  return (await turn.query<Migration>('select name from migrations')).rows;
+}
+
+/**
+ * The migrations of this release that are not among the completed ones.
+ * @throws Error if the database has migrations that no release of this service had
+ */
+async function pendingAfter(migrations: readonly Migration[], log?: Log): Promise<string[]> {
+  const completed = migrations.map(({ name }) => name);
   const known = await SQL_FILES.getMigrations([]);
-  const unknown = completed.map(({ name }) => name).filter((name) => !known.includes(name));
-  const foreign = unknown.filter((name) => name < (known.at(-1) ?? ''));
-  if (foreign.length === 0) return { newer: unknown, pending };
-  throw new Error(`the database has migrations that were never here: ${foreign.join(', ')}`);
+  const newer = completed.filter((name) => !known.includes(name));
+  const foreign = newer.filter((name) => name < (known.at(-1) ?? ''));
+  if (foreign.length > 0) {
+    throw new Error(`the database has migrations that were never here: ${foreign.join(', ')}`);
+  }
+  if (newer.length > 0) log?.warn({ migrations: newer }, 'the schema is that of a newer release');
+  return known.filter((name) => !completed.includes(name));
 }
 
 /** Applies the next migration. Each has a transaction of its own, so that no lock is held longer than needed. */
@@ -202,90 +256,3 @@ function concurrentStatements(file: string, sql: string): string[] {
     `${file}: without a transaction only indexes are built or dropped, concurrently; not: ${other}`,
   );
 }
-
-/**
- * All that the role of the service may do, and nothing else. That it may not change or delete events is promise
- * G8. A migration that adds a table adds its line here.
- */
-export const TABLE_GRANTS: Readonly<Record<string, readonly string[]>> = {
-  streams: ['select', 'insert', 'update', 'delete'],
-  events: ['select', 'insert'],
-  event_schemas: ['select', 'insert'],
-  orders_summary: ['select', 'insert', 'update'],
-  idempotency_keys: ['select', 'insert', 'delete'],
-  outbox_events: ['select', 'insert', 'delete'],
-  leases: ['select', 'insert', 'update'],
-  outbox_parked: ['select', 'insert', 'delete'],
-  outbox_topics: ['select', 'insert', 'update'],
-  outbox_audit: ['select', 'insert'],
-  saga_work: ['select', 'insert', 'update'],
-  stock: ['select', 'insert', 'update'],
-  reservations: ['select', 'insert', 'delete'],
-  api_keys: ['select'],
-  api_keys_version: ['select'],
-  api_key_uses: ['select', 'insert', 'update'],
-};
-const SEQUENCE = 'outbox_events_id_seq';
-/** It runs as the owner, so no other role may call it. */
-const OWNERS_FUNCTION = 'oldest_transaction_age_seconds()';
-
-/**
- * Creates the role of the service and grants its rights, as far as they are missing: a restore into another
- * cluster loses them. Only one process may call it at a time, as the owner.
- * @returns the statements that granted what was missing
- */
-async function ensureGrants(owner: ClientBase): Promise<string[]> {
-  await owner.query(ENSURE_ROLE);
-  const wanted = Object.entries(TABLE_GRANTS).flatMap(([table, privileges]) =>
-    privileges.map((privilege) => ({ table, privilege })),
-  );
-  const { rows } = await owner.query<{ statement: string }>(MISSING, [
-    SERVICE_ROLE,
-    JSON.stringify(wanted),
-    SEQUENCE,
-    OWNERS_FUNCTION,
-  ]);
-  const statements = rows.map(({ statement }) => statement);
-  for (const statement of statements) await owner.query(statement);
-  return statements;
-}
-
-/** Since Postgres 16 the creator of a role is a member of it, but may not act as it unless it is a superuser. */
-const ENSURE_ROLE = `
-  do $$
-  begin
-    if not exists (select from pg_roles where rolname = '${SERVICE_ROLE}') then
-      create role ${SERVICE_ROLE} nologin;
-    end if;
-  exception
-    when duplicate_object or unique_violation then null;
-  end $$;
-  do $$
-  begin
-    set local role ${SERVICE_ROLE};
-    reset role;
-  exception
-    when insufficient_privilege then execute format('grant ${SERVICE_ROLE} to %I', current_user);
-  end $$`;
-
-const MISSING = `
-  select format('grant %s on %I to %I', string_agg(privilege, ', '), "table", $1::text) as statement
-  from json_to_recordset($2) as wanted ("table" text, privilege text)
-  where case when to_regclass("table") is not null
-    then not has_table_privilege($1, "table", privilege) end
-  group by "table"
-  union all
-  select format('grant select on sequence %I to %I', $3::text, $1)
-  where not has_sequence_privilege($1, $3, 'select')
-  union all
-  select format('revoke execute on function %s from public', $4::text)
-  where has_function_privilege('public', $4, 'execute')
-  union all
-  select format('grant execute on function %s to %I', $4, $1)
-  where not has_function_privilege($1, $4, 'execute') or has_function_privilege('public', $4, 'execute')
-  union all
-  select format('grant usage on schema %I to %I', current_schema, $1)
-  where not has_schema_privilege($1, current_schema, 'usage')
-  union all
-  select format('grant connect on database %I to %I', current_database(), $1)
-  where not has_database_privilege($1, current_database(), 'connect')`;

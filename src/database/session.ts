@@ -96,8 +96,9 @@ export function connectionTo(url: string) {
 
 /** Identifies a server. A restart or a promotion makes it another one. */
 export type ServerIdentity = Readonly<{
+  /** Empty if it is not known. */
   system: string;
-  /** Grows with each promotion of a standby. */
+  /** Grows with each promotion of a standby. 0 if it is not known. */
   timeline: number;
   startedAt: string;
 }>;
@@ -141,8 +142,9 @@ const ADVICE: SessionSettings = {
 const POOLER_ADVICE =
   'the settings were sent and did not take effect: connect to Postgres itself, or through a pooler in session mode';
 
-/** insufficient_privilege, and invalid_parameter_value for a role that does not exist. */
-const NO_ROLE = new Set(['42501', '22023']);
+const INSUFFICIENT_PRIVILEGE = '42501';
+/** invalid_parameter_value is for a role that does not exist. */
+const NO_ROLE: ReadonlySet<string> = new Set([INSUFFICIENT_PRIVILEGE, '22023']);
 
 /** The name of a WAL file begins with the timeline, as eight hexadecimal digits. */
 const IDENTITY = `
@@ -150,12 +152,14 @@ const IDENTITY = `
   case when not pg_is_in_recovery() then
     ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
   end as timeline`;
+/** Where the role may not call these functions. The time of its start then identifies the server alone. */
+const NO_IDENTITY = `'' as system, 0 as timeline`;
 
 /**
  * Sets a session and reads back what it has, as one message: the settings are in force before the last statement
  * begins. Statements that an earlier client of a pooler has prepared are removed, because their names are ours.
  */
-function openingOf(settings: SessionSettings): string {
+function openingOf(settings: SessionSettings, identity: string): string {
   const all = escapeLiteral(JSON.stringify({ ...settings, ...KEEPALIVE_SETTINGS }));
   const expected = escapeLiteral(JSON.stringify({ ...settings, ...REQUIRED_SETTINGS }));
   return `
@@ -164,7 +168,7 @@ function openingOf(settings: SessionSettings): string {
     select pg_backend_pid() as pid, clock_timestamp()::text as "openedAt",
       pg_is_in_recovery() as "isRecovering",
       current_setting('transaction_read_only')::boolean as "isReadOnly",
-      ${IDENTITY},
+      ${identity},
       pg_postmaster_start_time()::text as "startedAt",
       (select json_object_agg(key, current_setting(key)) from json_each_text(${expected})) as settings`;
 }
@@ -205,19 +209,30 @@ export async function openSession(client: ClientBase, settings: SessionSettings)
 }
 
 async function runOpening(client: ClientBase, settings: SessionSettings) {
-  const query = { text: openingOf(settings), query_timeout: OPEN_TIMEOUT_MS };
-  try {
+  const open = async (identity: string) => {
+    const query = { text: openingOf(settings, identity), query_timeout: OPEN_TIMEOUT_MS };
     const results = resultsSchema.parse(await client.query(query));
     return openedSchema.parse(results.at(-1)?.rows[0]);
+  };
+  const mayNotCall = (error: unknown) => {
+    if (codeOf(error) === INSUFFICIENT_PRIVILEGE) return open(NO_IDENTITY);
+    throw error;
+  };
+  try {
+    return await open(IDENTITY).catch(mayNotCall);
   } catch (error) {
     const { role } = settings;
-    if (role && error instanceof DatabaseError && NO_ROLE.has(error.code ?? '')) {
+    if (role && error instanceof DatabaseError && NO_ROLE.has(codeOf(error))) {
       throw new SessionRefused(`${error.message}; the user must be a member of ${role}`, {
         isTemporary: false,
       });
     }
     throw error;
   }
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof DatabaseError ? (error.code ?? '') : '';
 }
 
 function refuseWrongSettings(expected: SessionSettings, actual: SessionSettings): void {

@@ -1,7 +1,11 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest';
-import { createDatabase } from '#src/database/database.ts';
-import { MIGRATION_LOCK, TABLE_GRANTS, migrate } from '#src/database/migrate.ts';
+import { createDatabase, oldestTransactionAgeSeconds } from '#src/database/database.ts';
+import { TABLE_GRANTS } from '#src/database/grants.ts';
+import { MIGRATION_LOCK, migrate } from '#src/database/migrate.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { startService } from '#test/support/service.ts';
@@ -74,6 +78,98 @@ describe.skipIf(skipReason('postgres'))('migrating as an owner that is not a sup
     const [first, ...others] = applied.toSorted((one, other) => other.length - one.length);
     expect(first).toContain('0001_event_store.sql');
     expect(others).toEqual([[], []]);
+  });
+
+  describe('and another user that owns nothing and runs the service', () => {
+    let owner: string;
+    let shop: string;
+
+    beforeAll(async () => {
+      owner = await ownedDatabase('owner', 'createrole in role orders_app');
+      await query(server.address, `grant orders_app to owner with admin option`);
+      await query(server.address, `create role "shop" login password 'secret'`);
+      shop = Object.assign(new URL(owner), { username: 'shop' }).href;
+    });
+
+    test('does not start on an empty database without the URL of the owner', async () => {
+      await expect(startService({ databaseUrl: shop })).rejects.toThrow(
+        /exit code 1[^]*the database lacks \d+ migrations[^]*MIGRATIONS_DATABASE_URL/,
+      );
+    });
+
+    test('works with the URL of the owner, which only migrates', async () => {
+      await using service = await startService({
+        databaseUrl: shop,
+        env: { MIGRATIONS_DATABASE_URL: owner },
+      });
+      await service.api.pay(await service.api.placeOrder());
+      expect((await service.api.list()).data).toHaveLength(1);
+      const users = await rowsOf(
+        urlOfDatabase(server.address, 'owner'),
+        `select distinct usename as name from pg_stat_activity where application_name like 'order-service%'`,
+      );
+      expect(users).toEqual([{ name: 'shop' }]);
+      const change = query(shop, `update events set data = '{}'`);
+      await expect(change).rejects.toMatchObject({ code: '42501' });
+      await expect(query(shop, 'create table mine ()')).rejects.toMatchObject({ code: '42501' });
+    });
+
+    test('needs no URL of the owner while no migration is pending, nor do the commands', async () => {
+      await using service = await startService({ databaseUrl: shop });
+      await service.api.placeOrder();
+      for (const command of ['outbox status', 'projections verify', 'migrate']) {
+        expect(await operate(command, { DATABASE_URL: shop })).toMatchObject({ code: 0 });
+      }
+    });
+
+    test('does not start while a migration is pending, until the owner has applied it', async () => {
+      const last = await rowsOf(
+        owner,
+        `delete from migrations where name = '${HARMLESS}' returning name`,
+      );
+      expect(last).toHaveLength(1);
+      await expect(startService({ databaseUrl: shop })).rejects.toThrow(
+        /exit code 1[^]*lacks 1 migrations, the first is 0075[^]*user shop does not own/,
+      );
+      expect(
+        await operate('migrate', { DATABASE_URL: shop, MIGRATIONS_DATABASE_URL: owner }),
+      ).toEqual({ code: 0, output: `applied: ${HARMLESS}\n` });
+      await using service = await startService({ databaseUrl: shop });
+      await service.api.placeOrder();
+    });
+
+    test('blames the URL that Postgres refuses', async () => {
+      const env = {
+        MIGRATIONS_DATABASE_URL: Object.assign(new URL(owner), { password: 'wrong' }).href,
+      };
+      await expect(startService({ databaseUrl: shop, env })).rejects.toThrow(
+        'Postgres refuses MIGRATIONS_DATABASE_URL',
+      );
+    });
+
+    test('does not know the oldest transaction of others until the owner may see them', async () => {
+      const service = createDatabase(shop, { writersMax: 1, poolMax: 2 }, () => {});
+      const other = await service.reads.pool.connect();
+      expect(await oldestTransactionAgeSeconds(service.pool)).toBeNaN();
+      await query(server.address, 'grant pg_read_all_stats to owner');
+      expect(await oldestTransactionAgeSeconds(service.pool)).toBe(0);
+      other.release();
+      await service.close();
+    });
+
+    test('works although it may not ask for the identity of the server', async () => {
+      const all = urlOfDatabase(server.address, 'owner');
+      await query(all, 'revoke execute on function pg_control_system() from public');
+      await using service = await startService({ databaseUrl: shop });
+      await service.api.pay(await service.api.placeOrder());
+    });
+
+    test('may be orders_app itself', async () => {
+      await query(server.address, `alter role orders_app login password 'secret'`);
+      const url = Object.assign(new URL(owner), { username: 'orders_app' }).href;
+      await using service = await startService({ databaseUrl: url });
+      await service.api.pay(await service.api.placeOrder());
+    });
   });
 
   /** Of a database of the same name; on a managed server nobody is superuser. */
@@ -163,11 +259,30 @@ async function rightsIn(url: string): Promise<unknown> {
   }
 }
 
+/** Replaces a function, so that it can be applied twice. */
+const HARMLESS = '0075_hidden_transactions.sql';
+const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+
+async function operate(command: string, settings: Readonly<Record<string, string>>) {
+  const env = { PATH: process.env['PATH'], ...settings };
+  const child = spawn(process.execPath, [MAIN, ...command.split(' ')], { env });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (data: Buffer) => (output += data.toString()));
+  }
+  const [code] = await once(child, 'close');
+  return { code, output };
+}
+
 async function query(url: string, sql: string): Promise<void> {
+  await rowsOf(url, sql);
+}
+
+async function rowsOf(url: string, sql: string): Promise<unknown[]> {
   const client = new Client({ connectionString: url });
   await client.connect();
   try {
-    await client.query(sql);
+    return (await client.query(sql)).rows;
   } finally {
     await client.end();
   }
