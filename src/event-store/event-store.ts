@@ -31,6 +31,8 @@ export type ReadFilter = Readonly<{
   category?: string;
   version?: number;
   instant?: string;
+  /** The stream of an order of another customer reads as empty. */
+  customerId?: string | undefined;
 }>;
 
 /** Reads committed events. Events are appended through the group commit. */

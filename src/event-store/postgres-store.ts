@@ -21,15 +21,17 @@ import type {
 /** Reads streams over a pool. */
 export function createPostgresEventStore(pool: Pool): EventStore {
   return {
-    async readStream(streamId, { category, version, instant } = {}) {
+    async readStream(streamId, { category, version, instant, customerId } = {}) {
       const query = {
         name: 'read_stream',
         text: `select ${EVENT_COLUMNS} from events where stream_id = $1
                and ($2::int is null or version <= $2)
                and ($3::timestamptz is null or recorded_at <= $3)
                and ($4::text is null or $4 = (select category from streams where stream_id = $1))
+               and ($5::text is null
+                 or $5 = (select customer_id from orders_summary where order_id = $1))
                order by version`,
-        values: [streamId, version ?? null, instant ?? null, category ?? null],
+        values: [streamId, version ?? null, instant ?? null, category ?? null, customerId ?? null],
       };
       const { rows } = await withFreshStatements(pool, () => pool.query<EventRow>(query));
       return rows.map(toStoredEvent);

@@ -155,8 +155,9 @@ export const fulfilmentRoutes: FastifyPluginAsyncZod<FulfilmentAccess> = async (
         problems: [notFound, ...orderProblemKinds('database_unavailable')],
       },
     },
-    async ({ params }, reply) => {
-      const { view, etag } = await readFulfilment(access, params.orderId);
+    async ({ params, principal }, reply) => {
+      const { orderId } = params;
+      const { view, etag } = await readFulfilment(access, orderId, principal.customerId);
       return reply.header('etag', etag).send(view);
     },
   );
@@ -260,8 +261,9 @@ function idleRow(row: FulfilmentRow, { state }: Saga): FulfilmentRow {
 async function readFulfilment(
   { reads, eventStore, fulfilment }: FulfilmentAccess,
   orderId: string,
+  customerId: string | undefined,
 ): Promise<Readonly<{ view: FulfilmentView; etag: string }>> {
-  const row = await requireRow(reads, orderId);
+  const row = await requireRow(reads, orderId, customerId);
   const stream = await eventStore.readStream(row.sagaId);
   const saga = foldSaga(stream.map(toRecordedSagaEvent));
   const definition = fulfilment.definitions.find(
@@ -273,8 +275,8 @@ async function readFulfilment(
   return { view, etag: versionETag(stream.length, shown) };
 }
 
-async function requireRow(reads: ReadPool, orderId: string) {
-  const row = await readFulfilmentRow(reads, orderId);
+async function requireRow(reads: ReadPool, orderId: string, customerId?: string) {
+  const row = await readFulfilmentRow(reads, orderId, customerId);
   if (!row) throw new Problem(notFound);
   return row;
 }

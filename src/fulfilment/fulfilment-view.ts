@@ -108,10 +108,11 @@ export type FulfilmentRow = Readonly<{
 
 const fulfilments = ({ knex }: ReadPool) => knex('saga_work').where('definition', 'fulfilment');
 
-/** Null where the order has no fulfilment. */
+/** Null if the order has no fulfilment, or is not an order of the customer if one is given. */
 export async function readFulfilmentRow(
   reads: ReadPool,
   orderId: string,
+  customerId?: string,
 ): Promise<FulfilmentRow | null> {
   const query = fulfilments(reads)
     .where('subject_id', orderId)
@@ -125,6 +126,12 @@ export async function readFulfilmentRow(
       dueAt: reads.knex.raw('case when owner is null then due_at end'),
       deadlineAt: 'deadline_at',
     });
+  if (customerId !== undefined) {
+    const owned = reads
+      .knex('orders_summary')
+      .where({ order_id: orderId, customer_id: customerId });
+    query.whereExists(owned.select(reads.knex.raw('1')));
+  }
   const [row] = await reads.rows<FulfilmentRow>(query);
   return row ?? null;
 }

@@ -4,11 +4,14 @@ import type { FastifyInstance } from 'fastify';
 import { ANONYMOUS, NOBODY } from '#src/auth/principal.ts';
 import type { Access, Principal } from '#src/auth/principal.ts';
 import { Problem, problemKind } from './problem.ts';
+import type { ProblemKind } from './problem.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
     /** Who may call the route. A route without it does not start. */
     access?: Access;
+    /** What only customers are refused with, besides what every caller can be. */
+    customerProblems?: readonly ProblemKind[];
   }
   interface FastifyRequest {
     /** Who sent the request. Set before the body is read. */

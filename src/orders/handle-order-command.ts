@@ -32,6 +32,8 @@ export type OrderRequest = Readonly<{
   /** Whether If-Match allows this version. Absent if the request has no If-Match. */
   matches?: (version: number) => boolean;
   keyed?: KeyedRequest | undefined;
+  /** The customer who sends it. The order of another customer is then as if it did not exist. */
+  customerId?: string | undefined;
 }>;
 
 /** Too many messages wait in the outbox. Nothing was written. */
@@ -105,7 +107,10 @@ async function readAgain(commit: GroupCommit, orderId: string): Promise<Order | 
   }
 }
 
-/** Decides in this order: replay by key, duplicate, If-Match, rules. */
+/**
+ * Decides in this order: whether the order is the customer's own, replay by key, duplicate, If-Match, rules. The owner
+ * of an order never changes.
+ */
 function decideRequest(
   request: OrderRequest,
   commandId: string,
@@ -113,9 +118,9 @@ function decideRequest(
   dependencies: OrderCommandHandlerDependencies,
 ): Decision<TextResponse> {
   const { orderId, command, metadata, matches, keyed } = request;
-  const stream = loaded.stream(orderId, ORDER_CATEGORY);
+  const stream = ownStream(loaded.stream(orderId, ORDER_CATEGORY), request);
   const stored = keyed && loaded.response(keyed.ref);
-  if (stored) return { result: replay(stored, keyed, command, stream) };
+  if (stored) return { result: replay(stored, keyed, request, stream) };
 
   const order = foldOrder(stream);
   if (order && isDuplicate(command, order)) {
@@ -147,6 +152,15 @@ function decideRequest(
   };
 }
 
+/** Without events where the order is another customer's. */
+function ownStream(
+  stream: readonly StoredEvent[],
+  { customerId }: OrderRequest,
+): readonly StoredEvent[] {
+  if (customerId === undefined) return stream;
+  return foldOrder(stream)?.customerId === customerId ? stream : [];
+}
+
 function toStored({ hash }: KeyedRequest, response: TextResponse): StoredResponse {
   const { status, etag, location, body } = response;
   return { requestHash: hash, status, etag, location, body };
@@ -156,10 +170,12 @@ function toStored({ hash }: KeyedRequest, response: TextResponse): StoredRespons
 function replay(
   stored: StoredResponse,
   keyed: KeyedRequest,
-  command: OrderCommand,
+  { command, customerId }: OrderRequest,
   stream: readonly StoredEvent[],
 ): TextResponse {
   requireSameRequest(stored.requestHash, keyed);
+  const isGone = stream.length === 0 && command.type !== 'PlaceOrder';
+  if (customerId !== undefined && isGone) throw new OrderRejected('order_not_found', null);
   if (!('version' in stored)) {
     const { status, etag, location, body } = stored;
     return { status, etag, location, body, replayed: true };

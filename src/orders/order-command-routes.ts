@@ -2,23 +2,25 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { v7 as uuidv7 } from 'uuid';
 import { z } from 'zod';
+import { requireService } from '#src/http/access.ts';
 import { ifMatchHolds } from '#src/http/entity-tags.ts';
 import { currencyCode, safeText, skuText } from '#src/http/fields.ts';
 import type { InFlight } from '#src/http/idempotency.ts';
 import { response } from '#src/http/openapi.ts';
-import { problemKind } from '#src/http/problem.ts';
-import type { Problem } from '#src/http/problem.ts';
+import { Problem, problemKind } from '#src/http/problem.ts';
 import { guardedHeaders, keyedHeaders, requestMetadata } from '#src/http/request-head.ts';
 import { sendText } from '#src/http/responses.ts';
 import type { OrderCommand } from './domain/order-commands.ts';
 import type { HandleOrderCommand } from './handle-order-command.ts';
-import { orderProblemKinds } from './order-problems.ts';
+import { orderProblemKind, orderProblemKinds } from './order-problems.ts';
 import type { OrderProblemCode } from './order-problems.ts';
 import { orderParams, orderResponse } from './order-schemas.ts';
 
 const ITEMS_MAX = 200;
 const QUANTITY_MAX = 100_000;
 const PRICE_CENTS_MAX = 1_000_000_000_000;
+/** The caller sets the prices, so a customer could have goods shipped at a price of its own choice. */
+const AUTOMATIC_IS_FOR_SERVICES = 'Only a service can ask for an automatic fulfilment.';
 
 const reference = safeText(1, 100);
 const cents = (min: number) => z.int().min(min).max(Number.MAX_SAFE_INTEGER);
@@ -206,11 +208,14 @@ export const orderCommandRoutes: FastifyPluginAsyncZod<CommandRouteDependencies>
       config: {
         access: { scope: 'orders:write', customers: true },
         problems: [...orderProblemKinds('total_too_large', 'fulfilment_off'), ...writeProblems],
+        customerProblems: [...orderProblemKinds('other_customer'), problemKind('services_only')],
       },
     },
     (request, reply) => {
       const orderId = uuidv7();
       const { fulfilment, ...order } = request.body;
+      requireOwn(request, order.customerId);
+      if (fulfilment === 'automatic') requireService(request.principal, AUTOMATIC_IS_FOR_SERVICES);
       const saga = fulfilment === 'automatic' ? { sagaId: uuidv7() } : {};
       return run(request, reply, orderId, { type: 'PlaceOrder', orderId, ...order, ...saga });
     },
@@ -250,6 +255,12 @@ function schemaOf({ operationId, tag = 'Orders', summary, description, ...row }:
   };
 }
 
+/** @throws Problem `other_customer` if a customer places an order for somebody else */
+function requireOwn({ principal }: FastifyRequest, customerId: string): void {
+  if (principal.customerId === undefined || principal.customerId === customerId) return;
+  throw new Problem(orderProblemKind('other_customer'));
+}
+
 /** Makes the function that runs one command for its route, sends the response and counts the outcome. */
 function createRun({ handle, inFlight, countCommand, toProblem }: CommandRouteDependencies) {
   const respond = async (request: FastifyRequest, orderId: string, command: OrderCommand) => {
@@ -262,6 +273,7 @@ function createRun({ handle, inFlight, countCommand, toProblem }: CommandRouteDe
           metadata: requestMetadata(request),
           ...(ifMatch && { matches: (version) => ifMatchHolds(ifMatch, version) }),
           keyed,
+          customerId: request.principal.customerId,
         }),
       );
       countCommand(command.type, result.replayed ? 'replayed' : 'ok');

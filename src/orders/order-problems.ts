@@ -10,6 +10,13 @@ const kinds = {
     title: 'No such order',
     advice: 'There is no order with this id. Check the id.',
   },
+  other_customer: {
+    status: 403,
+    title: 'Order for another customer',
+    advice:
+      'The API key or token belongs to a customer, and `customerId` names another one. Nothing ' +
+      'was done. Send your own.',
+  },
   order_already_placed: {
     status: 409,
     title: 'Order already placed',

@@ -108,8 +108,9 @@ export const orderQueryRoutes: FastifyPluginAsyncZod<OrderReadDependencies> = as
   app.get(
     '/v1/orders/:orderId',
     getOrder,
-    async ({ params: { orderId }, query: { version, at } }, reply) => {
+    async ({ params: { orderId }, query: { version, at }, principal }, reply) => {
       const until = {
+        customerId: principal.customerId,
         ...(version !== undefined && { version }),
         ...(at !== undefined && { instant: at }),
       };
@@ -120,8 +121,10 @@ export const orderQueryRoutes: FastifyPluginAsyncZod<OrderReadDependencies> = as
       return sendText(reply, { status: 200, etag: versionETag(order.version, news), body });
     },
   );
-  app.get('/v1/orders', getOrders, async ({ query: { limit, cursor, ...filter } }, reply) => {
-    const { data, nextCursor } = await listOrders(reads, filter, limit, cursor);
+  app.get('/v1/orders', getOrders, async ({ query, principal }, reply) => {
+    const { limit, cursor, ...filter } = query;
+    const page = { limit, cursor, customerId: principal.customerId };
+    const { data, nextCursor } = await listOrders(reads, filter, page);
     const states = await fulfilmentStates(data.map(({ orderId }) => orderId));
     const withStates = data.map((order) => {
       const fulfilment = states.get(order.orderId);
@@ -129,8 +132,9 @@ export const orderQueryRoutes: FastifyPluginAsyncZod<OrderReadDependencies> = as
     });
     return reply.send({ data: withStates, nextCursor });
   });
-  app.get('/v1/orders/:orderId/events', getOrderEvents, async ({ params: { orderId } }, reply) => {
-    const events = await readEvents(eventStore, orderId);
+  app.get('/v1/orders/:orderId/events', getOrderEvents, async ({ params, principal }, reply) => {
+    const { customerId } = principal;
+    const events = await readEvents(eventStore, params.orderId, { customerId });
     if (events.length === 0) throw new Problem(orderProblemKind('order_not_found'));
     const body = JSON.stringify({ data: events.map(toHistoryEntry) });
     return sendText(reply, { status: 200, etag: versionETag(events.length), body });
@@ -150,14 +154,15 @@ async function readOrder(
   const order = foldOrder(await readEvents(eventStore, orderId, until));
   const reached = until.version === undefined || order?.version === until.version;
   if (order && reached) return order;
-  const isKnown = order ?? (await readEvents(eventStore, orderId, { version: 1 })).length > 0;
+  const first = { version: 1, customerId: until.customerId };
+  const isKnown = order ?? (await readEvents(eventStore, orderId, first)).length > 0;
   throw new Problem(orderProblemKind(isKnown ? 'order_version_not_found' : 'order_not_found'));
 }
 
 function readEvents(
   eventStore: EventStore,
   orderId: string,
-  until: Omit<ReadFilter, 'category'> = {},
+  until: Omit<ReadFilter, 'category'>,
 ): Promise<StoredEvent[]> {
   return eventStore.readStream(orderId, { ...until, category: ORDER_CATEGORY });
 }

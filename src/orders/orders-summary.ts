@@ -105,6 +105,13 @@ export const orderPage = z.object({
 
 type OrderPage = z.infer<typeof orderPage>;
 
+/** Which part of a list to read. A customer sees only its own orders. */
+export type PageRequest = Readonly<{
+  limit: number;
+  cursor?: string | undefined;
+  customerId?: string | undefined;
+}>;
+
 /**
  * One page of orders, newest first. A page starts behind the last order of the page before, so every page
  * costs the same, and orders that are placed meanwhile neither repeat nor hide another.
@@ -113,8 +120,7 @@ type OrderPage = z.infer<typeof orderPage>;
 export async function listOrders(
   reads: ReadPool,
   filter: OrderFilter,
-  limit: number,
-  cursor?: string,
+  { limit, cursor, customerId }: PageRequest,
 ): Promise<OrderPage> {
   const query = reads
     .knex('orders_summary')
@@ -124,6 +130,7 @@ export async function listOrders(
       { column: 'order_id', order: 'desc' },
     ])
     .limit(limit + 1);
+  if (customerId !== undefined) query.where('customer_id', customerId);
   if (filter.customerId !== undefined) query.where('customer_id', filter.customerId);
   if (filter.status !== undefined) query.where('status', filter.status);
   if (filter.placedFrom !== undefined) query.where('placed_at', '>=', filter.placedFrom);

@@ -27,7 +27,7 @@ describe.skipIf(skipReason('postgres'))('a page of orders', () => {
     await database.query('analyze orders_summary');
     const before = await rowsRead(database);
     const service = createDatabase(database.url, { writersMax: 1, poolMax: 2 }, () => {});
-    expect((await listOrders(service.reads, filter, PAGE)).data).toHaveLength(shown);
+    expect((await listOrders(service.reads, filter, { limit: PAGE })).data).toHaveLength(shown);
     await service.close();
     await eventually(async () => (await rowsRead(database)) > before); // sessions report when they end
     expect((await rowsRead(database)) - before).toBeLessThan(4 * PAGE);

@@ -24,8 +24,14 @@ export type HttpClient = Readonly<{
   close(): void;
 }>;
 
-/** Creates a client of the server at `url`. A request fails if the connection breaks or no response comes. */
-export function createHttpClient(url: string): HttpClient {
+/**
+ * Creates a client of the server at `url`, which sends `common` headers with each request. A request fails if the
+ * connection breaks or no response comes.
+ */
+export function createHttpClient(
+  url: string,
+  common: Readonly<Record<string, string>> = {},
+): HttpClient {
   const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
   const { hostname, port } = new URL(url);
   return {
@@ -40,7 +46,7 @@ export function createHttpClient(url: string): HttpClient {
             port,
             path,
             method,
-            headers: headersOf(options, payload),
+            headers: headersOf({ ...options, headers: { ...common, ...options.headers } }, payload),
             ...(signal && { signal }),
           },
           (response) => {

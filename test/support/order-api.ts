@@ -44,8 +44,8 @@ export const placeBody: PlaceBody = {
   ],
 };
 
-export function createOrderApi(url: string): OrderApi {
-  const client = createHttpClient(url);
+export function createOrderApi(url: string, headers?: Readonly<Record<string, string>>): OrderApi {
+  const client = createHttpClient(url, headers);
   const { request } = client;
   const place: OrderApi['place'] = (body, options) =>
     request('POST', '/v1/orders', { body, ...commandParts(options) });

@@ -46,8 +46,8 @@ export type SagaApi = HttpClient &
 /** Two books of 1250 cents each. */
 export const TWO_BOOKS: readonly Item[] = [{ sku: 'book', quantity: 2, priceCents: 1250 }];
 
-export function createSagaApi(url: string): SagaApi {
-  const client = createHttpClient(url);
+export function createSagaApi(url: string, headers?: Readonly<Record<string, string>>): SagaApi {
+  const client = createHttpClient(url, headers);
   const { request } = client;
   const place: SagaApi['place'] = (items = TWO_BOOKS, { fulfilment, key } = {}) =>
     request('POST', '/v1/orders', {

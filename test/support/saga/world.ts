@@ -54,6 +54,7 @@ export async function createSagaWorld(): Promise<SagaWorld> {
 /** A whole replica in the test's own process. */
 export type Replica = AsyncDisposable &
   Readonly<{
+    url: string;
     api: SagaApi;
     /** Lines of level error: runs that ended in an exception, commits that failed. */
     errors(): readonly string[];
@@ -73,14 +74,15 @@ export async function startReplica(
     pino({ level: 'error' }, { write: (line: string) => void lines.push(line) }),
     seams,
   );
-  const api = createSagaApi(await app.start());
+  const url = await app.start();
+  const api = createSagaApi(url);
   let stopped: Promise<void> | undefined;
   const stop = () => {
     api.close();
     stopped ??= app.stop();
     return stopped;
   };
-  return { api, errors: () => lines, stop, [Symbol.asyncDispose]: stop };
+  return { url, api, errors: () => lines, stop, [Symbol.asyncDispose]: stop };
 }
 
 /** Waits until as many sagas were started, and none goes on by itself. */
