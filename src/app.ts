@@ -44,8 +44,8 @@ import { orderEventCodec, ordersSummaryProjection } from './orders/order-stream.
 import { orderMessageChannel } from './orders/order-messages.ts';
 import { orderQueryRoutes } from './orders/order-query-routes.ts';
 import { kafkaConnection } from './outbox/kafka-connection.ts';
-import { createKafkaPublisher } from './outbox/kafka-publisher.ts';
 import { createOutboxMonitor } from './outbox/outbox-monitor.ts';
+import { loadPublisher } from './outbox/publishers.ts';
 import { createRelay } from './outbox/relay.ts';
 import type { Relay } from './outbox/relay.ts';
 import { createProjectionVerifier } from './projections/projection.ts';
@@ -91,11 +91,11 @@ export type AppSeams = Readonly<{
 type Base = Readonly<{ config: Config; log: Logger; metrics: Metrics; database: Database }>;
 
 /** Builds every part and passes each what it needs. Nothing else connects parts. */
-export function createApp(
+export async function createApp(
   config: Config,
   log: Logger,
   { now: steered, logLinesLost = () => 0, ...seams }: AppSeams = {},
-): App {
+): Promise<App> {
   let draining = false;
   const isDraining = () => draining;
   const metrics = createMetrics();
@@ -108,7 +108,7 @@ export function createApp(
   const base = { config, log, metrics, database };
   const clocks = createClocks(base, steered);
   const { now, clockWatch } = clocks;
-  const { outboxMonitor, relay } = createOutbox(base);
+  const { outboxMonitor, relay } = await createOutbox(base);
   const groupCommit = createCommit(base, clockWatch, (units) => {
     relay.wake();
     fulfilment.committed(units);
@@ -347,13 +347,13 @@ function createVerifier({ config, database, metrics, log }: Base): Worker[] {
 }
 
 /** The outbox and its relay, which is off without Kafka or if another relay publishes. */
-function createOutbox({ config, database: { pool }, metrics, log }: Base) {
+async function createOutbox({ config, database: { pool }, metrics, log }: Base) {
   const { KAFKA_TOPIC: topic, OUTBOX_MAX_ROWS: rowsMax, RELAY } = config;
   const monitor = createOutboxMonitor({ pool, rowsMax, log });
   const connection = kafkaConnection(config);
   const publisher =
     RELAY && connection.brokers.length > 0
-      ? createKafkaPublisher({ connection, newTopic: newTopic(config), log })
+      ? (await loadPublisher(config.KAFKA_CLIENT))({ connection, newTopic: newTopic(config), log })
       : undefined;
   const relay = createRelay({ pool, topic, publisher, monitor, metrics, log });
   return { outboxMonitor: monitor, relay };

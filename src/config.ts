@@ -6,6 +6,7 @@ import { listSettings, readGiven, secret, variablesOf, withoutPassword } from '.
 import type { Environment } from './config-values.ts';
 import { kafkaProblems } from './outbox/kafka-connection.ts';
 import type { KafkaSettings } from './outbox/kafka-connection.ts';
+import { kafkaClients } from './outbox/publishers.ts';
 
 const PORT_MAX = 65_535;
 const count = (min: number, max: number) =>
@@ -179,6 +180,10 @@ const settings = {
     .describe('How to log in to the brokers: plain, scram-sha-256 or scram-sha-512.'),
   KAFKA_SASL_USERNAME: optionalText.describe('User of the brokers.'),
   KAFKA_SASL_PASSWORD: secret(optionalText).describe('Password of that user.'),
+  KAFKA_CLIENT: z
+    .enum(kafkaClients, { error: `must be ${kafkaClients.join(' or ')}` })
+    .default('kafkajs')
+    .describe('The library that publishes: kafkajs or platformatic (@platformatic/kafka).'),
   KAFKA_TOPIC: z
     .string()
     .regex(/^[a-zA-Z0-9._-]{1,249}$/, 'must be a legal Kafka topic name')

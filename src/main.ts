@@ -126,7 +126,7 @@ async function serve(config: Config): Promise<void> {
     log.fatal({ err: error }, 'a fault of the service itself');
     void exit(1, sink);
   });
-  const app = createApp(config, log, { logLinesLost: sink.lost });
+  const app = await createApp(config, log, { logLinesLost: sink.lost });
   stopOnSignal(app, config, log, sink);
   let { setting } = migrationUrl(config);
   try {

@@ -4,14 +4,13 @@ import { connect, createServer } from 'node:net';
 import type { Socket } from 'node:net';
 import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
 // Importing it patches kafkajs.
 import { createConnections, createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import type { OutboxMessage, PublishRequest } from '#src/outbox/outbox.ts';
 import { startFaultyKafka } from '#test/support/faulty-servers.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic, readTopic, testBrokers, untilLed } from '#test/support/kafka.ts';
-import { createChangingTopic, quiet, testPublisher } from './outbox-fixture.ts';
+import { createChangingTopic, quiet, testPublishers } from './outbox-fixture.ts';
 
 const TIMEOUT_MS = 20_000;
 
@@ -24,171 +23,189 @@ function request(topic: string, values: string[], more: Partial<PublishRequest> 
   return { topic, partition: 0, messages, timeoutMs: TIMEOUT_MS, ...more };
 }
 
-describe.skipIf(skipReason('kafka'))('publishing to Kafka', () => {
-  test('creates the topic that is missing, with the partitions of the settings', async () => {
-    const publisher = testPublisher(await testBrokers(), 7);
+const publishers = await testPublishers();
+
+describe.skipIf(skipReason('kafka')).each(publishers)(
+  'publishing to Kafka with $client',
+  ({ client, create, testPublisher }) => {
+    test('creates the topic that is missing, with the partitions of the settings', async () => {
+      const publisher = testPublisher(await testBrokers(), 7);
+      const topic = `test-${randomUUID()}`;
+      await expect(publisher.openTopic(topic)).resolves.toMatchObject({ partitions: 7 });
+      await publisher.close();
+    });
+
+    test('says why a topic cannot be created', async () => {
+      const publisher = create({
+        connection: { brokers: await testBrokers() },
+        newTopic: { partitions: 1, replication: 9 },
+        log: quiet,
+      });
+      const opening = publisher.openTopic(`test-${randomUUID()}`);
+      await expect(opening).rejects.toThrow(/cannot create topic .*replication.factor/i);
+      await publisher.close();
+    });
+
+    test('returns the limits of an existing topic, and changes nothing', async () => {
+      const brokers = await testBrokers();
+      await using topic = await createChangingTopic(brokers, 5_000);
+      const publisher = testPublisher(brokers, 7);
+      const limits = await publisher.openTopic(topic.name);
+      expect(limits).toEqual({ partitions: 1, batchBytesMax: 5_000 });
+      await publisher.close();
+    });
+
+    test('puts key, headers and value into the given partition, in order', async () => {
+      await using topic = await createTestTopic(4);
+      const publisher = testPublisher(topic.brokers);
+      const outcome = await publisher.publish(
+        request(topic.name, ['1', '2', '3'], { partition: 2 }),
+      );
+      expect(outcome).toEqual({ kind: 'acked' });
+      const messages = await readTopic(topic.name, { until: (all) => all.length === 3 });
+      expect(messages).toEqual(
+        ['1', '2', '3'].map((value, offset) =>
+          Object.assign({ partition: 2, offset }, message(value)),
+        ),
+      );
+      await publisher.close();
+    });
+
+    test('reports a batch as refused when a record is too large for the topic', async () => {
+      const brokers = await testBrokers();
+      await using topic = await createChangingTopic(brokers, 2_000);
+      const publisher = testPublisher(brokers);
+      const tooLarge = await publisher.publish(request(topic.name, ['1', 'x'.repeat(3_000)]));
+      expect(tooLarge).toEqual({ kind: 'refused', reason: 'MESSAGE_TOO_LARGE' });
+      await expect(publisher.publish(request(topic.name, ['2']))).resolves.toEqual({
+        kind: 'acked',
+      });
+      const messages = await readTopic(topic.name, { until: (all) => all.length > 0 });
+      expect(messages.map(({ value }) => value)).toEqual(['2']);
+      await publisher.close();
+    });
+
+    test('does not report a batch as acknowledged that went to no partition', async () => {
+      await using topic = await createTestTopic(1);
+      const publisher = testPublisher(topic.brokers);
+      const outcome = await publisher.publish(request(topic.name, ['1'], { partition: 9 }));
+      const reasons = {
+        kafkajs: 'not acknowledged',
+        platformatic: 'the topic has no partition 9',
+      };
+      expect(outcome).toEqual({ kind: 'unknown', reason: reasons[client] });
+      await publisher.close();
+    });
+
+    test('leaves no timer running on an idle connection', async () => {
+      await using topic = await createTestTopic(1);
+      const publisher = testPublisher(topic.brokers);
+      const timers = vi.spyOn(globalThis, 'setTimeout');
+      await publisher.publish(request(topic.name, ['1']));
+      const delaysMs = timers.mock.calls.map(([, delayMs]) => delayMs ?? 0);
+      timers.mockRestore();
+      // Unpatched, kafkajs sets one with a negative delay after each response, and again every millisecond.
+      expect(delaysMs.filter((delayMs) => delayMs < 0)).toEqual([]);
+      await publisher.close();
+    });
+
+    test('sends to several partitions at the same time', async () => {
+      await using topic = await createTestTopic(4);
+      const publisher = testPublisher(topic.brokers);
+      const partitions = [0, 1, 2, 3];
+      const outcomes = await Promise.all(
+        partitions.map((partition) =>
+          publisher.publish(request(topic.name, [String(partition)], { partition })),
+        ),
+      );
+      expect(outcomes.map(({ kind }) => kind)).toEqual(partitions.map(() => 'acked'));
+      await publisher.close();
+    });
+
+    test('goes on after an abort, on new connections', async () => {
+      await using topic = await createTestTopic(1);
+      const publisher = testPublisher(topic.brokers);
+      await publisher.publish(request(topic.name, ['1']));
+      publisher.abort();
+      await expect(publisher.publish(request(topic.name, ['2']))).resolves.toEqual({
+        kind: 'acked',
+      });
+      await publisher.close();
+    });
+  },
+);
+
+describe.skipIf(skipReason('kafka')).each(publishers)(
+  '$client with a broker that fails',
+  ({ create, testPublisher }) => {
+    let kafka: Awaited<ReturnType<typeof startFaultyKafka>>;
     const topic = `test-${randomUUID()}`;
-    await expect(publisher.openTopic(topic)).resolves.toMatchObject({ partitions: 7 });
-    await publisher.close();
-  });
 
-  test('says why a topic cannot be created', async () => {
-    const publisher = createKafkaPublisher({
-      connection: { brokers: await testBrokers() },
-      newTopic: { partitions: 1, replication: 9 },
-      log: quiet,
+    beforeAll(async () => {
+      kafka = await startFaultyKafka();
+      const publisher = testPublisher(kafka.brokers);
+      await publisher.openTopic(topic);
+      await publisher.close();
     });
-    const opening = publisher.openTopic(`test-${randomUUID()}`);
-    await expect(opening).rejects.toThrow(/cannot create topic .*replication-factor/i);
-    await publisher.close();
-  });
+    afterAll(() => kafka[Symbol.asyncDispose]());
 
-  test('returns the limits of an existing topic, and changes nothing', async () => {
-    const brokers = await testBrokers();
-    await using topic = await createChangingTopic(brokers, 5_000);
-    const publisher = testPublisher(brokers, 7);
-    const limits = await publisher.openTopic(topic.name);
-    expect(limits).toEqual({ partitions: 1, batchBytesMax: 5_000 });
-    await publisher.close();
-  });
-
-  test('puts key, headers and value into the given partition, in order', async () => {
-    await using topic = await createTestTopic(4);
-    const publisher = testPublisher(topic.brokers);
-    const outcome = await publisher.publish(request(topic.name, ['1', '2', '3'], { partition: 2 }));
-    expect(outcome).toEqual({ kind: 'acked' });
-    const messages = await readTopic(topic.name, { until: (all) => all.length === 3 });
-    expect(messages).toEqual(
-      ['1', '2', '3'].map((value, offset) =>
-        Object.assign({ partition: 2, offset }, message(value)),
-      ),
-    );
-    await publisher.close();
-  });
-
-  test('reports a batch as refused when a record is too large for the topic', async () => {
-    const brokers = await testBrokers();
-    await using topic = await createChangingTopic(brokers, 2_000);
-    const publisher = testPublisher(brokers);
-    const tooLarge = await publisher.publish(request(topic.name, ['1', 'x'.repeat(3_000)]));
-    expect(tooLarge).toEqual({ kind: 'refused', reason: 'MESSAGE_TOO_LARGE' });
-    await expect(publisher.publish(request(topic.name, ['2']))).resolves.toEqual({ kind: 'acked' });
-    const messages = await readTopic(topic.name, { until: (all) => all.length > 0 });
-    expect(messages.map(({ value }) => value)).toEqual(['2']);
-    await publisher.close();
-  });
-
-  test('does not report a batch as acknowledged that went to no partition', async () => {
-    await using topic = await createTestTopic(1);
-    const publisher = testPublisher(topic.brokers);
-    const outcome = await publisher.publish(request(topic.name, ['1'], { partition: 9 }));
-    expect(outcome).toEqual({ kind: 'unknown', reason: 'not acknowledged' });
-    await publisher.close();
-  });
-
-  test('leaves no timer running on an idle connection', async () => {
-    await using topic = await createTestTopic(1);
-    const publisher = testPublisher(topic.brokers);
-    const timers = vi.spyOn(globalThis, 'setTimeout');
-    await publisher.publish(request(topic.name, ['1']));
-    const delaysMs = timers.mock.calls.map(([, delayMs]) => delayMs ?? 0);
-    timers.mockRestore();
-    // Unpatched, kafkajs sets one with a negative delay after each response, and again every millisecond.
-    expect(delaysMs.filter((delayMs) => delayMs < 0)).toEqual([]);
-    await publisher.close();
-  });
-
-  test('sends to several partitions at the same time', async () => {
-    await using topic = await createTestTopic(4);
-    const publisher = testPublisher(topic.brokers);
-    const partitions = [0, 1, 2, 3];
-    const outcomes = await Promise.all(
-      partitions.map((partition) =>
-        publisher.publish(request(topic.name, [String(partition)], { partition })),
-      ),
-    );
-    expect(outcomes.map(({ kind }) => kind)).toEqual(partitions.map(() => 'acked'));
-    await publisher.close();
-  });
-
-  test('goes on after an abort, on new connections', async () => {
-    await using topic = await createTestTopic(1);
-    const publisher = testPublisher(topic.brokers);
-    await publisher.publish(request(topic.name, ['1']));
-    publisher.abort();
-    await expect(publisher.publish(request(topic.name, ['2']))).resolves.toEqual({ kind: 'acked' });
-    await publisher.close();
-  });
-});
-
-describe.skipIf(skipReason('kafka'))('with a broker that fails', () => {
-  let kafka: Awaited<ReturnType<typeof startFaultyKafka>>;
-  const topic = `test-${randomUUID()}`;
-
-  beforeAll(async () => {
-    kafka = await startFaultyKafka();
-    const publisher = testPublisher(kafka.brokers);
-    await publisher.openTopic(topic);
-    await publisher.close();
-  });
-  afterAll(() => kafka[Symbol.asyncDispose]());
-
-  test('a batch without a response in time is unknown, and is not sent again on its own', async () => {
-    const publisher = testPublisher(kafka.brokers);
-    await publisher.publish(request(topic, ['first']));
-    await kafka.pause();
-    const outcome = await publisher.publish(request(topic, ['frozen'], { timeoutMs: 300 }));
-    expect(outcome).toEqual({ kind: 'unknown', reason: 'no response within 300 ms' });
-    await kafka.resume();
-    await untilLed(topic, kafka.brokers);
-    await expect(publisher.publish(request(topic, ['next']))).resolves.toEqual({ kind: 'acked' });
-    const messages = await readTopic(topic, {
-      brokers: kafka.brokers,
-      until: (all) => all.some(({ value }) => value === 'next'),
+    test('a batch without a response in time is unknown, and is not sent again on its own', async () => {
+      const publisher = testPublisher(kafka.brokers);
+      await publisher.publish(request(topic, ['first']));
+      await kafka.pause();
+      const outcome = await publisher.publish(request(topic, ['frozen'], { timeoutMs: 300 }));
+      expect(outcome).toEqual({ kind: 'unknown', reason: 'no response within 300 ms' });
+      await kafka.resume();
+      await untilLed(topic, kafka.brokers);
+      await expect(publisher.publish(request(topic, ['next']))).resolves.toEqual({ kind: 'acked' });
+      const messages = await readTopic(topic, {
+        brokers: kafka.brokers,
+        until: (all) => all.some(({ value }) => value === 'next'),
+      });
+      // The frozen batch may have arrived. It must not be there twice, and the next one must not be lost.
+      const frozen = messages.filter(({ value }) => value === 'frozen');
+      expect(frozen.length).toBeLessThanOrEqual(1);
+      await publisher.close();
     });
-    // The frozen batch may have arrived. It must not be there twice, and the next one must not be lost.
-    const frozen = messages.filter(({ value }) => value === 'frozen');
-    expect(frozen.length).toBeLessThanOrEqual(1);
-    await publisher.close();
-  });
 
-  test('a batch after one of unknown outcome is not dropped as its duplicate', async () => {
-    const publisher = createKafkaPublisher({
-      connection: kafka,
-      newTopic: { partitions: 1, replication: 1 },
-      requestTimeoutMs: 1_000,
-      log: quiet,
+    test('a batch after one of unknown outcome is not dropped as its duplicate', async () => {
+      const publisher = create({
+        connection: kafka,
+        newTopic: { partitions: 1, replication: 1 },
+        requestTimeoutMs: 1_000,
+        log: quiet,
+      });
+      await publisher.publish(request(topic, ['warm']));
+      await kafka.pause();
+      const outcome = await publisher.publish(request(topic, ['no response']));
+      expect(outcome.kind).toBe('unknown');
+      await kafka.resume(); // now the broker takes what was sent to it, under a number that is known here
+      await untilLed(topic, kafka.brokers);
+      const other = await publisher.publish(request(topic, ['other']));
+      const last = await publisher.publish(request(topic, ['last']));
+      expect([other.kind, last.kind]).toEqual(['acked', 'acked']);
+      const messages = await readTopic(topic, {
+        brokers: kafka.brokers,
+        until: (all) => all.some(({ value }) => value === 'last'),
+      });
+      expect(messages.map(({ value }) => value)).toContain('other');
+      await publisher.close();
     });
-    await publisher.publish(request(topic, ['warm']));
-    await kafka.pause();
-    const outcome = await publisher.publish(request(topic, ['no response']));
-    expect(outcome.kind).toBe('unknown');
-    await kafka.resume(); // now the broker takes what was sent to it, under a number that is known here
-    await untilLed(topic, kafka.brokers);
-    const other = await publisher.publish(request(topic, ['other']));
-    const last = await publisher.publish(request(topic, ['last']));
-    expect([other.kind, last.kind]).toEqual(['acked', 'acked']);
-    const messages = await readTopic(topic, {
-      brokers: kafka.brokers,
-      until: (all) => all.some(({ value }) => value === 'last'),
-    });
-    expect(messages.map(({ value }) => value)).toContain('other');
-    await publisher.close();
-  });
 
-  test('batches are unknown while the broker is down, and acknowledged once it is back', async () => {
-    const publisher = testPublisher(kafka.brokers);
-    await publisher.publish(request(topic, ['before']));
-    await kafka.stop();
-    const away = await publisher.publish(request(topic, ['away']));
-    expect(away.kind).toBe('unknown');
-    await expect(publisher.openTopic(topic)).rejects.toThrow(/connect|ECONNREFUSED/i);
-    await kafka.start();
-    await untilLed(topic, kafka.brokers);
-    await expect(publisher.publish(request(topic, ['back']))).resolves.toEqual({ kind: 'acked' });
-    await publisher.close();
-  });
-});
+    test('batches are unknown while the broker is down, and acknowledged once it is back', async () => {
+      const publisher = testPublisher(kafka.brokers);
+      await publisher.publish(request(topic, ['before']));
+      await kafka.stop();
+      const away = await publisher.publish(request(topic, ['away']));
+      expect(away.kind).toBe('unknown');
+      await expect(publisher.openTopic(topic)).rejects.toThrow(/connect|ECONNREFUSED/i);
+      await kafka.start();
+      await untilLed(topic, kafka.brokers);
+      await expect(publisher.publish(request(topic, ['back']))).resolves.toEqual({ kind: 'acked' });
+      await publisher.close();
+    });
+  },
+);
 
 /**
  * Recorded from a Kafka 4.3 of two brokers after one was killed: the metadata of all topics, in version 6.

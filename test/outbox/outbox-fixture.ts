@@ -5,6 +5,7 @@ import { pino } from 'pino';
 import { createDatabase } from '#src/database/database.ts';
 import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
 import { createKafkaClient } from '#src/outbox/kafkajs-client.ts';
+import { kafkaClients, loadPublisher } from '#src/outbox/publishers.ts';
 import { murmur2 } from '#src/outbox/outbox.ts';
 import type { OutboxRow, Publisher, TopicLimits } from '#src/outbox/outbox.ts';
 import type { Lease } from '#src/outbox/lease.ts';
@@ -100,12 +101,28 @@ export function servicePool(url: string): AsyncDisposable & Readonly<{ pool: Poo
   return { pool: database.pool, [Symbol.asyncDispose]: database.close };
 }
 
+/** A publisher of kafkajs, for tests of everything but the publisher. */
 export function testPublisher(brokers: readonly string[], partitions = 1): Publisher {
-  return createKafkaPublisher({
-    connection: { brokers },
-    newTopic: { partitions, replication: 1 },
-    log: quiet,
-  });
+  return createKafkaPublisher(publisherOptions(brokers, partitions));
+}
+
+/** Every library that can publish, with its own `testPublisher`. */
+export function testPublishers() {
+  return Promise.all(
+    kafkaClients.map(async (client) => {
+      const create = await loadPublisher(client);
+      return {
+        client,
+        create,
+        testPublisher: (brokers: readonly string[], partitions = 1) =>
+          create(publisherOptions(brokers, partitions)),
+      };
+    }),
+  );
+}
+
+function publisherOptions(brokers: readonly string[], partitions: number) {
+  return { connection: { brokers }, newTopic: { partitions, replication: 1 }, log: quiet };
 }
 
 /** What a relay reported to its metrics. */

@@ -8,7 +8,7 @@ import { fastClock, watchPoints } from './points.ts';
  * without it lives on. Prints its address, then nothing.
  */
 const { CRASH_POINT, CLOCK_SPEED = '1', ...env } = process.env;
-const app = createApp(readConfig(env), pino({ level: 'fatal' }), {
+const app = await createApp(readConfig(env), pino({ level: 'fatal' }), {
   now: fastClock(Number(CLOCK_SPEED)),
   ...watchPoints((point) => {
     if (point === CRASH_POINT) process.kill(process.pid, 'SIGKILL');

@@ -69,7 +69,7 @@ export async function startReplica(
   const lines: string[] = [];
   const address = { HOST: '127.0.0.1', PORT: '0', AUTH: 'off' };
   const settings = { ...address, RELAY: 'off', DATABASE_URL: database.url };
-  const app = createApp(
+  const app = await createApp(
     readConfig({ ...settings, ...env, ...seams.env }),
     pino({ level: 'error' }, { write: (line: string) => void lines.push(line) }),
     seams,
