@@ -28,7 +28,9 @@ export async function createKey(databaseUrl: string, options: KeyOptions = {}): 
   const scopes = options.scopes ?? (customer ? ['orders:read', 'orders:write'] : SCOPES);
   const printed = await runKeys(
     databaseUrl,
-    ...['create', '--name', 'test', '--scopes', scopes.join(',')],
+    'create',
+    '--name=test',
+    `--scopes=${scopes.join(',')}`,
     ...(customer === undefined ? [] : ['--customer', customer]),
     ...(expires === undefined ? [] : ['--expires', expires]),
   );
