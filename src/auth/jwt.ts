@@ -115,7 +115,7 @@ function claim(
   name: string,
   schema: z.ZodType<string>,
 ): string {
-  const value = schema.safeParse(Object.hasOwn(payload, name) ? payload[name] : undefined);
+  const value = schema.safeParse(payload[name]);
   if (value.success) return value.data;
   throw new TokenInvalid(`The token has no claim ${name} that this service can use.`);
 }

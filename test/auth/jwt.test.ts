@@ -285,10 +285,12 @@ describe('a JWT that was accepted', () => {
 
   test('is refused as soon as the provider no longer publishes its key', async () => {
     await using provider = await startIdentityProvider();
-    const { authenticate, keys } = trusting(provider.url, { limits: { refreshMs: 10 } });
+    const now = new Date();
+    const limits = { refreshMs: 10 };
+    const { authenticate, keys } = trusting(provider.url, { limits, now: () => now });
+    await authenticate(await provider.token({ claims: { sub: 'c-2' } }));
     const token = await provider.token();
-    await authenticate(token);
-    await authenticate(token);
+    expect(await authenticate(token)).toBe(await authenticate(token));
     await provider.rotate();
     keys.worker.start();
     await eventually(async () => /does not publish/.test(await refusal(authenticate(token))));
@@ -369,11 +371,7 @@ describe('the keys of the provider', () => {
 
   test.each<[string, (provider: IdentityProvider) => void, RegExp]>([
     ['not there', (p) => p.respond((_, r) => void r.writeHead(404).end('{}')), /status 404/],
-    [
-      'elsewhere',
-      (p) => p.respond((_, r) => void r.writeHead(302, { location: p.url }).end()),
-      /redirect/,
-    ],
+    ['elsewhere', redirect, /redirect/],
     ['no JSON', (p) => p.respond((_, r) => void r.end('<html>')), /not a JSON Web Key Set/],
     ['no set of keys', (p) => p.respond((_, r) => void r.end('{"keys":7}')), /not a JSON Web Key/],
     ['none', (p) => p.publish([]), /not a JSON Web Key Set with keys/],
@@ -422,6 +420,14 @@ describe('the keys of the provider', () => {
     );
   });
 });
+
+/** To an address that has the keys. */
+function redirect({ respond, key }: IdentityProvider): void {
+  respond(({ url }, response) => {
+    if (url === '/elsewhere') response.end(JSON.stringify({ keys: [key().jwk] }));
+    else response.writeHead(302, { location: '/elsewhere' }).end();
+  });
+}
 
 function endless(response: NodeJS.WritableStream): void {
   const write = () => {
