@@ -21,6 +21,8 @@ import type { GroupCommit } from './event-store/group-commit.ts';
 import { createPostgresEventStore, createPostgresUnitStore } from './event-store/postgres-store.ts';
 import { createApiKeys } from './auth/api-keys.ts';
 import { createAuthenticate } from './auth/authentication.ts';
+import { createKeySet } from './auth/jwks.ts';
+import { createJwtAuthenticator } from './auth/jwt.ts';
 import { readFulfilmentStates } from './fulfilment/fulfilment-view.ts';
 import { fulfilmentRoutes } from './fulfilment/fulfilment-routes.ts';
 import { createFulfilment } from './fulfilment/fulfilment.ts';
@@ -116,12 +118,12 @@ export async function createApp(
   const commit = seams.wrapCommit?.(groupCommit) ?? groupCommit;
   const fulfilment = createSagas(base, seams, { ...clocks, commit });
   const outboxIsFull = outboxMonitor.isFull;
-  const { authentication, apiKeys } = createAuthentication(base);
+  const { authentication, authBackground } = createAuthentication(base);
   const parts = { ...base, relay, commit, fulfilment, isDraining, now, clockWatch, outboxIsFull };
   const server = createHttp({ ...parts, authentication });
   const keyPruner = createIdempotencyKeyPruner(pool, log);
-  const verifier = createVerifier(base);
-  const background = [relay, outboxMonitor, keyPruner, clocks.worker, ...apiKeys, ...verifier];
+  const always = [relay, outboxMonitor, keyPruner, clocks.worker];
+  const background = [...always, ...authBackground, ...createVerifier(base)];
   const sagas = fulfilment.definitions.map(({ name }) => name);
   const topic = config.KAFKA_TOPIC;
   watchGauges(metrics, { commit, relay, outboxMonitor, clockWatch, topic, sagas, database });
@@ -214,9 +216,24 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
 
 /** What finds out who sends a request, and its background work. */
 function createAuthentication({ config, database, log }: Base) {
-  if (!config.AUTH) return { authentication: 'off', apiKeys: [] } as const;
+  if (!config.AUTH) return { authentication: 'off', authBackground: [] } as const;
   const apiKeys = createApiKeys(database.pool, log);
-  return { authentication: createAuthenticate([apiKeys]), apiKeys: [apiKeys] };
+  if (config.JWT_JWKS_URL === '') {
+    return { authentication: createAuthenticate([apiKeys]), authBackground: [apiKeys] };
+  }
+  const keys = createKeySet({ url: config.JWT_JWKS_URL, log });
+  const jwts = {
+    isMine: () => true,
+    authenticate: createJwtAuthenticator({
+      keys,
+      issuer: config.JWT_ISSUER,
+      audience: config.JWT_AUDIENCE,
+      customerClaim: config.JWT_CUSTOMER_CLAIM,
+      ageSecondsMax: config.JWT_AGE_MAX_S,
+    }),
+  };
+  const authentication = createAuthenticate([apiKeys, jwts]);
+  return { authentication, authBackground: [apiKeys, keys.worker] };
 }
 
 /** The clock of this process and the clock of the database, or a steered one for both. A worker compares them. */

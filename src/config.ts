@@ -107,6 +107,21 @@ export function isLoopback(host: string): boolean {
     : LOOPBACK.check(host, version === 4 ? 'ipv4' : 'ipv6');
 }
 
+/** Whoever can change the keys on their way can make tokens of anybody. */
+const isSafeUrl = (text: string) => {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (!url || url.username + url.password !== '') return false;
+  const host = url.hostname.replace(/^\[(.*)\]$/, '$1');
+  return url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback(host));
+};
+const jwksUrl = z
+  .string()
+  .refine((text) => text === '' || isSafeUrl(text), {
+    error: 'must be a https:// URL without credentials; http:// only for a loopback address',
+  })
+  .default('');
+const JWT_SETTINGS = ['JWT_JWKS_URL', 'JWT_ISSUER', 'JWT_AUDIENCE'] as const;
+
 /**
  * Every setting: its environment variable, bounds, default and meaning. One that is marked as `secret` can also
  * be given as a file, and is never printed.
@@ -120,6 +135,19 @@ const settings = {
   AUTH_OFF_ON_NETWORK: onOff
     .default(false)
     .describe('on: AUTH=off is meant, although HOST can be reached from the network.'),
+  JWT_JWKS_URL: jwksUrl.describe(
+    'Public keys (JWKS) of the identity provider whose JWTs are accepted. If empty, none are.',
+  ),
+  JWT_ISSUER: optionalText.describe('The claim iss of its tokens, exactly.'),
+  JWT_AUDIENCE: optionalText.describe('What the claim aud of its tokens must contain.'),
+  JWT_CUSTOMER_CLAIM: z
+    .string()
+    .min(1)
+    .default('sub')
+    .describe('The claim that holds the customerId of a customer.'),
+  JWT_AGE_MAX_S: count(60, 31_536_000)
+    .default(86_400)
+    .describe('Longest time since the claim iat of a token, even if it expires later.'),
   CONNECTIONS_MAX: count(10, 100_000)
     .default(4000)
     .describe(
@@ -263,6 +291,11 @@ const schema = z
       path: ['AUTH'],
     },
   )
+  .superRefine((given, context) => {
+    const missing = JWT_SETTINGS.filter((name) => given[name] === '');
+    if (missing.length === JWT_SETTINGS.length) return;
+    for (const name of missing) context.addIssue({ code: 'custom', path: [name], message: '' });
+  })
   .superRefine(checkKafka);
 
 function checkKafka(given: KafkaSettings, context: z.RefinementCtx): void {

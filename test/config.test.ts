@@ -61,6 +61,51 @@ describe('the URL of the database', () => {
   });
 });
 
+describe('the keys of the identity provider', () => {
+  const trust = { JWT_ISSUER: 'https://id.example/', JWT_AUDIENCE: 'orders' };
+
+  test.each([
+    'https://id.example/jwks',
+    'https://id.example/keys?policy=1',
+    'http://127.0.0.1:8080/jwks',
+    'http://localhost/jwks',
+    'http://[::1]/jwks',
+  ])('may be at %s', (JWT_JWKS_URL) => {
+    expect(readConfig({ DATABASE_URL, JWT_JWKS_URL, ...trust })).toMatchObject({
+      JWT_JWKS_URL,
+      ...trust,
+      JWT_CUSTOMER_CLAIM: 'sub',
+      JWT_AGE_MAX_S: 86_400,
+    });
+  });
+
+  test.each([
+    'http://id.example/jwks',
+    'http://127.0.0.1.example/jwks',
+    'http://10.0.0.1/jwks',
+    'https://user:password@id.example/jwks',
+    'https://127.0.0.1@id.example/jwks',
+    'file:///etc/jwks.json',
+    'id.example/jwks',
+  ])('may not be at %s, where others could replace them', (JWT_JWKS_URL) => {
+    expect(problemsOf({ JWT_JWKS_URL, ...trust })).toEqual([
+      expect.stringMatching(/^JWT_JWKS_URL: must be a https:\/\/ URL/),
+    ]);
+  });
+
+  test('need an issuer and an audience, and these need keys', () => {
+    expect(problemsOf({ JWT_JWKS_URL: 'https://id.example/jwks' })).toEqual([
+      'JWT_ISSUER: is not set',
+      'JWT_AUDIENCE: is not set',
+    ]);
+    expect(problemsOf({ JWT_ISSUER: 'https://id.example/' })).toEqual([
+      'JWT_JWKS_URL: is not set',
+      'JWT_AUDIENCE: is not set',
+    ]);
+    expect(problemsOf({})).toEqual([]);
+  });
+});
+
 describe('a number', () => {
   test('is the given value, or the default if none is given', () => {
     expect(readConfig({ DATABASE_URL, PORT: '8080', OUTBOX_MAX_ROWS: '16' })).toMatchObject({

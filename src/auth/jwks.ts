@@ -2,6 +2,7 @@ import { createLocalJWKSet, errors } from 'jose';
 import type { JWTVerifyGetKey } from 'jose';
 import type { Logger } from 'pino';
 import { z } from 'zod';
+import { Problem, problemKind } from '#src/http/problem.ts';
 import { createWorker } from '#src/workers/worker.ts';
 import type { Worker } from '#src/workers/worker.ts';
 
@@ -20,22 +21,11 @@ const LIMITS = {
 const keySetShape = z.object({ keys: z.array(z.looseObject({ kty: z.string() })).min(1) });
 const BACKOFF = { baseMs: 1_000, maxMs: 30_000 };
 
-/** The signature of a token cannot be checked now, because the keys could not be fetched. */
-export class KeysUnavailable extends Error {
-  readonly retryAfterSeconds: number;
-
-  constructor(retryAfterMs: number, cause: unknown) {
-    super('the keys of the identity provider cannot be fetched at the moment', { cause });
-    this.name = 'KeysUnavailable';
-    this.retryAfterSeconds = Math.ceil(retryAfterMs / 1_000);
-  }
-}
-
 /** The public keys of an identity provider (JWKS). They stay usable while the provider is away. */
 export type KeySet = Readonly<{
   /**
    * The key that a token names. Only JWT_JWKS_URL is asked for it, never an address from the token.
-   * @throws KeysUnavailable
+   * @throws Problem `authentication_unavailable` if the keys cannot be fetched
    * @throws one of jose's errors if the provider has no such key
    */
   find: JWTVerifyGetKey;
@@ -60,6 +50,8 @@ export function createKeySet({ url, log, limits }: KeySetOptions): KeySet {
   let fetching: Promise<void> | undefined;
   let lastFailure: unknown;
   let pauseUntil = 0;
+  /** Until then the worker need not fetch keys that a token has just had fetched. */
+  let freshUntil = 0;
 
   const load = async () => {
     try {
@@ -71,6 +63,7 @@ export function createKeySet({ url, log, limits }: KeySetOptions): KeySet {
       }
       lastFailure = undefined;
       pauseUntil = performance.now() + cooldownMs;
+      freshUntil = performance.now() + refreshMs / 2;
     } catch (error) {
       lastFailure = error;
       pauseUntil = performance.now() + retryMs;
@@ -86,7 +79,7 @@ export function createKeySet({ url, log, limits }: KeySetOptions): KeySet {
     await loadOnce().catch(() => undefined);
   };
   const unavailable = () =>
-    new KeysUnavailable(Math.max(retryMs, pauseUntil - performance.now()), lastFailure);
+    keysUnavailable(Math.max(retryMs, pauseUntil - performance.now()), lastFailure);
 
   return {
     find: async (header, token) => {
@@ -105,12 +98,24 @@ export function createKeySet({ url, log, limits }: KeySetOptions): KeySet {
     generation: () => generation,
     worker: createWorker({
       name: 'keys of the identity provider',
-      tick: loadOnce,
+      tick: async () => {
+        if (performance.now() >= freshUntil) await loadOnce();
+      },
       idleMs: refreshMs,
       errorBackoff: BACKOFF,
       log,
     }),
   };
+}
+
+function keysUnavailable(retryAfterMs: number, cause: unknown): Problem {
+  return new Problem(problemKind('authentication_unavailable'), {
+    detail:
+      'The keys of the identity provider cannot be fetched at the moment. Nothing was done. ' +
+      'Retry after the number of seconds in Retry-After.',
+    retryAfterSeconds: Math.ceil(retryAfterMs / 1_000),
+    cause,
+  });
 }
 
 /** The body of a 200. A redirect is refused, because it could lead anywhere. */

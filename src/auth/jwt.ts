@@ -1,9 +1,11 @@
 import { hash } from 'node:crypto';
 import { errors, jwtVerify } from 'jose';
 import { z } from 'zod';
+import { unauthenticated } from '#src/http/access.ts';
 import { safeText } from '#src/http/fields.ts';
-import { KeysUnavailable } from './jwks.ts';
+import { Problem } from '#src/http/problem.ts';
 import type { KeySet } from './jwks.ts';
+import type { Authenticator, Principal } from './principal.ts';
 
 /** Only the identity provider has the private key. With HS256 every service that checks tokens could make them. */
 const ALGORITHMS = 'RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA Ed25519'.split(' ');
@@ -24,21 +26,6 @@ const scopes = z.object({
 const CACHED_MAX = 10_000;
 const CACHED_MS_MAX = 60_000;
 
-/** The token proves nothing. The message is for the caller: it says why, and quotes nothing of the token. */
-export class TokenInvalid extends Error {
-  constructor(message: string, cause?: unknown) {
-    super(message, { cause });
-    this.name = 'TokenInvalid';
-  }
-}
-
-/** Who sent a request. */
-export type Principal = Readonly<{
-  id: string;
-  scopes: ReadonlySet<string>;
-  customerId?: string;
-}>;
-
 export type JwtOptions = Readonly<{
   keys: KeySet;
   issuer: string;
@@ -50,11 +37,8 @@ export type JwtOptions = Readonly<{
   now?: () => Date;
 }>;
 
-/**
- * Makes the function that finds out who sent a JWT. It throws TokenInvalid, or KeysUnavailable while the token
- * cannot be checked.
- */
-export function createJwtAuthenticator(options: JwtOptions): (token: string) => Promise<Principal> {
+/** Makes the function that finds out who sent a JWT. */
+export function createJwtAuthenticator(options: JwtOptions): Authenticator {
   const { keys, now = () => new Date(), ...trust } = options;
   const principalOf = createPrincipalReader(trust);
   const cached = createCache(keys);
@@ -83,16 +67,19 @@ export function createJwtAuthenticator(options: JwtOptions): (token: string) => 
       });
       return principal;
     } catch (error) {
-      if (error instanceof TokenInvalid || error instanceof KeysUnavailable) throw error;
-      throw new TokenInvalid(faultOf(error), error);
+      throw error instanceof Problem ? error : tokenInvalid(faultOf(error));
     }
   };
+}
+
+function tokenInvalid(detail: string): Problem {
+  return unauthenticated(detail, 'invalid_token');
 }
 
 function requireAccessToken(type: string | undefined): void {
   if (type === undefined) return;
   if (!TYPES.has(type.toLowerCase().replace(/^application\//, ''))) {
-    throw new TokenInvalid('The token is not an access token: its typ is neither JWT nor at+jwt.');
+    throw tokenInvalid('The token is not an access token: its typ is neither JWT nor at+jwt.');
   }
 }
 
@@ -117,13 +104,13 @@ function claim(
 ): string {
   const value = schema.safeParse(payload[name]);
   if (value.success) return value.data;
-  throw new TokenInvalid(`The token has no claim ${name} that this service can use.`);
+  throw tokenInvalid(`The token has no claim ${name} that this service can use.`);
 }
 
 /** OAuth 2.0 says `scope`, with spaces between. Some identity providers say `scp`, often as a list. */
 function scopesOf(payload: Readonly<Record<string, unknown>>): ReadonlySet<string> {
   const result = scopes.safeParse(payload);
-  if (!result.success) throw new TokenInvalid('The scopes of the token cannot be read.');
+  if (!result.success) throw tokenInvalid('The scopes of the token cannot be read.');
   const { scope, scp } = result.data;
   const given = scope ?? scp ?? [];
   const list = typeof given === 'string' ? given.split(' ') : given;

@@ -1,10 +1,11 @@
 import { pino } from 'pino';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { createKeySet, KeysUnavailable } from '#src/auth/jwks.ts';
+import { createKeySet } from '#src/auth/jwks.ts';
 import type { KeySetOptions } from '#src/auth/jwks.ts';
-import { createJwtAuthenticator, TokenInvalid } from '#src/auth/jwt.ts';
+import { createJwtAuthenticator } from '#src/auth/jwt.ts';
 import type { JwtOptions } from '#src/auth/jwt.ts';
+import { Problem } from '#src/http/problem.ts';
 import {
   AUDIENCE,
   CRITICAL,
@@ -17,6 +18,7 @@ import {
 import type { IdentityProvider, TokenOptions } from '#test/support/identity-provider.ts';
 import { eventually } from '#test/support/poll.ts';
 
+const UNAVAILABLE = { code: 'authentication_unavailable', status: 503 };
 const log = pino({ level: 'silent' });
 const seconds = () => Math.floor(Date.now() / 1000);
 
@@ -38,7 +40,7 @@ const refusal = (work: Promise<unknown>): Promise<string> =>
   work.then(
     () => 'accepted',
     (error: unknown) => {
-      if (error instanceof TokenInvalid) return error.message;
+      if (error instanceof Problem && error.code === 'unauthenticated') return error.message;
       throw error;
     },
   );
@@ -335,7 +337,7 @@ describe('the keys of the provider', () => {
     await provider.leave();
     const { authenticate } = trusting(provider.url, { limits: { retryMs: 0 } });
     const error = await authenticate(token).catch((error: unknown) => error);
-    expect(error).toBeInstanceOf(KeysUnavailable);
+    expect(error).toMatchObject(UNAVAILABLE);
     await provider.comeBack();
     expect(await refusal(authenticate(token))).toBe('accepted');
   });
@@ -346,7 +348,10 @@ describe('the keys of the provider', () => {
     const { authenticate } = trusting(provider.url, { limits: { retryMs: 42_000 } });
     for (let n = 0; n < 50; n += 1) {
       const token = await provider.token({ claims: { sub: `c-${n}` } });
-      await expect(authenticate(token)).rejects.toMatchObject({ retryAfterSeconds: 42 });
+      await expect(authenticate(token)).rejects.toMatchObject({
+        ...UNAVAILABLE,
+        details: { retryAfterSeconds: 42 },
+      });
     }
     expect(provider.fetches()).toBe(1);
   });
@@ -363,7 +368,7 @@ describe('the keys of the provider', () => {
     expect(await refusal(authenticate(await provider.token({ claims })))).toBe('accepted');
     await provider.rotate();
     const renewed = await provider.token();
-    await expect(authenticate(renewed)).rejects.toBeInstanceOf(KeysUnavailable);
+    await expect(authenticate(renewed)).rejects.toMatchObject(UNAVAILABLE);
     await provider.comeBack();
     expect(await refusal(authenticate(renewed))).toBe('accepted');
     await keys.worker.stop();
@@ -387,7 +392,7 @@ describe('the keys of the provider', () => {
     const { authenticate, keys } = trusting(provider.url, { limits });
     keys.worker.start();
     const token = await provider.token();
-    await expect(authenticate(token)).rejects.toBeInstanceOf(KeysUnavailable);
+    await expect(authenticate(token)).rejects.toMatchObject(UNAVAILABLE);
     await eventually(() => reason.test(keys.worker.lastError() ?? ''));
     await keys.worker.stop();
   });
