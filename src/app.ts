@@ -197,6 +197,7 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
       perPrincipal: config.RATE_LIMIT_PER_PRINCIPAL,
     },
     trustedProxies: config.TRUSTED_PROXIES,
+    allowedOrigins: config.CORS_ORIGINS,
   });
   void server.register(orderCommandRoutes, {
     handle,

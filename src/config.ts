@@ -82,6 +82,14 @@ const commaSeparated = z
   .string()
   .default('')
   .transform((value) => value.split(',').flatMap((each) => each.trim() || []));
+const ORIGINS = 'must be origins such as https://shop.example, comma separated';
+const origins = commaSeparated.pipe(z.array(z.string().refine(isOrigin, ORIGINS)));
+
+/** Whether a browser would send exactly this as the origin of a page. */
+function isOrigin(text: string): boolean {
+  return /^https?:/.test(text) && URL.canParse(text) && new URL(text).origin === text;
+}
+
 /** `compileProxies` takes 1 as the address 0.0.0.1. */
 const PROXY = /^(?:loopback|linklocal|uniquelocal|.*[.:].*[.:].*)$/;
 const isProxy = (proxy: string) => {
@@ -168,6 +176,9 @@ const settings = {
       'Requests a second with one API key, or with the tokens of one subject. Above it requests ' +
         'get 429. Loopback is not limited. 0: no limit.',
     ),
+  CORS_ORIGINS: origins.describe(
+    'Origins whose pages may call the service from a browser, such as https://shop.example, comma separated.',
+  ),
   TRUSTED_PROXIES: trustedProxies.describe(
     'Proxies whose X-Forwarded-For is believed: addresses, networks (10.0.0.0/8), loopback, ' +
       'linklocal or uniquelocal, comma separated. If empty, none.',

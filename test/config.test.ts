@@ -323,6 +323,25 @@ test('every setting is listed with its default', () => {
   expect(text).toMatch(/^TEST_INFRA .*docker, embedded or none/m);
 });
 
+describe('the origins of pages', () => {
+  test('are compared as a whole, so they are listed as browsers send them', () => {
+    const CORS_ORIGINS = 'https://shop.example, http://localhost:5173';
+    expect(readConfig({ DATABASE_URL, CORS_ORIGINS }).CORS_ORIGINS).toEqual([
+      'https://shop.example',
+      'http://localhost:5173',
+    ]);
+  });
+
+  test.each(['*', 'null', 'shop.example', 'https://shop.example/', 'https://shop.example:443'])(
+    'may not be %s',
+    (CORS_ORIGINS) => {
+      expect(problemsOf({ CORS_ORIGINS })).toEqual([
+        'CORS_ORIGINS: must be origins such as https://shop.example, comma separated',
+      ]);
+    },
+  );
+});
+
 describe('a secret', () => {
   test('can be given as a file, without the end of its last line', async () => {
     await using url = await fileOf(`${DATABASE_URL}\n`);

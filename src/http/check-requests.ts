@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyRequest, FastifySchema, RouteOptions } from 'fastify';
 import { z } from 'zod';
 
+import type { Cors } from './cors.ts';
 import { entityTags } from './entity-tags.ts';
 import type { EntityTags } from './entity-tags.ts';
 import { fieldErrors, summarise } from './field-errors.ts';
@@ -52,7 +53,7 @@ const emptyBody = z
  *
  * Fastify's own validation is switched off, because it stops at the first part that is not valid.
  */
-export function checkRequests(app: FastifyInstance): void {
+export function checkRequests(app: FastifyInstance, cors: Pick<Cors, 'allows'>): void {
   app.setValidatorCompiler(() => () => true);
   app.setSerializerCompiler(() => (body) => JSON.stringify(body));
   app.decorateRequest('keyed');
@@ -62,7 +63,7 @@ export function checkRequests(app: FastifyInstance): void {
     if (isRead(route)) route.schema = conditional(route.schema);
     const template = pathTemplate(route.url);
     route.config = { ...route.config, template };
-    const check = createRequestCheck(route, template);
+    const check = createRequestCheck(route, template, cors);
     route.preValidation = (request, _, done) => {
       check(request);
       done();
@@ -123,6 +124,7 @@ function conditional(schema: FastifySchema = {}): FastifySchema {
 function createRequestCheck(
   route: RouteOptions,
   template: string,
+  { allows }: Pick<Cors, 'allows'>,
 ): (request: FastifyRequest) => void {
   const schemas = requestSchemas(route);
   refuseLooseObjects(route.url, schemas);
@@ -135,7 +137,7 @@ function createRequestCheck(
     path: template,
     bodySchema: body,
   });
-  const checkGuards = isCommand ? createGuardCheck(headers) : () => {};
+  const checkGuards = isCommand ? createGuardCheck(headers, allows) : () => {};
 
   return (request) => {
     checkGuards(request.headers);

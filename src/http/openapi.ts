@@ -40,6 +40,8 @@ const INFO = {
     'changed the resource. A command refuses a header of these that it does not support; it ' +
     'never ignores one. A tag that a proxy has weakened (`W/`) never matches: send it without ' +
     'the `W/`.\n\n' +
+    'Large reads are compressed for callers that send `Accept-Encoding: gzip`. The compressed form ' +
+    'of an order has its own ETag (`"v3-gzip"`), which If-Match accepts as well.\n\n' +
     'Request bodies are `application/json` in UTF-8. A command without fields accepts an empty ' +
     'body or `{}`. Ids and references are stored exactly as sent. A sku must be in Unicode NFC ' +
     'and must not contain control characters. Every event is published to Kafka: see ' +

@@ -263,8 +263,7 @@ const kinds = {
     title: 'Request from another origin',
     advice:
       'A browser sent this command from a page of another origin. Nothing was done. Send ' +
-      'commands from the origin of this service, or send a JSON body with the content type ' +
-      'application/json, even if it is an empty object.',
+      'commands from the origin of this service or from one in CORS_ORIGINS.',
   },
   route_not_found: {
     status: 404,

@@ -199,14 +199,19 @@ export function unhonouredHeaders(headers: z.ZodType | undefined): string[] {
 }
 
 /**
- * Makes the function that checks the headers of a command, for a route with these header schemas. It
+ * Makes the function that checks the headers of a command, for a route with these header schemas. `isAllowedOrigin`
+ * tells whether a request comes from a page of another origin that may send commands. The function
  * throws the Problem `cross_origin`, `header_not_honoured` or `precondition_required`.
  */
-export function createGuardCheck(schema: z.ZodType | undefined) {
+export function createGuardCheck(
+  schema: z.ZodType | undefined,
+  isAllowedOrigin: (headers: IncomingHttpHeaders) => boolean,
+) {
   const matchRequired = needsMatch(schema);
   const unhonoured = unhonouredHeaders(schema);
   return (headers: IncomingHttpHeaders): void => {
-    if (isCrossOrigin(headers)) throw new Problem(problemKind('cross_origin'));
+    if (isCrossOrigin(headers) && !isAllowedOrigin(headers))
+      throw new Problem(problemKind('cross_origin'));
     const sent = unhonoured.filter((name) => headers[name] !== undefined);
     if (sent.length > 0) throw notHonoured(sent.map(canonicalHeader));
     if (matchRequired && headers['if-match'] === undefined) {
@@ -224,7 +229,7 @@ function notHonoured(names: readonly string[]): Problem {
 
 /**
  * Whether a browser sent a command without a JSON body for a page of another origin. With a JSON body the
- * browser asks first (CORS preflight), and this service permits nothing. A caller that is not a browser
+ * browser asks first (CORS preflight), and gets permission for allowed origins only. A caller that is not a browser
  * sends neither Sec-Fetch-Site nor Origin.
  */
 function isCrossOrigin(headers: IncomingHttpHeaders): boolean {

@@ -3,6 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 
 import { pathOf } from './check-requests.ts';
+import { acceptsGzip, compressed, gzipETag, isCompressible } from './compression.ts';
 import type { ConnectionFault } from './connections.ts';
 import { bodyETag, ifNoneMatchHits } from './entity-tags.ts';
 import type { Metrics } from './metrics.ts';
@@ -54,7 +55,10 @@ export function setCommonHeaders(request: FastifyRequest, reply: FastifyReply): 
   reply.headers(commonHeaders(request.id, cacheControl));
 }
 
-/** Makes the hook `onSend` of every response. A read gets its ETag, or 304 if the caller has the same one. */
+/**
+ * Makes the hook `onSend` of every response. A read gets its ETag, and 304 if the caller has the same one, and is
+ * compressed if it is large and the caller accepts that.
+ */
 export function createOnSend(finish: ReturnType<typeof createFinish>) {
   return (
     request: FastifyRequest,
@@ -65,10 +69,17 @@ export function createOnSend(finish: ReturnType<typeof createFinish>) {
     const send = () => {
       // If the body took too long, the connection has sent the response.
       if (reply.raw.writableEnded) return;
-      if (!isUnchanged(request, reply, payload)) return done();
-      reply.code(304).removeHeader('content-type');
-      // After this hook Fastify counts the bytes of a response to HEAD, which fails for null.
-      done(null, request.method === 'HEAD' ? '' : null);
+      if (!isReadOf(request, reply, payload)) return done();
+      const isGzip = setCoding(request, reply, payload);
+      if (isUnchanged(request, reply, payload, isGzip)) {
+        reply.code(304).removeHeader('content-type');
+        // After this hook Fastify counts the bytes of a response to HEAD, which fails for null.
+        return done(null, request.method === 'HEAD' ? '' : null);
+      }
+      if (!isGzip) return done();
+      reply.header('content-encoding', 'gzip');
+      const sendBody = (body: Buffer) => done(null, body);
+      void compressed(payload).then(sendBody, done);
     };
     const discarded = finish(request, reply);
     if (discarded === undefined) return send();
@@ -98,13 +109,38 @@ export function createFinish(bodyBytesMax: number, isLeaving: () => boolean) {
   };
 }
 
-/** Sets the ETag of a read. True if the caller has the same one. */
-function isUnchanged(request: FastifyRequest, reply: FastifyReply, payload: unknown): boolean {
+function isReadOf(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  payload: unknown,
+): payload is string | Buffer {
   if (reply.statusCode !== 200 || !READS.has(request.method)) return false;
-  if (typeof payload !== 'string' && !Buffer.isBuffer(payload)) return false;
+  return typeof payload === 'string' || Buffer.isBuffer(payload);
+}
+
+/** Says that the form of a large read depends on what the caller accepts. True if it is to be compressed. */
+function setCoding(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  payload: string | Buffer,
+): boolean {
+  if (!isCompressible(reply, payload)) return false;
+  const vary = reply.getHeader('vary');
+  reply.header('vary', vary === undefined ? 'accept-encoding' : `${String(vary)}, accept-encoding`);
+  return acceptsGzip(request);
+}
+
+/** Sets the ETag of a read. True if the caller has the same one. */
+function isUnchanged(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  payload: string | Buffer,
+  isGzip: boolean,
+): boolean {
   const own = reply.getHeader('etag');
-  const etag = typeof own === 'string' ? own : bodyETag(payload);
-  if (own === undefined) reply.header('etag', etag);
+  const plain = typeof own === 'string' ? own : bodyETag(payload);
+  const etag = isGzip ? gzipETag(plain) : plain;
+  if (etag !== own) reply.header('etag', etag);
   return request.ifNoneMatch !== undefined && ifNoneMatchHits(request.ifNoneMatch, etag);
 }
 

@@ -9,6 +9,7 @@ import type { Authentication } from './access.ts';
 import { checkRequests, pathOf } from './check-requests.ts';
 import { createConnections } from './connections.ts';
 import type { ConnectionLimits, Connections } from './connections.ts';
+import { createCors } from './cors.ts';
 import { describeApi } from './openapi.ts';
 import { bodyCutShort, frameworkProblem, Problem, problemKind, sendProblem } from './problem.ts';
 import { limitRates } from './rate-limits.ts';
@@ -56,6 +57,8 @@ export type ServerOptions = Readonly<{
   rateLimits?: RateLimits;
   /** Addresses and networks whose X-Forwarded-For is believed. None by default. */
   trustedProxies?: readonly string[];
+  /** The origins whose pages may call the service from a browser. None by default. */
+  allowedOrigins?: readonly string[];
 }>;
 
 /**
@@ -71,9 +74,11 @@ export function createServer(options: ServerOptions): FastifyInstance {
   const fail = (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
     sendProblem(problemOf(error, request, { log, toProblem }), request, reply);
   };
+  const cors = createCors(options.allowedOrigins ?? []);
   const begin = (request: FastifyRequest, reply: FastifyReply) => {
     report(request, reply);
     setCommonHeaders(request, reply);
+    cors.setHeaders(request, reply);
   };
   const finish = createFinish(limits.bodyBytesMax, () => closing || isDraining());
   const app = createFastify(
@@ -92,6 +97,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
     done();
   });
   if (options.rateLimits !== undefined) limitRates(app, options.rateLimits);
+  app.addHook('onRequest', cors.respondToPreflight);
   app.addHook('onRequest', (request, _, done) => {
     // Before the body is read: without a route there is no use for it.
     done(findHeaderFault(request.raw) ?? (request.is404 ? noRoute(app, request) : undefined));
@@ -99,7 +105,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
   enforceAccess(app, options.authentication);
   app.addHook('onSend', createOnSend(finish));
   app.setErrorHandler(fail);
-  checkRequests(app);
+  checkRequests(app, cors);
   describeApi(app);
 
   app.addHook('preClose', (done) => {
