@@ -37,6 +37,10 @@ export const responseHeaders = {
     description: 'return=minimal if the body was left out because of the header Prefer.',
     schema: { type: 'string', enum: ['return=minimal'] },
   },
+  'WWW-Authenticate': {
+    description: 'What is missing or wrong, by RFC 6750: the token, or the scope.',
+    schema: { type: 'string', examples: ['Bearer realm="orders", error="invalid_token"'] },
+  },
   'Retry-After': {
     description: 'Seconds to wait before retrying.',
     schema: { type: 'integer', minimum: 1 },

@@ -1,6 +1,6 @@
 import swagger from '@fastify/swagger';
 import type { SwaggerTransform, SwaggerTransformObject } from '@fastify/swagger';
-import type { FastifyInstance, RouteOptions } from 'fastify';
+import type { FastifyInstance, FastifySchema, RouteOptions } from 'fastify';
 import {
   createJsonSchemaTransform,
   createJsonSchemaTransformObject,
@@ -12,6 +12,7 @@ import { canonicalHeader } from './field-errors.ts';
 import { overrideSchema, refuseSecondOfName } from './json-schema.ts';
 import { preferParameter, requestIdParameter, responseHeaders } from './openapi-headers.ts';
 import type { HeaderName } from './openapi-headers.ts';
+import { describeAccess, securitySchemes } from './openapi-security.ts';
 import { problemKind, problemType, serverProblems } from './problem.ts';
 import type { ProblemCode, ProblemKind } from './problem.ts';
 import { needsMatch, unhonouredHeaders } from './request-head.ts';
@@ -112,24 +113,32 @@ export function response<Schema extends z.ZodType>(
 
 /**
  * Describes every route that is added to `app` from now on as OpenAPI 3.1, from the schemas that check its
- * requests. `app.swagger()` returns the document once `app` is ready.
+ * requests. `app.swagger()` returns the document once `app` is ready. If the service `isOpen`, the document says
+ * nothing of authentication.
  */
-export function describeApi(app: FastifyInstance): void {
+export function describeApi(app: FastifyInstance, isOpen: boolean): void {
   const tags: { name: string }[] = [];
   const kinds = new Map<string, ProblemKind>();
   for (const kind of serverProblems) kinds.set(kind.code, kind);
   app.decorate('problemKinds', kinds);
   app.addHook('onRoute', ({ schema, config }) => {
-    for (const kind of config?.problems ?? []) kinds.set(kind.code, kind);
+    const { problems = [], customerProblems = [] } = config ?? {};
+    for (const kind of [...problems, ...customerProblems]) kinds.set(kind.code, kind);
     for (const name of schema?.tags ?? []) {
       if (!tags.some((tag) => tag.name === name)) tags.push({ name });
     }
   });
   void app.register(swagger, {
-    openapi: { openapi: '3.1.0', info: INFO, servers: [{ url: '/' }], tags },
+    openapi: {
+      openapi: '3.1.0',
+      info: INFO,
+      servers: [{ url: '/' }],
+      tags,
+      components: { ...(!isOpen && { securitySchemes }) },
+    },
     convertConstToEnum: false,
-    transform,
-    transformObject,
+    transform: createTransform(isOpen),
+    transformObject: createObjectTransform(isOpen),
   });
 }
 
@@ -138,25 +147,38 @@ const toJsonSchemas = createJsonSchemaTransform({ zodToJsonConfig });
 const addComponents = createJsonSchemaTransformObject({ zodToJsonConfig });
 
 /** Describes one route: what it declares, and what every route has besides. */
-const transform: SwaggerTransform = (document) => {
-  const { schema, url } = toJsonSchemas(document);
-  if (schema.hide === true) return { schema, url };
-  const response = describeResponses(document.route, schema.response);
-  return { url, schema: { ...schema, response } };
-};
+function createTransform(isOpen: boolean): SwaggerTransform {
+  return (document) => {
+    const { schema, url } = toJsonSchemas(document);
+    if (schema.hide === true) return { schema, url };
+    const { security, note, problems } = describeAccess(document.route.config);
+    if (isOpen) {
+      return { url, schema: { ...schema, response: describeResponses(document.route, schema) } };
+    }
+    const description = [schema.description, note].filter(Boolean).join(' ');
+    const response = describeResponses(document.route, schema, problems);
+    return { url, schema: { ...schema, description, security, response } };
+  };
+}
 
 /**
  * Adds the named schemas and the headers. The package lists each named schema twice, the second time as `Input`
  * for requests, which have no named schemas.
  */
-const transformObject: SwaggerTransformObject = (document) => {
-  const { components, ...described } = documentShape.parse(addComponents(document));
-  const schemas = Object.entries(components.schemas).filter(([name]) => !name.endsWith('Input'));
-  return {
-    ...described,
-    components: { schemas: Object.fromEntries(schemas), headers: responseHeaders },
+function createObjectTransform(isOpen: boolean): SwaggerTransformObject {
+  return (document) => {
+    const { components, ...described } = documentShape.parse(addComponents(document));
+    const schemas = Object.entries(components.schemas).filter(([name]) => !name.endsWith('Input'));
+    return {
+      ...described,
+      components: {
+        schemas: Object.fromEntries(schemas),
+        headers: responseHeaders,
+        ...(!isOpen && { securitySchemes }),
+      },
+    };
   };
-};
+}
 
 /**
  * Spells headers as usual, and moves the example of a parameter into its schema: Swagger UI would fill it into
@@ -206,9 +228,13 @@ const responseShape = z.looseObject({
 });
 type DeclaredResponse = z.infer<typeof responseShape>;
 
-/** Describes the declared responses of a route, its problems, and 304 for a read. */
-function describeResponses(route: RouteOptions, declared: unknown): Record<string, unknown> {
-  const responses = z.record(z.string(), responseShape).default({}).parse(declared);
+/** Describes the declared responses of a route, its problems and `more` of them, and 304 for a read. */
+function describeResponses(
+  route: RouteOptions,
+  declared: FastifySchema,
+  more: readonly ProblemKind[] = [],
+): Record<string, unknown> {
+  const responses = z.record(z.string(), responseShape).default({}).parse(declared.response);
   if (isRead(route)) {
     responses['200']?.headers.unshift('ETag');
     responses['304'] = notModified;
@@ -219,7 +245,7 @@ function describeResponses(route: RouteOptions, declared: unknown): Record<strin
     const { 200: whole } = responses;
     if (whole) responses['204'] = { ...whole, type: 'null', description: MINIMAL_DESCRIPTION };
   }
-  const problems = Map.groupBy(problemsOf(route), ({ status }) => String(status));
+  const problems = Map.groupBy([...problemsOf(route), ...more], ({ status }) => String(status));
   const statuses = new Set([...Object.keys(responses), ...problems.keys()]);
   return Object.fromEntries(
     [...statuses].map((status) => [
@@ -230,6 +256,7 @@ function describeResponses(route: RouteOptions, declared: unknown): Record<strin
 }
 
 const RETRIED_STATUSES = new Set(['409', '429', '503']);
+const CHALLENGED_CODES = new Set(['unauthenticated', 'insufficient_scope']);
 const RATE_LIMIT_HEADERS = ['RateLimit-Limit', 'RateLimit-Remaining', 'RateLimit-Reset'];
 const MINIMAL = 'Preference-Applied';
 const MINIMAL_DESCRIPTION = 'As 200, without a body, because the caller prefers `return=minimal`.';
@@ -251,6 +278,7 @@ function describeResponse(
     'X-Request-Id',
     ...headers,
     ...(status === '429' ? RATE_LIMIT_HEADERS : []),
+    ...(kinds.some(({ code }) => CHALLENGED_CODES.has(code)) ? ['WWW-Authenticate'] : []),
     ...(isRetried ? ['Retry-After'] : []),
   ];
   const content = {

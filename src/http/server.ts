@@ -106,7 +106,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
   app.addHook('onSend', createOnSend(finish));
   app.setErrorHandler(fail);
   checkRequests(app, cors);
-  describeApi(app);
+  describeApi(app, options.authentication === 'off');
 
   app.addHook('preClose', (done) => {
     closing = true;
