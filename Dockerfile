@@ -1,14 +1,17 @@
 # docker build -t order-service .
 # The last stage is the service; `--target provider-simulator` is what plays the providers for development.
 
-FROM node:24-bookworm-slim AS dependencies
+# To pin the base: --build-arg NODE_IMAGE=node:24-bookworm-slim@sha256:...
+ARG NODE_IMAGE=node:24-bookworm-slim
+
+FROM ${NODE_IMAGE} AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 # Not the optional packages: they are a Node and a Postgres for machines that have none.
 RUN npm ci --omit=dev --omit=optional --ignore-scripts \
  && rm -f node_modules/swagger-ui-dist/*.map
 
-FROM node:24-bookworm-slim AS base
+FROM ${NODE_IMAGE} AS base
 ENV NODE_ENV=production
 WORKDIR /app
 COPY --from=dependencies /app/node_modules ./node_modules

@@ -14,7 +14,7 @@ export type ComposeProject = Readonly<{
   broker: string;
   /** Runs `docker compose` with these arguments and returns its output. */
   compose(...args: string[]): Promise<string>;
-  /** The ids of a service's running containers. */
+  /** The ids of a service's containers, those that have ended included. */
   containers(service: string): Promise<string[]>;
   /** The URLs of a service's containers. `port` is the port inside the container. */
   urls(service: string, port: number): Promise<string[]>;
@@ -23,16 +23,15 @@ export type ComposeProject = Readonly<{
 /** Removes what a killed run left behind. It starts nothing. */
 export async function createComposeProject(): Promise<ComposeProject> {
   const kafkaPort = await freePort();
-  const env = {
-    ...process.env,
+  const ports = {
     // Each replica gets any free port. Kafka's port must be known before it starts.
     PORT: '0',
     PROVIDER_SIMULATOR_PORT: '0',
     KAFKA_PORT: String(kafkaPort),
   };
   const compose = (...args: string[]) =>
-    docker(['compose', '--project-name', PROJECT, ...args], env);
-  const containers = async (service: string) => lines(await compose('ps', '-q', service));
+    docker(['compose', '--project-name', PROJECT, ...args], { ...process.env, ...ports });
+  const containers = async (service: string) => lines(await compose('ps', '--all', '-q', service));
   await compose('down', '--volumes', '--remove-orphans');
   return {
     broker: `localhost:${kafkaPort}`,

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { readTopic } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';
 import { createComposeProject, docker } from './compose-project.ts';
@@ -80,11 +80,52 @@ describe('an image of the service', () => {
   });
 });
 
+describe('a container', () => {
+  test.each(['service', 'provider-simulator'])('of %s has limits', async (service) => {
+    const limits =
+      '{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}';
+    expect(new Set(await inspect(service, limits))).toEqual(new Set([`true ${512 * 2 ** 20} 100`]));
+  });
+
+  test('has no password in its environment or its command', async () => {
+    const passwords = await Promise.all(
+      ['service', 'migrate'].map(async (service) => {
+        const url = await runOnce(service, 'cat', '/run/secrets/database-url');
+        return new URL(url.trim()).password;
+      }),
+    );
+    expect(new Set(passwords.filter((password) => password.length === 32)).size).toBe(2);
+    for (const service of ['service', 'postgres', 'migrate', 'passwords']) {
+      const shown = await inspect(service, '{{json .Config}}');
+      for (const password of passwords) expect(shown.join()).not.toContain(password);
+    }
+  });
+
+  test('of the service has a user of Postgres that owns nothing and can change no event', async () => {
+    const script = `
+      import { readFileSync } from 'node:fs';
+      import { Client } from 'pg';
+      const client = new Client(readFileSync('/run/secrets/database-url', 'utf8'));
+      await client.connect();
+      const { rows } = await client.query(
+        'select count(*)::int as owned from pg_class where relowner = current_user::regrole');
+      const refused = [];
+      for (const sql of ['delete from events', 'drop table events', 'alter role orders_service superuser']) {
+        await client.query(sql).catch(({ code }) => refused.push(code));
+      }
+      await client.end();
+      console.log(JSON.stringify({ ...rows[0], refused }));`;
+    const seen = await inService('node', '--input-type=module', '-e', script);
+    expect(JSON.parse(seen)).toEqual({ owned: 0, refused: ['42501', '42501', '42501'] });
+  });
+});
+
 describe('docker compose', () => {
-  test('starts replicas together, of which one migrates and all serve', async () => {
+  test('migrates once, before replicas that start together', async () => {
     expect(replicas).toHaveLength(REPLICAS);
-    const log = await project.compose('logs', '--no-color', 'service');
-    expect(log.match(/schema brought up to date/g)).toHaveLength(1);
+    const log = await project.compose('logs', '--no-color', 'migrate', 'service');
+    expect(log.match(/applied: 0001_event_store.sql/g)).toHaveLength(1);
+    expect(log).not.toContain('schema brought up to date');
     expect(await inspect('service', '{{.RestartCount}}')).toEqual(['0', '0', '0']);
     await eventually(async () => {
       const states = await inspect('service', '{{.State.Health.Status}}');
@@ -185,6 +226,36 @@ describe('docker compose', () => {
       const order = await get(url, `/v1/orders/${placed.body.orderId}`);
       expect(order.body).toMatchObject({ status: 'shipped', fulfilment: 'completed' });
     }, COMES_BACK);
+  });
+
+  test('is closed with AUTH=on, to all but the keys that an operator made', async () => {
+    const created = await runOnce(
+      'migrate',
+      'node',
+      'src/main.ts',
+      'keys',
+      'create',
+      '--name=shop',
+      '--scopes=orders:read',
+    );
+    const [key] = /\bosk_\w+/.exec(created) ?? [];
+    vi.stubEnv('AUTH', 'on');
+    await project.compose(
+      'up',
+      '--detach',
+      '--no-deps',
+      '--scale',
+      `service=${REPLICAS}`,
+      'service',
+    );
+    replicas = await project.urls('service', 3000);
+    await Promise.all(replicas.map(untilReady));
+    const [url] = replicas;
+    const path = '/v1/orders?limit=1';
+    expect((await get(url!, path)).status).toBe(401);
+    expect((await ask(url!, path, { headers: { authorization: `Bearer ${key}` } })).status).toBe(
+      200,
+    );
   });
 
   test('stops replicas at SIGTERM without loss of time, clients still connected', async () => {
@@ -295,6 +366,11 @@ async function keepConnected(url: string) {
 
 function inService(...command: string[]): Promise<string> {
   return project.compose('exec', '-T', 'service', ...command);
+}
+
+/** Runs a command in a new container of the service. */
+function runOnce(service: string, ...command: string[]): Promise<string> {
+  return project.compose('run', '--rm', '--no-deps', '-T', service, ...command);
 }
 
 async function inspect(service: string, format: string): Promise<string[]> {
