@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 
 /** A path of this repository in backticks, such as `src/app.ts`; a glob is allowed. */
-const PATH = /`((?:src|test|dev|bench|docs|migrations)\/[\w./*-]*)`/g;
+const PATH = /`((?:src|test|dev|bench|docs|migrations|examples)\/[\w./*-]*)`/g;
 const LINK = /\]\(([^)#:]+)(?:#([\w-]+))?\)|\]\(#([\w-]+)\)/g;
 
 type Page = Readonly<{ path: string; text: string }>;

@@ -1,0 +1,84 @@
+import { readFile } from 'node:fs/promises';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { createOrderClient } from '../../examples/client.ts';
+import { tour } from '../../examples/tour.ts';
+import { skipReason } from '#test/support/infra.ts';
+import { createSagaWorld, startReplica } from '#test/support/saga/world.ts';
+import type { Replica, SagaWorld } from '#test/support/saga/world.ts';
+import { areCurrent, generateTypes, hashOf } from './client-types.ts';
+
+describe.skipIf(skipReason('postgres'))('the example', () => {
+  let world: SagaWorld;
+  let replica: Replica;
+
+  beforeAll(async () => {
+    world = await createSagaWorld();
+    replica = await startReplica(world);
+  });
+  afterAll(async () => {
+    await replica[Symbol.asyncDispose]();
+    await world[Symbol.asyncDispose]();
+  });
+
+  test('client has the types of the present API', async () => {
+    const document = (await replica.api.request('GET', '/openapi.json')).text;
+    if (process.env['CLIENT'] === 'generate') await generateTypes(document);
+    const advice = 'the OpenAPI document has changed: run `npm run client` and commit the result';
+    expect(await areCurrent(document), advice).toBe(true);
+    const changed = document.replace('"payOrder"', '"payForOrder"');
+    expect(hashOf(changed)).not.toBe(hashOf(document));
+    expect(await areCurrent(changed)).toBe(false);
+  });
+
+  test('tour walks through the life of orders', async () => {
+    const lines: string[] = [];
+    await tour(createOrderClient(replica.url), (line) => lines.push(line));
+    expect(lines.map((line) => line.replaceAll(/[0-9a-f]{8}-[0-9a-f-]+/g, 'id'))).toEqual([
+      'placed   id: 2500 cents, pending',
+      'paid     id: version 2, paid',
+      'retried  the same payment: version 2, replayed true',
+      'shipped  with a response of 204, without a body',
+      expect.stringMatching(/^refused {2}to cancel it: order_already_shipped, /),
+      'read     shipped; it was pending; 304 next',
+      'history  OrderPlaced, PaymentCaptured, OrderShipped',
+      "listed   1 of the customer's orders, the newest first",
+      'cancel   a paid order: it owes 2500 cents',
+      'refunded 2500 cents: it owes 0',
+      'fulfilled id: reserve done, capture done, ship done',
+    ]);
+  });
+
+  test('requests all succeed', async () => {
+    const statuses = await sendAll(await readFile('examples/requests.http', 'utf8'), replica);
+    expect(statuses).toEqual([201, 200, 200, 204, 200, 200, 200, 200, 201, 200, 200]);
+  });
+});
+
+const REQUEST = /^(?:# @name (?<name>\w+)\n)?(?<method>GET|PUT|POST) (?<path>\S+)\n(?<rest>[^]*)$/m;
+
+/** Sends the requests of a file for editors, one after the other. Returns the statuses of the responses. */
+async function sendAll(file: string, { api }: Replica): Promise<number[]> {
+  const ids = new Map<string, string>();
+  const filled = (text: string) =>
+    text
+      .replace('{{host}}', '')
+      .replace('{{$guid}}', crypto.randomUUID())
+      .replaceAll(/\{\{(\w+)\.response\.body\.orderId\}\}/g, (_, name: string) => ids.get(name)!);
+  const statuses: number[] = [];
+  for (const block of file.split(/^###.*\n/m)) {
+    const { name, method, path, rest = '' } = REQUEST.exec(block)?.groups ?? {};
+    if (method === undefined || path === undefined) continue;
+    const [head = '', body] = filled(rest).split('\n\n');
+    const headers = head.split('\n').flatMap((line) => {
+      const [header = '', ...value] = line.split(': ');
+      return header === '' ? [] : [[header.toLowerCase(), value.join(': ')] as const];
+    });
+    const { status, text } = await api.request(method, filled(path), {
+      headers: Object.fromEntries(headers),
+      ...(body && { rawBody: body.trim() }),
+    });
+    if (name !== undefined) ids.set(name, JSON.parse(text).orderId);
+    statuses.push(status);
+  }
+  return statuses;
+}
