@@ -81,17 +81,19 @@ export type KeyedResponse = Readonly<{ ref: KeyRef; commandId: string; stored: S
 /** An idempotency key. It belongs to its principal: two principals may use the same text. */
 export type KeyRef = Readonly<{ principal: string; key: string }>;
 
-/** A response as it is stored. */
-export type StoredResponse = FullResponse | ResponseReference;
-
-/** The response to a command that wrote events. */
-export type FullResponse = Readonly<{
-  requestHash: Uint8Array;
+/** The response to a command. Its body is JSON text. */
+export type CommandResponse = Readonly<{
   status: number;
   etag: string | null;
   location: string | null;
   body: string;
 }>;
+
+/** A response as it is stored. */
+export type StoredResponse = FullResponse | ResponseReference;
+
+/** The response to a command that wrote events, as it is stored. */
+export type FullResponse = CommandResponse & Readonly<{ requestHash: Uint8Array }>;
 
 /**
  * The response to a command that wrote no event: the version of the stream that it showed. A replay folds the

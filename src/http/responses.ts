@@ -14,14 +14,15 @@ import { discardBody, isBodyComing, isUnasked } from './request-body.ts';
 export const JSON_MEDIA_TYPE = 'application/json; charset=utf-8';
 const READS = new Set(['GET', 'HEAD']);
 
-/** A response whose body is JSON text: it is stored, or was made to be stored. */
-export type TextResponse = Readonly<{
+/** What is sent of the response to a command, or of a read that makes its own text. */
+type TextResponse = Readonly<{
   status: number;
   etag: string | null;
-  location: string | null;
+  location?: string | null;
+  /** JSON text. */
   body: string;
   /** True if an earlier request with the same key got this response. */
-  replayed: boolean;
+  replayed?: boolean;
 }>;
 
 /**
@@ -30,13 +31,7 @@ export type TextResponse = Readonly<{
  */
 export function sendText(
   reply: FastifyReply,
-  {
-    status,
-    etag,
-    location = null,
-    body,
-    replayed = false,
-  }: Partial<TextResponse> & Pick<TextResponse, 'status' | 'etag' | 'body'>,
+  { status, etag, location = null, body, replayed = false }: TextResponse,
 ): FastifyReply {
   if (etag !== null) reply.header('etag', etag);
   if (location !== null) reply.header('location', location);

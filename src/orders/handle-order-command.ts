@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import type {
+  CommandResponse,
   EventMetadata,
   Loaded,
   SagaWorkRow,
-  StoredResponse,
   StoredEvent,
+  StoredResponse,
   StreamAppend,
 } from '#src/event-store/event-store.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
@@ -12,7 +13,6 @@ import { VersionConflict, recordedAt } from '#src/event-store/event-store.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
 import { requireSameRequest } from '#src/http/idempotency.ts';
 import type { KeyedRequest } from '#src/http/idempotency.ts';
-import type { TextResponse } from '#src/http/responses.ts';
 import type { OrderCommand } from './domain/order-commands.ts';
 import { ORDER_CATEGORY } from './domain/order-events.ts';
 import type { OrderEvent } from './domain/order-events.ts';
@@ -54,7 +54,10 @@ export type StartOrWakeSaga = (
   context: Readonly<{ recordedAt: string; metadata: EventMetadata }>,
 ) => Readonly<{ appends: readonly StreamAppend[]; sagas: readonly SagaWorkRow[] }>;
 
-export type HandleOrderCommand = (request: OrderRequest) => Promise<TextResponse>;
+/** `replayed`: an earlier request with the same key got this response. */
+type HandledResponse = CommandResponse & Readonly<{ replayed: boolean }>;
+
+export type HandleOrderCommand = (request: OrderRequest) => Promise<HandledResponse>;
 
 export type OrderCommandHandlerDependencies = Readonly<{
   commit: GroupCommit;
@@ -116,7 +119,7 @@ function decideRequest(
   commandId: string,
   loaded: Loaded,
   dependencies: OrderCommandHandlerDependencies,
-): Decision<TextResponse> {
+): Decision<HandledResponse> {
   const { orderId, command, metadata, matches, keyed } = request;
   const stream = ownStream(loaded.stream(orderId, ORDER_CATEGORY), request);
   const stored = keyed && loaded.response(keyed.ref);
@@ -124,7 +127,7 @@ function decideRequest(
 
   const order = foldOrder(stream);
   if (order && isDuplicate(command, order)) {
-    const result = responseTo(command, order);
+    const result = { ...responseTo(command, order), replayed: false };
     if (!keyed) return { result };
     const reference = { requestHash: keyed.hash, version: order.version };
     const response = { ref: keyed.ref, commandId, stored: reference };
@@ -140,15 +143,17 @@ function decideRequest(
   const context = { recordedAt: recordedAt(now(), stream.at(-1)?.recordedAt), metadata, topic };
   const { order: after, unit } = appendToOrder(orderId, order, events, context);
   const saga = startOrWakeSaga(orderId, events, context);
-  const result = responseTo(command, after);
+  const response = responseTo(command, after);
   return {
     unit: {
       ...unit,
       appends: [...unit.appends, ...saga.appends],
       sagas: saga.sagas,
-      ...(keyed && { response: { ref: keyed.ref, commandId, stored: toStored(keyed, result) } }),
+      ...(keyed && {
+        response: { ref: keyed.ref, commandId, stored: { requestHash: keyed.hash, ...response } },
+      }),
     },
-    result,
+    result: { ...response, replayed: false },
   };
 }
 
@@ -161,37 +166,31 @@ function ownStream(
   return foldOrder(stream)?.customerId === customerId ? stream : [];
 }
 
-function toStored({ hash }: KeyedRequest, response: TextResponse): StoredResponse {
-  const { status, etag, location, body } = response;
-  return { requestHash: hash, status, etag, location, body };
-}
-
 /** A reference is folded again, up to the version that the first response showed. */
 function replay(
   stored: StoredResponse,
   keyed: KeyedRequest,
   { command, customerId }: OrderRequest,
   stream: readonly StoredEvent[],
-): TextResponse {
+): HandledResponse {
   requireSameRequest(stored.requestHash, keyed);
   const isGone = stream.length === 0 && command.type !== 'PlaceOrder';
   if (customerId !== undefined && isGone) throw new OrderRejected('order_not_found', null);
   if (!('version' in stored)) {
-    const { status, etag, location, body } = stored;
-    return { status, etag, location, body, replayed: true };
+    const { requestHash: _, ...response } = stored;
+    return { ...response, replayed: true };
   }
   const order = foldOrder(stream.filter(({ version }) => version <= stored.version));
   if (order?.version !== stored.version) throw new StreamDamaged(stored.version);
   return { ...responseTo(command, order), replayed: true };
 }
 
-function responseTo({ type }: OrderCommand, order: Order): TextResponse {
+function responseTo({ type }: OrderCommand, order: Order): CommandResponse {
   return {
     status: statusAfter(type, order),
     etag: versionETag(order.version),
     location: locationAfter(type, order.orderId),
     body: toJson(order),
-    replayed: false,
   };
 }
 
