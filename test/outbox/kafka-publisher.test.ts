@@ -2,11 +2,13 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 import type { Socket } from 'node:net';
+import { metadataV7 } from '@platformatic/kafka';
 import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 // Importing it patches kafkajs.
 import { createConnections, createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import type { OutboxMessage, PublishRequest } from '#src/outbox/outbox.ts';
+import { createBrokers } from '#src/outbox/platformatic-brokers.ts';
 import { startFaultyKafka } from '#test/support/faulty-servers.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic, readTopic, testBrokers, untilLed } from '#test/support/kafka.ts';
@@ -308,5 +310,30 @@ describe('destroying connections', () => {
     await closed;
     expect(peer.bytesRead).toBeLessThan(BYTES);
     expect(() => connections.open(server.target)).toThrow('the connection was cut');
+  });
+
+  test('does the same with @platformatic/kafka, and ends what waits', async () => {
+    await using server = await listen();
+    const { host, port } = server.target;
+    const brokers = createBrokers({ brokers: [`${host}:${port}`] }, TIMEOUT_MS, 0);
+    const { socket } = await brokers.connectTo({ host, port });
+    const peer = await server.peer;
+    socket.write(Buffer.alloc(BYTES));
+    const asking = brokers.ask((broker) => metadataV7.api.async(broker, []));
+    const asked = expect(asking).rejects.toThrow('Connection closed');
+    await using tlsServer = await listen();
+    const secured = createBrokers({ brokers: [], tls: {} }, TIMEOUT_MS, 0);
+    const connecting = secured.connectTo(tlsServer.target); // gets no handshake
+    const connected = expect(connecting).rejects.toThrow('Connection closed');
+    const tlsPeer = await tlsServer.peer;
+    secured.destroy();
+    brokers.destroy();
+    await Promise.all([asked, connected]);
+    tlsPeer.destroy();
+    const closed = once(peer, 'close');
+    peer.on('error', () => {}).resume();
+    await closed;
+    expect(peer.bytesRead).toBeLessThan(BYTES);
+    await expect(brokers.connectTo({ host, port })).rejects.toThrow('the connection was cut');
   });
 });

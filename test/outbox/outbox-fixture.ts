@@ -14,6 +14,7 @@ import { createRelay, relayDefaults } from '#src/outbox/relay.ts';
 import type { Leader, RelayMetrics, RelayParts, RelaySettings } from '#src/outbox/relay.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import { untilLed } from '#test/support/kafka.ts';
+import { eventually } from '#test/support/poll.ts';
 
 export const quiet = pino({ level: 'silent' });
 
@@ -219,6 +220,14 @@ export async function createChangingTopic(brokers: readonly string[], batchBytes
       const type = kafkajs.ConfigResourceTypes.TOPIC;
       const resources = [{ type, name: topic, configEntries: batchLimit(bytes) }];
       await admin.alterConfigs({ validateOnly: false, resources });
+    },
+    /** Deletes it, and waits until somebody has created it again. */
+    untilCreatedAgain: async () => {
+      await admin.deleteTopics({ topics: [topic] });
+      await eventually(async () => {
+        const [partition] = await admin.fetchTopicOffsets(topic);
+        return partition?.high === '0';
+      });
     },
     growTo: async (count: number) => {
       await admin.createPartitions({ topicPartitions: [{ topic, count }] });

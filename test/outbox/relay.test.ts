@@ -455,6 +455,31 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres')).each(publishers)(
   },
 );
 
+describe.skipIf(skipReason('kafka') ?? skipReason('postgres')).each(publishers)(
+  'a topic that is deleted, with $client',
+  ({ testPublisher }) => {
+    test('is created again, and gets what is published from then on', async () => {
+      await using db = await createTestDatabase();
+      const brokers = await testBrokers();
+      await using topic = await createChangingTopic(brokers, 1_000_000);
+      const { name } = topic;
+      await using relay = createTestRelay({
+        url: db.url,
+        topic: name,
+        publisher: testPublisher(brokers),
+      });
+      await insertEvents(db, name, eventsOf(['key'], 2));
+      relay.start();
+      await eventually(() => isEmpty(db));
+      await topic.untilCreatedAgain();
+      await insertEvents(db, name, [{ key: 'key', version: 3 }]);
+      const messages = await readTopic(name, { until: (all) => all.length > 0 });
+      expect(messages.map(versionOf)).toEqual([3]);
+      await eventually(() => isEmpty(db));
+    });
+  },
+);
+
 const PARTITIONS = 3;
 /** A rest that lasts longer than the test, whatever chance makes of it. */
 const LONG_REST = { baseMs: 1e12, maxMs: 1e12 };

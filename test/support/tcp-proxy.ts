@@ -31,8 +31,10 @@ export type TcpProxy = AsyncDisposable &
     cut(): void;
   }>;
 
-/** Changes what a client sends before the server gets it. */
+/** Changes what one side sends before the other gets it. */
 export type Change = (data: Buffer) => Buffer;
+
+const unchanged: Change = (data) => data;
 
 type SetTrap = Readonly<{
   words: string;
@@ -44,7 +46,8 @@ type SetTrap = Readonly<{
 
 export async function startTcpProxy(
   serverUrl: string,
-  change: Change = (data) => data,
+  change: Change = unchanged,
+  changeResponse: Change = unchanged,
 ): Promise<TcpProxy> {
   let target = new URL(serverUrl);
   const traps = new Set<SetTrap>();
@@ -57,7 +60,7 @@ export async function startTcpProxy(
       socket.on('error', () => {});
       socket.on('close', () => sockets.delete(socket));
     }
-    join(client, upstream, traps, change);
+    join(client, upstream, traps, { change, changeResponse });
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
@@ -83,7 +86,12 @@ export async function startTcpProxy(
   };
 }
 
-function join(client: Socket, upstream: Socket, traps: Set<SetTrap>, change: Change): void {
+function join(
+  client: Socket,
+  upstream: Socket,
+  traps: Set<SetTrap>,
+  { change, changeResponse }: Readonly<Record<'change' | 'changeResponse', Change>>,
+): void {
   let held: Buffer[] | undefined;
   const letGo = () => {
     for (const data of held ?? []) upstream.write(data);
@@ -122,7 +130,7 @@ function join(client: Socket, upstream: Socket, traps: Set<SetTrap>, change: Cha
     upstream.once('data', cut);
     upstream.write(data);
   });
-  upstream.on('data', (data: Buffer) => void client.write(data));
+  upstream.on('data', (data: Buffer) => void client.write(changeResponse(data)));
   upstream.on('close', () => client.destroy());
   client.on('close', () => {
     if (!held) upstream.destroy();
