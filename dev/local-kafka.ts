@@ -49,6 +49,17 @@ export const NODE_SETTINGS = {
   'group.initial.rebalance.delay.ms': 0,
 } as const;
 
+/** What a broker has besides a listener in plaintext. Tests use it. */
+export type KafkaExtras = Readonly<{
+  /** `protocol` is one of Kafka's security protocols. */
+  listeners: readonly Readonly<{ name: string; protocol: string; port: number }>[];
+  settings: Readonly<Record<string, string>>;
+  /** For the program that creates the data folder. */
+  formatOptions: readonly string[];
+}>;
+
+const NO_EXTRAS: KafkaExtras = { listeners: [], settings: {}, formatOptions: [] };
+
 /** A real Apache Kafka 4.3.1: one broker on a port of 127.0.0.1. The port stays the same. */
 export type LocalKafka = LocalServer & Readonly<{ /** `host:port` */ broker: string }>;
 
@@ -59,6 +70,7 @@ type Server = KafkaPrograms &
     logFile: string;
     marker: string;
     broker: string;
+    extras: KafkaExtras;
   }>;
 
 /**
@@ -66,12 +78,14 @@ type Server = KafkaPrograms &
  * never creates a topic by itself.
  * @throws an Error whose message says why there can be no local broker
  */
-export async function startKafka(options: KafkaProgramOptions): Promise<LocalKafka> {
+export async function startKafka(
+  options: KafkaProgramOptions & Readonly<{ extras?: KafkaExtras }>,
+): Promise<LocalKafka> {
   const folder = resolve(options.folder);
   const cacheFolder = resolve(options.cacheFolder);
   await mkdir(folder, { recursive: true });
   const programs = await kafkaPrograms({ ...options, folder, cacheFolder });
-  const server = await prepare(folder, programs, options.log);
+  const server = await prepare(folder, programs, options.log, options.extras ?? NO_EXTRAS);
   await startServer(server);
   return {
     broker: server.broker,
@@ -86,6 +100,7 @@ async function prepare(
   folder: string,
   programs: KafkaPrograms,
   log: (line: string) => void,
+  extras: KafkaExtras,
 ): Promise<Server> {
   const marker = markerOf(folder);
   const isOurs = async () => (await findProcesses(marker)).length > 0;
@@ -93,8 +108,9 @@ async function prepare(
   const controllerPort = await keptPort(join(folder, 'controller-port'), isOurs);
   const logFile = join(folder, 'kafka.log');
   const broker = `127.0.0.1:${port}`;
-  const server = { ...programs, log, folder, logFile, marker, broker };
-  await writeFile(join(folder, SETTINGS), properties(port, controllerPort));
+  const server = { ...programs, log, folder, logFile, marker, broker, extras };
+  const address = { bind: '127.0.0.1', host: '127.0.0.1', port, controllerPort };
+  await writeFile(join(folder, SETTINGS), kafkaProperties(address, extras));
   if (!existsSync(join(folder, 'data', 'meta.properties'))) {
     log('Kafka 4.3.1: creating the data folder...');
     await format(server);
@@ -105,7 +121,8 @@ async function prepare(
 async function format(server: Server): Promise<void> {
   const cluster = randomBytes(16).toString('base64url');
   const options = ['format', '--ignore-formatted', `--cluster-id=${cluster}`, '--config', SETTINGS];
-  const args = [...(await jvmArguments(server)), 'kafka.tools.StorageTool', ...options];
+  const tool = ['kafka.tools.StorageTool', ...options, ...server.extras.formatOptions];
+  const args = [...(await jvmArguments(server)), ...tool];
   await promisify(execFile)(server.java, args, optionsOf(server)).catch((error: unknown) => {
     const [problem = ''] = outputOf(error).trim().split('\n');
     throw new Error(
@@ -114,18 +131,27 @@ async function format(server: Server): Promise<void> {
   });
 }
 
-/** The content of `server.properties`. */
-function properties(port: number, controllerPort: number): string {
+/** The content of `server.properties`. Clients reach the broker at `host`, it listens at `bind`. */
+export function kafkaProperties(
+  address: Readonly<{ bind: string; host: string; port: number; controllerPort: number }>,
+  extras: KafkaExtras,
+): string {
+  const { bind, host, port, controllerPort } = address;
+  const plaintext = { name: 'PLAINTEXT', protocol: 'PLAINTEXT', port };
+  const listeners = [plaintext, ...extras.listeners];
+  const at = (where: string) => listeners.map((each) => `${each.name}://${where}:${each.port}`);
+  const protocols = listeners.map(({ name, protocol }) => `${name}:${protocol}`);
   const settings = {
     ...NODE_SETTINGS,
-    listeners: `PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controllerPort}`,
-    'advertised.listeners': `PLAINTEXT://127.0.0.1:${port}`,
-    'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT',
+    listeners: [...at(bind), `CONTROLLER://127.0.0.1:${controllerPort}`].join(),
+    'advertised.listeners': at(host).join(),
+    'listener.security.protocol.map': [...protocols, 'CONTROLLER:PLAINTEXT'].join(),
     'controller.quorum.voters': `1@127.0.0.1:${controllerPort}`,
     'log.dirs': 'data',
+    ...extras.settings,
   };
   return Object.entries(settings)
-    .map(([name, value]) => `${name}=${value}\n`)
+    .map(([name, value]) => `${name}=${String(value).replaceAll('\n', '\\n')}\n`)
     .join('');
 }
 

@@ -1,7 +1,8 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { withoutPassword } from '#src/config-values.ts';
-import { isLoopback } from '#src/config.ts';
+import { settingNames } from '#src/config.ts';
+import { isLoopback } from '#src/network/loopback.ts';
 import { startPostgres } from './embedded-postgres.ts';
 import { removePostgresVariables, serviceEnvironment } from './environment.ts';
 import { folders } from './folders.ts';
@@ -25,6 +26,10 @@ const { KAFKA_BROKERS, PAYMENT_URL, SHIPPING_URL, PORT } = process.env;
 const host = withoutBrackets(process.env['HOST'] || '127.0.0.1');
 /** For the service only, and only with a database of the user's own. */
 const postgresVariables = removePostgresVariables();
+/** The local Kafka has no TLS and no login, whatever the environment says of other brokers. */
+const plaintext = Object.fromEntries(
+  settingNames.filter((name) => /^KAFKA_(TLS|SASL)/.test(name)).map((name) => [name, '']),
+);
 /** One Ctrl-C arrives twice: from the terminal, and from npm, which forwards its own. */
 const SAME_SIGNAL_MS = 1_000;
 const SAMPLE_ORDER = {
@@ -68,6 +73,7 @@ async function start(): Promise<void> {
     ...serviceEnvironment(),
     ...database.settings,
     KAFKA_BROKERS: broker.brokers,
+    ...(KAFKA_BROKERS ? {} : plaintext),
     ...providers,
     HOST: host,
     PORT: String(port),

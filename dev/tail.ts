@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import type { KafkaMessage } from 'kafkajs';
 import { readKafkaConfig } from '#src/config.ts';
 import { kafkaConnection } from '#src/outbox/kafka-connection.ts';
+import { explainKafkaError } from '#src/outbox/kafka-errors.ts';
 import { createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import { printable } from '#src/printable.ts';
 import { folders } from './folders.ts';
@@ -64,9 +65,10 @@ async function requireTopic(): Promise<void> {
         `The topic ${topic} does not exist at ${brokers.join(',')}. The service creates it when it starts.`,
       );
     }
-  } catch {
+  } catch (error) {
     giveUp(
-      `Kafka does not respond at ${brokers.join(',')}. Is npm start or docker compose running?`,
+      `Cannot read from Kafka at ${brokers.join(',')}: ${explainKafkaError(error, connection)}. ` +
+        'Is npm start or docker compose running?',
     );
   }
   await admin.disconnect();

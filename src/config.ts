@@ -1,9 +1,9 @@
 import { compile as compileProxies } from '@fastify/proxy-addr';
 import { accessSync, constants } from 'node:fs';
-import { BlockList, isIP } from 'node:net';
 import { z } from 'zod';
 import { listSettings, readGiven, secret, variablesOf, withoutPassword } from './config-values.ts';
 import type { Environment } from './config-values.ts';
+import { isLoopback } from './network/loopback.ts';
 import { kafkaProblems } from './outbox/kafka-connection.ts';
 import type { KafkaSettings } from './outbox/kafka-connection.ts';
 import { kafkaClients } from './outbox/publishers.ts';
@@ -102,18 +102,6 @@ const isProxy = (proxy: string) => {
 };
 const PROXIES = 'must be addresses or networks such as 10.0.0.0/8, comma separated';
 const trustedProxies = commaSeparated.pipe(z.array(z.string().refine(isProxy, PROXIES)));
-
-const LOOPBACK = new BlockList();
-LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
-LOOPBACK.addAddress('::1', 'ipv6');
-
-/** Whether only programs on this machine can reach a listener on the host. */
-export function isLoopback(host: string): boolean {
-  const version = isIP(host);
-  return version === 0
-    ? host.toLowerCase() === 'localhost'
-    : LOOPBACK.check(host, version === 4 ? 'ipv4' : 'ipv6');
-}
 
 /** Whoever can change the keys on their way can make tokens of anybody. */
 const isSafeUrl = (text: string) => {

@@ -1,6 +1,7 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import type { KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { isLoopback } from '#src/network/loopback.ts';
 
 type Mechanism = 'plain' | 'scram-sha-256' | 'scram-sha-512';
 
@@ -56,17 +57,25 @@ export function kafkaConnection(settings: KafkaSettings): KafkaConnection {
   };
 }
 
-/** Reads the files of TLS. They are small, and a certificate may be replaced while we run. */
-export function readTlsFiles({
-  caFile,
-  certFile,
-  keyFile,
-}: KafkaTlsFiles): Readonly<{ ca?: string; cert?: string; key?: string }> {
+/**
+ * Reads the files of TLS, as options of `tls.connect`. They are small, and may change while we run.
+ * @throws an Error that names the setting
+ */
+export function readTlsFiles({ caFile, certFile, keyFile }: KafkaTlsFiles) {
   return {
-    ...(caFile && { ca: readFileSync(caFile, 'utf8') }),
-    ...(certFile && { cert: readFileSync(certFile, 'utf8') }),
-    ...(keyFile && { key: readFileSync(keyFile, 'utf8') }),
+    ...(caFile && { ca: contentOf('KAFKA_TLS_CA_FILE', caFile) }),
+    ...(certFile && { cert: contentOf('KAFKA_TLS_CERT_FILE', certFile) }),
+    ...(keyFile && { key: contentOf('KAFKA_TLS_KEY_FILE', keyFile) }),
   };
+}
+
+function contentOf(setting: string, file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? ` (${String(error.code)})` : '';
+    throw new Error(`${setting} cannot be read any more${code}`, { cause: error });
+  }
 }
 
 /** A setting of the connection that cannot be right together with the others, and why. */
@@ -102,15 +111,15 @@ function loginProblems(settings: KafkaSettings): readonly Problem[] {
     return given.map((name) => [name, `needs ${missing.join(' and ')}`]);
   }
   const isReadable = settings.KAFKA_SASL_MECHANISM === 'plain' && !settings.KAFKA_TLS;
-  if (!isReadable || settings.KAFKA_BROKERS.every(isOnThisMachine)) return [];
+  if (!isReadable || settings.KAFKA_BROKERS.every((broker) => isLoopback(hostOf(broker))))
+    return [];
   const problem = 'would send the password readable over the network: set KAFKA_TLS=on';
   return [['KAFKA_SASL_MECHANISM', problem]];
 }
 
-/** Whether a broker, as host:port, has a loopback address. */
-export function isOnThisMachine(broker: string): boolean {
-  const host = broker.replace(/:\d+$/, '');
-  return /^(localhost|127(\.\d{1,3}){3}|\[?::1\]?)$/i.test(host);
+/** An IPv6 address is in brackets. */
+function hostOf(broker: string): string {
+  return broker.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
 }
 
 const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;

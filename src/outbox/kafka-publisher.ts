@@ -2,6 +2,7 @@ import kafkajs from 'kafkajs';
 import type { Admin, Producer, ProducerConfig } from 'kafkajs';
 import type { Logger } from 'pino';
 import { RETRY } from './kafka-connection.ts';
+import { explainKafkaError, protocolError } from './kafka-errors.ts';
 import { createKafkaClient } from './kafkajs-client.ts';
 import type { Publisher, PublishOutcome, PublishRequest, TopicLimits } from './outbox.ts';
 import {
@@ -34,7 +35,8 @@ export function createKafkaPublisher(options: KafkaPublisherOptions): Publisher 
 
 function openKafkajs(options: KafkaPublisherOptions): PublishingClient {
   const { connection, newTopic, log, requestTimeoutMs = PUBLISH_REQUEST_TIMEOUT_MS } = options;
-  const { kafka, destroy } = createKafkaClient(connection, log, requestTimeoutMs);
+  const { kafka, lastFault, destroy } = createKafkaClient(connection, log, requestTimeoutMs);
+  const explain = (error: unknown) => explainKafkaError(error, connection);
   let connecting: Promise<Producer> | undefined;
 
   const connect = async (): Promise<Producer> => {
@@ -43,10 +45,19 @@ function openKafkajs(options: KafkaPublisherOptions): PublishingClient {
     return producer;
   };
   return {
-    openTopic: (topic) => openTopic(kafka.admin(), topic, newTopic, log),
+    openTopic: (topic) =>
+      openTopic(kafka.admin(), topic, newTopic, log).catch((error: unknown) => {
+        throw new Error(explain(error), { cause: error });
+      }),
     send: (request) => {
       connecting ??= connect();
-      return send(connecting, request);
+      return send(connecting, request).catch((error: unknown) =>
+        failedOutcome(protocolError(error), explain(error)),
+      );
+    },
+    lastFault: () => {
+      const fault = lastFault();
+      return fault && explain(fault);
     },
     destroy,
   };
@@ -56,29 +67,18 @@ async function send(
   connecting: Promise<Producer>,
   { topic, partition, messages }: PublishRequest,
 ): Promise<PublishOutcome> {
-  try {
-    const producer = await connecting;
-    const acks = await producer.send({
-      topic,
-      acks: -1,
-      timeout: REPLICAS_TIMEOUT_MS,
-      messages: messages.map((message) => ({ ...message, partition })),
-    });
-    // kafkajs also resolves when it does not know the partition and has sent nothing.
-    const isAcked = acks.some(
-      (ack) => ack.topicName === topic && ack.partition === partition && ack.errorCode === 0,
-    );
-    return isAcked ? { kind: 'acked' } : { kind: 'unknown', reason: 'not acknowledged' };
-  } catch (error) {
-    return failedOutcome(protocolError(error), error instanceof Error ? error.message : 'failed');
-  }
-}
-
-/** The name of the broker's error. kafkajs wraps it in other errors. */
-function protocolError(error: unknown): string | undefined {
-  if (!(error instanceof Error)) return undefined;
-  if ('type' in error && typeof error.type === 'string') return error.type;
-  return protocolError(error.cause);
+  const producer = await connecting;
+  const acks = await producer.send({
+    topic,
+    acks: -1,
+    timeout: REPLICAS_TIMEOUT_MS,
+    messages: messages.map((message) => ({ ...message, partition })),
+  });
+  // kafkajs also resolves when it does not know the partition and has sent nothing.
+  const isAcked = acks.some(
+    (ack) => ack.topicName === topic && ack.partition === partition && ack.errorCode === 0,
+  );
+  return isAcked ? { kind: 'acked' } : { kind: 'unknown', reason: 'not acknowledged' };
 }
 
 async function openTopic(
@@ -88,7 +88,10 @@ async function openTopic(
   log: Pick<Logger, 'info'>,
 ): Promise<TopicLimits> {
   await admin.connect();
-  const found = await partitionsOf(admin, topic).catch(() => undefined);
+  const found = await partitionsOf(admin, topic).catch((error: unknown) => {
+    if (protocolError(error) === 'UNKNOWN_TOPIC_OR_PARTITION') return undefined;
+    throw error;
+  });
   if (found === undefined) {
     const { partitions: numPartitions, replication: replicationFactor } = newTopic;
     const created = await admin
@@ -97,7 +100,7 @@ async function openTopic(
         waitForLeaders: false, // it would fail if the broker that it asks does not know the topic yet
       })
       .catch((error: unknown) => {
-        throw new Error(`cannot create topic ${topic}: ${reasonOf(error)}`, { cause: error });
+        throw new Error(`cannot create topic ${topic}`, { cause: error });
       });
     if (created) log.info({ topic, partitions: newTopic.partitions }, 'topic created');
   }
@@ -105,14 +108,6 @@ async function openTopic(
     partitions: found ?? (await onceKnown(() => partitionsOf(admin, topic))),
     batchBytesMax: await batchBytesMaxOf(admin, topic).catch(() => BATCH_BYTES_MAX_DEFAULT),
   };
-}
-
-/** kafkajs puts the reasons into a list. */
-function reasonOf(error: unknown): string {
-  if (error instanceof Error && 'errors' in error && Array.isArray(error.errors)) {
-    return error.errors.map(String).join(', ');
-  }
-  return String(error);
 }
 
 async function partitionsOf(admin: Admin, topic: string): Promise<number> {

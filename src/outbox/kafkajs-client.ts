@@ -6,6 +6,7 @@ import type { ISocketFactoryArgs } from 'kafkajs';
 import RequestQueue from 'kafkajs/src/network/requestQueue/index.js';
 import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
 import type { Logger } from 'pino';
+import { isLoopback } from '#src/network/loopback.ts';
 import {
   CLIENT_ID,
   CONNECTION_TIMEOUT_MS,
@@ -27,17 +28,20 @@ acceptPartitionsWithoutLeader();
 
 export type KafkaClient = Readonly<{
   kafka: Kafka;
+  /** Why the last connection failed, if none was opened since. kafkajs may still be retrying. */
+  lastFault(): Error | undefined;
   /** Ends all connections at once and opens no others. */
   destroy(): void;
 }>;
 
 /** A kafkajs client with its own connections, and bounded timeouts and retries. */
 export function createKafkaClient(
-  { brokers, tls, sasl }: KafkaConnection,
+  connection: KafkaConnection,
   log: Pick<Logger, 'debug'>,
   requestTimeoutMs = REQUEST_TIMEOUT_MS,
 ): KafkaClient {
-  const connections = createConnections(tls);
+  const { brokers, sasl } = connection;
+  const connections = createConnections(connection);
   const kafka = new Kafka({
     clientId: CLIENT_ID,
     brokers: brokers.map(toKafkajsAddress),
@@ -50,27 +54,39 @@ export function createKafkaClient(
     // What matters is also thrown as an error, and whoever catches it logs it.
     logCreator: () => (entry) => log.debug({ kafkajs: entry.namespace }, entry.log.message),
   });
-  return { kafka, destroy: connections.destroy };
+  return { kafka, lastFault: connections.lastFault, destroy: connections.destroy };
 }
 
 /**
  * The connections of one client. kafkajs keeps sending after `disconnect()` (its issue 1174). A
  * client certainly sends nothing more when its sockets are destroyed and it cannot open new ones.
  */
-export function createConnections(tls?: KafkaTlsFiles) {
+export function createConnections({ tls, sasl }: Pick<KafkaConnection, 'tls' | 'sasl'>) {
   const sockets = new Set<Socket>();
   let isDestroyed = false;
+  let lastFault: Error | undefined;
 
   return {
     open: ({ host, port, onConnect }: ISocketFactoryArgs): Socket => {
       if (isDestroyed) throw new Error('the connection was cut');
       const address = { host: fromKafkajsHost(host), port };
-      const socket = tls ? openTls(address, tls, onConnect) : openPlaintext(address, onConnect);
+      if (sasl?.mechanism === 'plain' && !tls && !isLoopback(address.host)) {
+        throw new Error(`the password would be readable on the way to ${host}: set KAFKA_TLS=on`);
+      }
+      const opened = () => {
+        lastFault = undefined;
+        onConnect();
+      };
+      const socket = tls ? openTls(address, tls, opened) : openPlaintext(address, opened);
       socket.setKeepAlive(true, KEEP_ALIVE_DELAY_MS);
       sockets.add(socket);
       socket.once('close', () => sockets.delete(socket));
+      socket.on('error', (error) => {
+        lastFault = error;
+      });
       return socket;
     },
+    lastFault: () => lastFault,
     /** Discards what the sockets have not sent yet. */
     destroy: () => {
       isDestroyed = true;
@@ -85,7 +101,7 @@ function openPlaintext(address: Address, onConnect: () => void): Socket {
   const socket = connect({ ...address, noDelay: true }, onConnect);
   // kafkajs would take the bytes for the length of a response, and wait for the rest.
   socket.once('data', (bytes) => {
-    if (isTlsAlert(bytes)) socket.destroy(new Error('the broker expects TLS on this port'));
+    if (isTlsAlert(bytes)) socket.destroy(new Error('the response is one of TLS'));
   });
   return socket;
 }

@@ -28,6 +28,8 @@ export type Brokers = Readonly<{
   connectTo(broker: Address): Promise<Connection>;
   /** Asks the brokers of the settings, one after the other, until one responds. */
   ask<T>(question: (connection: Connection) => Promise<T>): Promise<T>;
+  /** Why the last connection that failed did so. */
+  lastFault(): Error | undefined;
   /** Ends all connections at once, discards what they have not sent, and opens no others. */
   destroy(): void;
   /** Aborted when the connections are destroyed. */
@@ -47,6 +49,7 @@ export function createBrokers(
   const controller = new AbortController();
   const { signal } = controller;
   const opened = new Map<string, Opened>();
+  let lastFault: Error | undefined;
   const { brokers } = settings;
   const seeds = brokers.map((_, index) =>
     parseBroker(brokers[(first + index) % brokers.length] ?? ''),
@@ -63,7 +66,10 @@ export function createBrokers(
       cut(connection);
     };
     // Whoever waits for a response gets the error too. Without a listener it would end the process.
-    connection.on('error', drop);
+    connection.on('error', (error: Error) => {
+      lastFault = error;
+      drop();
+    });
     connection.on('close', drop);
     const ready = connect(connection, broker);
     opened.set(name, { connection, ready });
@@ -84,6 +90,7 @@ export function createBrokers(
       }
       throw errors.at(-1);
     },
+    lastFault: () => lastFault,
     destroy: () => {
       controller.abort();
       for (const { connection } of opened.values()) cut(connection);

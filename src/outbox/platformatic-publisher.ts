@@ -10,10 +10,11 @@ import {
 } from '@platformatic/kafka';
 import type { MessageRecord } from '@platformatic/kafka';
 import { RETRY } from './kafka-connection.ts';
-import type { OutboxMessage, Publisher, PublishOutcome, PublishRequest } from './outbox.ts';
+import { explainKafkaError, protocolError } from './kafka-errors.ts';
+import type { OutboxMessage, Publisher, PublishRequest } from './outbox.ts';
 import { createBrokers } from './platformatic-brokers.ts';
 import type { Brokers } from './platformatic-brokers.ts';
-import { openTopic, protocolError, readTopology, reasonOf } from './platformatic-topic.ts';
+import { openTopic, readTopology } from './platformatic-topic.ts';
 import type { Topology } from './platformatic-topic.ts';
 import {
   createPublisher,
@@ -39,9 +40,14 @@ export function createPlatformaticPublisher(options: KafkaPublisherOptions): Pub
     // Each client asks another broker first, so that one that hangs delays only some of them.
     const brokers = createBrokers(connection, requestTimeoutMs, clients);
     clients += 1;
+    const explain = (error: unknown) => explainKafkaError(error, connection, brokers.lastFault());
     return {
-      openTopic: (topic) => openTopic(brokers, topic, newTopic, log),
-      send: createSend(brokers),
+      openTopic: (topic) =>
+        openTopic(brokers, topic, newTopic, log).catch((error: unknown) => {
+          throw new Error(explain(error), { cause: error });
+        }),
+      send: createSend(brokers, explain),
+      lastFault: () => undefined, // it does not retry to connect within a request
       destroy: brokers.destroy,
     };
   });
@@ -58,7 +64,10 @@ type Producer = {
 
 type Identity = Readonly<{ producerId: bigint; producerEpoch: number }>;
 
-function createSend(brokers: Brokers): PublishingClient['send'] {
+function createSend(
+  brokers: Brokers,
+  explain: (error: unknown) => string,
+): PublishingClient['send'] {
   const producer: Producer = {
     brokers,
     sequences: new NumericMap(),
@@ -73,7 +82,7 @@ function createSend(brokers: Brokers): PublishingClient['send'] {
         return { kind: 'acked' };
       } catch (error) {
         if (attempt === RETRY.retries || !mayPass(error) || brokers.signal.aborted) {
-          return outcomeOf(error);
+          return failedOutcome(protocolError(error), explain(error));
         }
       }
       producer.topologies.delete(request.topic); // the leader may be another one
@@ -162,8 +171,4 @@ function mayPass(error: unknown): boolean {
 async function rest(attempt: number, signal: AbortSignal): Promise<void> {
   const delayMs = Math.min(RETRY.initialRetryTime * 2 ** attempt, RETRY.maxRetryTime);
   await sleep(delayMs, undefined, { signal }).catch(() => undefined);
-}
-
-function outcomeOf(error: unknown): PublishOutcome {
-  return failedOutcome(protocolError(error), reasonOf(error));
 }

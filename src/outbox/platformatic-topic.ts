@@ -7,6 +7,7 @@ import {
 } from '@platformatic/kafka';
 import type { Connection } from '@platformatic/kafka';
 import type { Logger } from 'pino';
+import { protocolError } from './kafka-errors.ts';
 import type { TopicLimits } from './outbox.ts';
 import type { Address, Brokers } from './platformatic-brokers.ts';
 import { BATCH_BYTES_MAX_DEFAULT, onceKnown } from './publisher.ts';
@@ -104,7 +105,7 @@ async function createTopic(
     return true;
   } catch (error) {
     if (protocolError(error) === 'TOPIC_ALREADY_EXISTS') return false;
-    throw new Error(`cannot create topic ${topic}: ${reasonOf(error)}`, { cause: error });
+    throw new Error(`cannot create topic ${topic}`, { cause: error });
   }
 }
 
@@ -121,19 +122,4 @@ async function readBatchBytesMax(connection: Connection, topic: string): Promise
   const entries = results.flatMap(({ configs }) => configs);
   const value = Number(entries.find(({ name }) => name === setting)?.value);
   return value > 0 ? value : BATCH_BYTES_MAX_DEFAULT;
-}
-
-/** The name of the broker's error, if the broker returned one. */
-export function protocolError(error: unknown): string | undefined {
-  if (error instanceof AggregateError) return error.errors.map(protocolError).find(Boolean);
-  if (!(error instanceof Error) || !('apiId' in error)) return undefined;
-  return typeof error.apiId === 'string' ? error.apiId : undefined;
-}
-
-/** The error in one line: the broker's, or what happened to the connection. */
-export function reasonOf(error: unknown): string {
-  const code = protocolError(error);
-  if (code !== undefined) return code;
-  if (!(error instanceof Error)) return String(error);
-  return error.cause instanceof Error ? `${error.message} ${reasonOf(error.cause)}` : error.message;
 }

@@ -37,6 +37,8 @@ export type PublishingClient = Readonly<{
   openTopic(topic: string): Promise<TopicLimits>;
   /** Sends as an idempotent producer, to all replicas. Repeats only the same request. Never throws. */
   send(request: PublishRequest): Promise<PublishOutcome>;
+  /** Why it cannot connect, if the last attempt failed. It may still be retrying. */
+  lastFault(): string | undefined;
   /** Ends all connections at once and opens no others. */
   destroy(): void;
 }>;
@@ -74,7 +76,7 @@ export function createPublisher(openClient: () => PublishingClient): Publisher {
       const client = open();
       try {
         return await withDeadline(client.openTopic(topic), OPEN_TOPIC_TIMEOUT_MS, () =>
-          Promise.reject(new Error(`no response from Kafka within ${OPEN_TOPIC_TIMEOUT_MS} ms`)),
+          Promise.reject(new Error(noResponse(client, OPEN_TOPIC_TIMEOUT_MS))),
         );
       } finally {
         destroy(client);
@@ -87,8 +89,9 @@ export function createPublisher(openClient: () => PublishingClient): Publisher {
       current.inFlight += 1;
       const sent = current.client.send(request);
       const outcome = await withDeadline<PublishOutcome>(sent, timeoutMs, () => {
+        const reason = noResponse(current.client, timeoutMs);
         destroy(current.client);
-        return { kind: 'unknown', reason: `no response within ${timeoutMs} ms` };
+        return { kind: 'unknown', reason };
       });
       current.inFlight -= 1;
       current.isSpent ||= outcome.kind !== 'acked';
@@ -101,10 +104,16 @@ export function createPublisher(openClient: () => PublishingClient): Publisher {
   };
 }
 
+function noResponse(client: PublishingClient, withinMs: number): string {
+  const fault = client.lastFault();
+  return `no response within ${withinMs} ms${fault === undefined ? '' : `: ${fault}`}`;
+}
+
 /** The outcome of a send that failed, with the name of the broker's error if it returned one. */
 export function failedOutcome(code: string | undefined, reason: string): PublishOutcome {
-  if (code === undefined) return { kind: 'unknown', reason };
-  return { kind: REFUSALS.has(code) ? 'refused' : 'unknown', reason: code };
+  return code !== undefined && REFUSALS.has(code)
+    ? { kind: 'refused', reason: code }
+    : { kind: 'unknown', reason };
 }
 
 /** Reads about a topic that was just created. Some brokers know it a little later than others. */

@@ -298,7 +298,7 @@ async function listen() {
 describe('destroying connections', () => {
   test('discards what was not sent, ends every socket with an error and opens no other', async () => {
     await using server = await listen();
-    const connections = createConnections();
+    const connections = createConnections({});
     const socket = connections.open(server.target);
     const peer = await server.peer;
     socket.write(Buffer.alloc(BYTES));
@@ -335,5 +335,24 @@ describe('destroying connections', () => {
     await closed;
     expect(peer.bytesRead).toBeLessThan(BYTES);
     await expect(brokers.connectTo({ host, port })).rejects.toThrow('the connection was cut');
+  });
+});
+
+describe('a port that accepts connections and says nothing', () => {
+  test('fails the TLS handshake after a while', async () => {
+    await using server = await listen();
+    const connections = createConnections({ tls: {} });
+    const [error] = await once(connections.open(server.target), 'error');
+    expect(String(error)).toBe('Error: no TLS handshake within 2500 ms');
+    expect(connections.lastFault()).toBe(error);
+    (await server.peer).destroy();
+  });
+});
+
+describe('a password', () => {
+  test('is never sent readable to an address that a broker on this machine advertises', () => {
+    const sasl = { mechanism: 'plain', username: 'orders', password: 'secret' } as const;
+    const target = { host: 'kafka.example.com', port: 9092, ssl: {}, onConnect: () => {} };
+    expect(() => createConnections({ sasl }).open(target)).toThrow(/readable.*set KAFKA_TLS=on/);
   });
 });

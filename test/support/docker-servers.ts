@@ -3,7 +3,8 @@ import { promisify } from 'node:util';
 import { Client } from 'pg';
 import { GenericContainer, getContainerRuntimeClient, Wait } from 'testcontainers';
 import type { StartedTestContainer } from 'testcontainers';
-import { kafkaResponds, NODE_SETTINGS } from '#dev/local-kafka.ts';
+import { kafkaProperties, kafkaResponds, NODE_SETTINGS } from '#dev/local-kafka.ts';
+import type { KafkaExtras } from '#dev/local-kafka.ts';
 import { freePort } from '#dev/ports.ts';
 import { eventually } from './poll.ts';
 import { POSTGRES_SETTINGS } from './test-servers.ts';
@@ -55,6 +56,28 @@ export async function startDockerKafka(run: string): Promise<TestServer> {
     .withLabels({ [RUN_LABEL]: run })
     .withWaitStrategy(Wait.forLogMessage(/Kafka Server started/))
     .start();
+  return asTestServer(broker, container, () => kafkaResponds(broker));
+}
+
+/** Runs Java by itself, because the image's own script makes no users and expects files of keys. */
+export async function startDockerKafkaWith(run: string, extras: KafkaExtras): Promise<TestServer> {
+  const [port, controllerPort] = [await freePort(), await freePort()];
+  const { host } = (await getContainerRuntimeClient()).info.containerRuntime;
+  const content = kafkaProperties({ bind: '', host, port, controllerPort }, extras);
+  const java = `java -Xmx512m -cp '/opt/kafka/libs/*'`;
+  const options = extras.formatOptions.map((option) => `'${option}'`).join(' ');
+  const format = `${java} kafka.tools.StorageTool format --ignore-formatted --cluster-id=test`;
+  const script = `cd /tmp && ${format} --config server.properties ${options} && echo formatted &&
+    exec ${java} kafka.Kafka server.properties`;
+  const ports = [port, ...extras.listeners.map((listener) => listener.port)];
+  const container = await new GenericContainer(IMAGES.kafka)
+    .withCopyContentToContainer([{ content, target: '/tmp/server.properties', mode: 0o644 }])
+    .withEntrypoint(['sh', '-c', script])
+    .withExposedPorts(...ports.map((each) => ({ container: each, host: each })))
+    .withLabels({ [RUN_LABEL]: run })
+    .withWaitStrategy(Wait.forLogMessage(/formatted/))
+    .start();
+  const broker = `${host}:${port}`;
   return asTestServer(broker, container, () => kafkaResponds(broker));
 }
 

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { startPostgres } from '#dev/embedded-postgres.ts';
 import { folders } from '#dev/folders.ts';
 import { startKafka } from '#dev/local-kafka.ts';
+import type { KafkaExtras } from '#dev/local-kafka.ts';
 import type { LocalServer } from '#dev/processes.ts';
 import type { InfraMode } from './infra.ts';
 
@@ -56,6 +57,18 @@ export async function startTestKafka(source: ServerSource): Promise<TestServer> 
   if (source.mode === 'docker') return (await docker()).startDockerKafka(source.run);
   const folder = await serverFolder(source.run, 'kafka-');
   const server = await startKafka({ folder, cacheFolder: folders.cache, log: quiet });
+  return embedded(server.broker, folder, server);
+}
+
+/** A Kafka with more listeners. `address` is that of the listener in plaintext. */
+export async function startTestKafkaWith(
+  source: ServerSource,
+  extras: KafkaExtras,
+): Promise<TestServer> {
+  refuseNone(source);
+  if (source.mode === 'docker') return (await docker()).startDockerKafkaWith(source.run, extras);
+  const folder = await serverFolder(source.run, 'kafka-');
+  const server = await startKafka({ folder, cacheFolder: folders.cache, log: quiet, extras });
   return embedded(server.broker, folder, server);
 }
 
