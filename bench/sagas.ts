@@ -144,7 +144,14 @@ async function createBench() {
   });
   const { startOrWakeSaga } = fulfilment;
   const outboxIsFull = () => false;
-  const handle = createOrderCommandHandler({ commit, now, topic, outboxIsFull, startOrWakeSaga });
+  const handle = createOrderCommandHandler({
+    isOwner: async () => true,
+    commit,
+    now,
+    topic,
+    outboxIsFull,
+    startOrWakeSaga,
+  });
   await fulfilment.start();
   for (let sku = 0; sku < 100; sku += 1)
     await changeStock(database.pool, { sku: `sku-${sku}`, onHand: 1_000_000_000 });

@@ -24,6 +24,8 @@ type Postgres = Readonly<{ settings: NodeJS.ProcessEnv; shown: string }>;
 const { DATABASE_URL, DATABASE_URL_FILE } = process.env;
 const { KAFKA_BROKERS, PAYMENT_URL, SHIPPING_URL, PORT } = process.env;
 const host = withoutBrackets(process.env['HOST'] || '127.0.0.1');
+/** Open to this machine, closed to the network, unless the environment says otherwise. */
+const auth = process.env['AUTH'] || (isLoopback(host) ? 'off' : 'on');
 /** For the service only, and only with a database of the user's own. */
 const postgresVariables = removePostgresVariables();
 /** The local Kafka has no TLS and no login, whatever the environment says of other brokers. */
@@ -69,8 +71,8 @@ async function start(): Promise<void> {
   const [database, broker, providers] = await Promise.all(all);
   if (stopping.signal.aborted) return;
   const service = startService({
-    ...(isLoopback(host) && { AUTH: 'off' }),
     ...serviceEnvironment(),
+    AUTH: auth,
     ...database.settings,
     KAFKA_BROKERS: broker.brokers,
     ...(KAFKA_BROKERS ? {} : plaintext),
@@ -216,10 +218,15 @@ above and start again, or set KAFKA_BROKERS, or run docker compose up -d --build
     : `See its event in Kafka:
 
   npm run tail`;
+  const [access, header] =
+    auth === 'off'
+      ? ['open: whoever reaches this address may do anything (AUTH=off)', '']
+      : ['needs an API key: see npm run keys', ' -H "authorization: Bearer $KEY"'];
   return `
 Ready in ${seconds} s.
 
   Service   ${url}
+  Access    ${access}
   Docs      ${url}/docs
   Metrics   ${url}/metrics
   Postgres  ${database.shown}
@@ -228,13 +235,13 @@ Ready in ${seconds} s.
 
 Place an order:
 
-  curl -si ${url}/v1/orders -H 'content-type: application/json' \\
+  curl -si ${url}/v1/orders${header} -H 'content-type: application/json' \\
     -d '${JSON.stringify(SAMPLE_ORDER)}'
 
 Or add stock, and let the service take payment and ship by itself:
 
-  curl -s -X PUT ${url}/v1/stock/book -H 'content-type: application/json' -d '{"onHand":10}'
-  curl -si ${url}/v1/orders -H 'content-type: application/json' \\
+  curl -s -X PUT ${url}/v1/stock/book${header} -H 'content-type: application/json' -d '{"onHand":10}'
+  curl -si ${url}/v1/orders${header} -H 'content-type: application/json' \\
     -d '${JSON.stringify({ ...SAMPLE_ORDER, fulfilment: 'automatic' })}'
 
 ${next}

@@ -44,6 +44,7 @@ import { createOrderCommandHandler } from './orders/handle-order-command.ts';
 import { orderCommandRoutes } from './orders/order-command-routes.ts';
 import { orderEventCodec, ordersSummaryProjection } from './orders/order-stream.ts';
 import { orderMessageChannel } from './orders/order-messages.ts';
+import { isOwner } from './orders/orders-summary.ts';
 import { orderQueryRoutes } from './orders/order-query-routes.ts';
 import { kafkaConnection } from './outbox/kafka-connection.ts';
 import { createOutboxMonitor } from './outbox/outbox-monitor.ts';
@@ -181,6 +182,7 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
     ...parts,
     topic: config.KAFKA_TOPIC,
     startOrWakeSaga,
+    isOwner: (orderId, customerId) => isOwner(reads, orderId, customerId),
   });
   const eventStore = createPostgresEventStore(reads.pool);
   const inFlight = createInFlight();

@@ -67,6 +67,8 @@ export type OrderCommandHandlerDependencies = Readonly<{
   /** Whether commands must wait until Kafka has taken more messages. */
   outboxIsFull: () => boolean;
   startOrWakeSaga: StartOrWakeSaga;
+  /** Whether the order exists and is the customer's. */
+  isOwner: (orderId: string, customerId: string) => Promise<boolean>;
 }>;
 
 /**
@@ -77,13 +79,17 @@ export type OrderCommandHandlerDependencies = Readonly<{
 export function createOrderCommandHandler(
   dependencies: OrderCommandHandlerDependencies,
 ): HandleOrderCommand {
-  const { commit } = dependencies;
+  const { commit, isOwner } = dependencies;
+  /** The order of another is not even loaded: that would take longer than for a missing one, and show. */
+  const isLoaded = async ({ command, orderId, customerId }: OrderRequest) =>
+    command.type !== 'PlaceOrder' &&
+    (customerId === undefined || (await isOwner(orderId, customerId)));
   return async (request) => {
     const commandId = randomUUID();
     const isNew = request.command.type === 'PlaceOrder';
     try {
       return await commit.submit({
-        loads: isNew ? [] : [request.orderId],
+        loads: (await isLoaded(request)) ? [request.orderId] : [],
         ...(request.keyed && { key: request.keyed.ref }),
         assumeNewKey: isNew,
         attemptsMax: ATTEMPTS_MAX,

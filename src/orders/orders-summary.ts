@@ -105,6 +105,16 @@ export const orderPage = z.object({
 
 type OrderPage = z.infer<typeof orderPage>;
 
+/** Whether the order exists and is the customer's. */
+export async function isOwner(
+  reads: ReadPool,
+  orderId: string,
+  customerId: string,
+): Promise<boolean> {
+  const owned = reads.knex('orders_summary').where({ order_id: orderId, customer_id: customerId });
+  return (await reads.rows(owned.select('order_id'))).length > 0;
+}
+
 /** Which part of a list to read. A customer sees only its own orders. */
 export type PageRequest = Readonly<{
   limit: number;

@@ -13,6 +13,7 @@ import * as a from '#test/support/orders.ts';
 
 function handlerOn(store: UnitStore) {
   const handle = createOrderCommandHandler({
+    isOwner: async () => true,
     commit: createGroupCommit(store, COMMIT_LIMITS, { committed: () => {}, failed: () => {} }),
     now: () => new Date(),
     topic: 'orders',

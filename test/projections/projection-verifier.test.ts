@@ -20,6 +20,7 @@ const SAMPLE = 20;
 function connect(database: TestDatabase) {
   const connected = createDatabase(database.url, { writersMax: 2, poolMax: 4 }, () => {});
   const handle = createOrderCommandHandler({
+    isOwner: async () => true,
     commit: createGroupCommit(createPostgresUnitStore(connected.writer), COMMIT_LIMITS, {
       committed: () => {},
       failed: () => {},

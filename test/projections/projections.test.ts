@@ -24,6 +24,7 @@ function connect(database: TestDatabase, now = () => new Date()) {
     failed: () => {},
   });
   const handle = createOrderCommandHandler({
+    isOwner: async () => true,
     commit,
     now,
     topic: 'orders',
