@@ -4,11 +4,12 @@ import { connect } from 'node:net';
  * The load, as a process of its own: keep-alive connections that place orders one after another. It
  * speaks HTTP over plain sockets, since a full client would cost more time than the service does.
  *
- *   node bench/http-load.ts <port> <connections> <seconds>
+ *   node bench/http-load.ts <port> <connections> <seconds> [token]
  *
  * Prints one line of JSON: { orders, failed, seconds, p50Ms, p99Ms }.
  */
-const [port = 0, connections = 128, seconds = 10] = process.argv.slice(2).map(Number);
+const [port = 0, connections = 128, seconds = 10] = process.argv.slice(2, 5).map(Number);
+const [token = ''] = process.argv.slice(5);
 
 const body = JSON.stringify({
   customerId: 'bench',
@@ -17,6 +18,7 @@ const body = JSON.stringify({
 });
 const request =
   `POST /v1/orders HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n` +
+  (token === '' ? '' : `authorization: Bearer ${token}\r\n`) +
   `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`;
 
 const latenciesMs: number[] = [];

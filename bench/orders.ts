@@ -12,6 +12,7 @@ import { folders } from '#dev/folders.ts';
 import { startKafka } from '#dev/local-kafka.ts';
 import { freePort } from '#dev/ports.ts';
 import { migrate } from '#src/database/migrate.ts';
+import { startIdentityProvider } from '#test/support/identity-provider.ts';
 
 /*
  * Orders per second over HTTP, next to pgbench with the same rows on the same Postgres, in turns, so
@@ -19,6 +20,7 @@ import { migrate } from '#src/database/migrate.ts';
  *
  *   node bench/orders.ts [--seconds 10] [--rounds 3] [--connections 128] [--relay on|off]
  *   node bench/orders.ts --alone --rounds 12     from an empty database, two minutes, without pgbench
+ *   node bench/orders.ts --alone --relay off --auth off,key,jwt     a service for each, in turns
  */
 const { values } = parseArgs({
   options: {
@@ -26,6 +28,7 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '3' },
     connections: { type: 'string', default: '128' },
     relay: { type: 'string', default: 'on' },
+    auth: { type: 'string', default: 'off' },
     alone: { type: 'boolean', default: false },
     log: { type: 'string', default: '' },
     'log-level': { type: 'string', default: 'info' },
@@ -48,40 +51,82 @@ const kafka = await startKafka({
 }).catch((error: unknown) => {
   console.log(`without Kafka: ${String(error)}`);
 });
-let service: ChildProcess | undefined;
+const provider = await startIdentityProvider();
+const services: Service[] = [];
 try {
   await migrate(postgres.url);
-  const port = await freePort();
-  service = await startService(port, kafka?.broker ?? '');
+  for (const auth of values.auth.split(',')) {
+    services.push(await startService(auth, kafka?.broker ?? ''));
+  }
   if (!values.alone) {
-    await overHttp(port, 3); // both warm up
+    for (const service of services) await overHttp(service, 3); // all warm up
     await withPgbench(3);
   }
   const rounds = [];
   for (let round = 1; round <= Number(values.rounds); round += 1) {
     const pgbench = values.alone ? Number.NaN : await withPgbench(Number(values.seconds));
-    const http = await overHttp(port, Number(values.seconds));
-    rounds.push({ pgbench, http: http.perSecond });
-    const beside = values.alone
-      ? ''
-      : `, pgbench ${pgbench}/s, ratio ${(http.perSecond / pgbench).toFixed(2)}`;
+    for (const service of services) {
+      const http = await overHttp(service, Number(values.seconds));
+      rounds.push({ auth: service.auth, pgbench, http: http.perSecond, cpu: http.cpuUs });
+      const beside = values.alone
+        ? ''
+        : `, pgbench ${pgbench}/s, ratio ${(http.perSecond / pgbench).toFixed(2)}`;
+      console.log(
+        `round ${round}: auth ${service.auth}, over HTTP ${http.perSecond}/s (p50 ${http.p50Ms} ms, ` +
+          `p99 ${http.p99Ms} ms, ${http.failed} failed), ${http.cpuUs} us of CPU each${beside}, ` +
+          `outbox ${await outboxRows()} rows`,
+      );
+    }
+  }
+  for (const { auth } of services) {
+    const own = rounds.filter((round) => round.auth === auth);
+    const ratio = median(own.map(({ pgbench, http }) => http / pgbench));
+    const beside = values.alone ? '' : `, ${ratio.toFixed(2)} times pgbench`;
     console.log(
-      `round ${round}: over HTTP ${http.perSecond}/s (p50 ${http.p50Ms} ms, p99 ${http.p99Ms} ms, ` +
-        `${http.failed} failed)${beside}, outbox ${await outboxRows()} rows`,
+      `auth ${auth}, relay ${values.relay}: ${median(own.map(({ http }) => http))}/s, ` +
+        `${median(own.map(({ cpu }) => cpu))} us of CPU each${beside} (medians of rounds)`,
     );
   }
-  const ratios = rounds.map(({ pgbench, http }) => http / pgbench).toSorted((a, b) => a - b);
-  const median = ratios[Math.floor(ratios.length / 2)] ?? 0;
-  if (!values.alone)
-    console.log(`relay ${values.relay}: ${median.toFixed(2)} times pgbench (median of rounds)`);
 } finally {
-  service?.kill('SIGTERM');
+  for (const { child } of services) child.kill('SIGTERM');
+  await provider[Symbol.asyncDispose]();
   await kafka?.stop();
   await postgres.stop();
   await rm(folder, { recursive: true, force: true });
 }
 
-async function startService(port: number, broker: string): Promise<ChildProcess> {
+type Service = Readonly<{ auth: string; port: number; token: string; child: ChildProcess }>;
+
+/** A service that asks for nothing (`off`), an API key (`key`) or a JWT (`jwt`), and what it asks for. */
+async function startService(auth: string, broker: string): Promise<Service> {
+  const port = await freePort();
+  const child = await spawnService(port, broker, {
+    ...provider.env,
+    AUTH: auth === 'off' ? 'off' : 'on',
+  });
+  const scope = 'orders:write';
+  if (auth === 'key') return { auth, port, token: await createKey(scope), child };
+  const token =
+    auth === 'jwt' ? await provider.token({ claims: { scope: `${scope} orders:all` } }) : '';
+  return { auth, port, token, child };
+}
+
+async function createKey(scope: string): Promise<string> {
+  const args = ['src/main.ts', 'keys', 'create', '--name', 'bench', '--scopes', scope];
+  const env = { DATABASE_URL: postgres.url };
+  const { stdout } = await run(process.execPath, args, { cwd: folders.root, env });
+  return stdout.split('\n')[0] ?? '';
+}
+
+function median(numbers: readonly number[]): number {
+  return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? 0;
+}
+
+async function spawnService(
+  port: number,
+  broker: string,
+  settings: Readonly<Record<string, string>>,
+): Promise<ChildProcess> {
   const child = spawn(process.execPath, ['src/main.ts'], {
     cwd: folders.root,
     env: {
@@ -89,7 +134,7 @@ async function startService(port: number, broker: string): Promise<ChildProcess>
       KAFKA_BROKERS: broker,
       PORT: String(port),
       RELAY: values.relay,
-      AUTH: 'off',
+      ...settings,
       LOG_LEVEL: values['log-level'],
       OUTBOX_MAX_ROWS: '10000000',
     },
@@ -104,13 +149,24 @@ async function startService(port: number, broker: string): Promise<ChildProcess>
   throw new Error('the service did not get ready');
 }
 
-async function overHttp(port: number, seconds: number) {
+async function overHttp({ port, token }: Service, seconds: number) {
+  const cpuBefore = await cpuSeconds(port);
   const { stdout } = await run(process.execPath, [
     join(folders.root, 'bench/http-load.ts'),
-    ...[port, values.connections, seconds].map(String),
+    ...[port, values.connections, seconds, token].map(String),
   ]);
+  const cpu = (await cpuSeconds(port)) - cpuBefore;
   const result = JSON.parse(stdout);
-  return { ...result, perSecond: Math.round(result.orders / result.seconds) };
+  return {
+    ...result,
+    perSecond: Math.round(result.orders / result.seconds),
+    cpuUs: Math.round((cpu / result.orders) * 1e6),
+  };
+}
+
+async function cpuSeconds(port: number): Promise<number> {
+  const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  return Number(/^process_cpu_seconds_total ([\d.]+)/m.exec(text)?.[1]);
 }
 
 /** One order a transaction, prepared, with as many clients as there are HTTP connections. */

@@ -51,6 +51,19 @@ describe.skipIf(skipReason('postgres'))('a start', () => {
     expect(failure).not.toMatch(STACK);
   });
 
+  test('says in one line if it is open, and does not start open to the network', async () => {
+    await using database = await createTestDatabase();
+    const open = (lines: readonly string[]) => lines.filter((line) => line.includes('AUTH=off'));
+    await using service = await startService({ databaseUrl: database.url });
+    expect(open(service.log())).toEqual([expect.stringContaining('"msg":"open: AUTH=off')]);
+    await using closed = await startService({ databaseUrl: database.url, env: { AUTH: 'on' } });
+    expect(open(closed.log())).toEqual([]);
+    const onNetwork = startService({ databaseUrl: database.url, env: { HOST: '0.0.0.0' } });
+    await expect(onNetwork).rejects.toThrow(
+      /exit code 2 at start:\n.*\n +AUTH: off would let anyone/,
+    );
+  });
+
   test.each(['::1', '::'])('on HOST=%s logs an address that can be called', async (HOST) => {
     await using database = await createTestDatabase();
     const child = spawn(process.execPath, [MAIN], {

@@ -20,11 +20,12 @@ function handlerOn(store: UnitStore) {
     outboxIsFull: () => false,
     startOrWakeSaga: () => ({ appends: [], sagas: [] }),
   });
-  return (orderId: string, command: OrderCommand) =>
+  return (orderId: string, command: OrderCommand, customerId?: string) =>
     handle({
       orderId,
       command: command.type === 'PlaceOrder' ? { ...command, orderId } : command,
       metadata: { correlationId: 'test', actor: 'test' },
+      customerId,
     });
 }
 
@@ -51,6 +52,23 @@ describe.skipIf(skipReason('postgres'))('a command that lost every race', () => 
     await expect(lost).rejects.toMatchObject({
       current: { status: 'cancelled', version: 8, allowed: ['refund'] },
     });
+    await connected.close();
+  });
+});
+
+describe.skipIf(skipReason('postgres'))('a command of a customer', () => {
+  test('is decided on its own orders only, even if it was told that the order is its own', async () => {
+    await using database = await createTestDatabase();
+    const connected = createDatabase(database.url, { writersMax: 4, poolMax: 2 }, () => {});
+    const send = handlerOn(createPostgresUnitStore(connected.writer));
+    const orderId = uuidv7();
+    await send(orderId, a.place);
+    await expect(send(orderId, a.cancel, 'somebody else')).rejects.toMatchObject({
+      code: 'order_not_found',
+      current: undefined,
+    });
+    const { status } = await send(orderId, a.cancel, 'c-1');
+    expect(status).toBe(200);
     await connected.close();
   });
 });
