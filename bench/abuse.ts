@@ -1,54 +1,44 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import type { ChildProcess } from 'node:child_process';
 import { readFileSync, readdirSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { Agent, request } from 'node:http';
-import { connect } from 'node:net';
-import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { startPostgres } from '#dev/embedded-postgres.ts';
 import { folders } from '#dev/folders.ts';
 import { freePort } from '#dev/ports.ts';
 
 /*
- * What peers that break the rules cost everybody else: descriptors and memory of the service, and the
- * latency of normal calls (a new order, then a read of it), first without and then with
+ * What peers that break the rules (bench/abusers.ts) cost everybody else: descriptors and memory of the service, and
+ * the latency of normal calls (a new order, then a read of it), first without them, then with them.
  *
- * - peers that send half a header, half a body or more of a refused body, a byte a second, and never close;
- * - peers that send packets of 2,000 GET /metrics, and come again when they are cut.
+ *   node bench/abuse.ts [--idle 10000] [--holders 200] [--pipeliners 12] [--quiet 15] [--abused 45]
+ *                       [--root <checkout>] [--setting NAME=value ...]
  *
- *   node bench/abuse.ts [--holders 200] [--pipeliners 10] [--quiet 15] [--abused 45] [--root <checkout>]
- *
- * `--root` is the checkout whose service is started: another commit can be measured with this script.
- * Linux only, for it reads /proc.
+ * `--root` is the checkout whose service is started: another commit can be measured with this script. The limit of
+ * open files (ulimit -n) must be above the number of idle connections. Linux only, for it reads /proc.
  */
 const { values } = parseArgs({
   options: {
+    idle: { type: 'string', default: '10000' },
     holders: { type: 'string', default: '200' },
-    pipeliners: { type: 'string', default: '10' },
+    pipeliners: { type: 'string', default: '12' },
     quiet: { type: 'string', default: '15' },
     abused: { type: 'string', default: '45' },
     root: { type: 'string', default: folders.root },
+    setting: { type: 'string', multiple: true, default: [] },
   },
 });
 const READY_MS_MAX = 30_000;
 const CALLERS = 8;
 const CALL_MS_MAX = 10_000;
-const PACKET = 'GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n'.repeat(2_000);
-const PACKET_EVERY_MS = 200;
-const DRIP_EVERY_MS = 1_000;
 const SAMPLE_EVERY_MS = 200;
-const JSON_BODY = 'content-type: application/json\r\ncontent-length: 5000\r\n\r\n{';
-const BEGINNINGS = [
-  'GET /livez HTTP/1.1\r\nhost: a\r\nx: ',
-  `POST /v1/orders HTTP/1.1\r\nhost: a\r\n${JSON_BODY}`,
-  `POST /nope HTTP/1.1\r\nhost: a\r\n${JSON_BODY}`,
-  'POST /v1/orders HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\ncontent-length: 5000\r\n\r\n{',
-];
-
+const AFTER_MS = 5_000;
 const folder = await mkdtemp(join(tmpdir(), 'abuse-bench-'));
 const postgres = await startPostgres({
   folder: join(folder, 'postgres'),
@@ -57,7 +47,7 @@ const postgres = await startPostgres({
   settings: { max_connections: '100' },
 });
 let service: ChildProcess | undefined;
-const peers = new Set<Socket>();
+let abusers: ChildProcess | undefined;
 try {
   const port = await freePort();
   service = await startService(port);
@@ -73,49 +63,29 @@ try {
     worst.descriptors = Math.max(worst.descriptors, now.descriptors);
     worst.rssMb = Math.max(worst.rssMb, now.rssMb);
   }, SAMPLE_EVERY_MS);
-  const abuse = new AbortController();
-  for (let peer = 0; peer < Number(values.holders); peer += 1) hold(port, peer);
-  for (let peer = 0; peer < Number(values.pipeliners); peer += 1) pipeline(port, abuse.signal);
+  abusers = startAbusers(port);
+  await once(abusers.stdout ?? abusers, 'data');
+  console.log(`idle connections open: ${told(sample(pid))}`);
   const abused = await callFor(port, Number(values.abused) * 1000);
   clearInterval(sampling);
   report('abused, highest', abused, worst);
-  abuse.abort();
-  await delay(3_000);
-  console.log(`peers that never close still there: ${told(sample(pid))}`);
-  for (const peer of peers) peer.destroy();
-  await delay(3_000);
+  const times = Number(abused.p99Ms) / Number(quiet.p99Ms);
+  console.log(`p99 abused is ${times.toFixed(2)} times p99 quiet`);
+  abusers.kill('SIGKILL');
+  await delay(AFTER_MS);
   console.log(`all peers gone: ${told(sample(pid))}`);
 } finally {
-  for (const peer of peers) peer.destroy();
+  abusers?.kill('SIGKILL');
   service?.kill('SIGKILL');
   await postgres.stop();
   await rm(folder, { recursive: true, force: true });
 }
 
-/** Sends the beginning of a request, then a byte a second; the end of the other side is ignored. */
-function hold(port: number, index: number): void {
-  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
-  peers.add(socket);
-  socket.on('error', () => undefined).resume();
-  socket.write(BEGINNINGS[index % BEGINNINGS.length] ?? '');
-  const drip = setInterval(() => socket.write('a'), DRIP_EVERY_MS);
-  socket.on('close', () => clearInterval(drip));
-}
-
-/** A packet again and again, as far as the other side reads; a new connection when it is cut. */
-function pipeline(port: number, signal: AbortSignal): void {
-  const socket = connect({ port, host: '127.0.0.1' });
-  peers.add(socket);
-  socket.on('error', () => undefined).resume();
-  const send = () => {
-    if (signal.aborted) socket.destroy();
-    else if (socket.writableLength === 0) socket.write(PACKET);
-  };
-  const sending = setInterval(send, PACKET_EVERY_MS);
-  socket.on('connect', send).on('close', () => {
-    clearInterval(sending);
-    peers.delete(socket);
-    if (!signal.aborted) setTimeout(() => pipeline(port, signal), PACKET_EVERY_MS);
+function startAbusers(port: number): ChildProcess {
+  const script = fileURLToPath(new URL('abusers.ts', import.meta.url));
+  const peers = [values.idle, values.holders, values.pipeliners];
+  return spawn(process.execPath, [script, String(port), ...peers], {
+    stdio: ['ignore', 'pipe', 'inherit'],
   });
 }
 
@@ -197,6 +167,9 @@ async function startService(port: number): Promise<ChildProcess> {
       RELAY: 'off',
       AUTH: 'off',
       LOG_LEVEL: 'info',
+      CONNECTIONS_MAX: '15000',
+      TRUSTED_PROXIES: 'loopback',
+      ...Object.fromEntries(values.setting.map((setting) => setting.split(/=(.*)/s))),
     },
     stdio: ['ignore', 'ignore', 'inherit'],
   });

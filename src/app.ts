@@ -193,7 +193,11 @@ function createHttp({ config, database, metrics, relay, isDraining, log, ...part
     metrics,
     isDraining,
     toProblem,
-    limits: { connectionsMax: config.CONNECTIONS_MAX, heldBytesMax: config.REQUEST_BYTES_MAX },
+    limits: {
+      connectionsMax: config.CONNECTIONS_MAX,
+      perAddressMax: config.CONNECTIONS_PER_ADDRESS,
+      heldBytesMax: config.REQUEST_BYTES_MAX,
+    },
     rateLimits: {
       perAddress: config.RATE_LIMIT_PER_ADDRESS,
       perPrincipal: config.RATE_LIMIT_PER_PRINCIPAL,

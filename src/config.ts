@@ -149,6 +149,11 @@ const settings = {
     .describe(
       'Maximum HTTP connections at once. Above it an idle one is closed, or the new one gets 503.',
     ),
+  CONNECTIONS_PER_ADDRESS: count(1, 100_000)
+    .default(1000)
+    .describe(
+      'The same for one address, or one IPv6 network (/64). Not for loopback and TRUSTED_PROXIES.',
+    ),
   REQUEST_BYTES_MAX: count(1_048_576, 17_179_869_184)
     .default(33_554_432)
     .describe('Maximum bytes of request bodies in memory at once. Above it requests get 503.'),

@@ -4,34 +4,10 @@ import type { Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 
+import type { ConnectionLimits } from './connection-limits.ts';
 import { clientProblem, codeOf, overloaded, Problem, problemKind, rawProblem } from './problem.ts';
-import { DISCARD_BYTES_MAX, isUnasked } from './request-body.ts';
+import { discardInput, isUnasked } from './request-body.ts';
 import { requestIdOf } from './request-head.ts';
-
-/** What peers may use of one process, in total and on each connection. */
-export type ConnectionLimits = Readonly<{
-  /** At the limit a new connection replaces the one that has been idle longest, or else gets 503. */
-  connectionsMax: number;
-  /** Requests of one connection that wait for their responses. One more, and it ends after these. */
-  pipelinedMax: number;
-  bodyBytesMax: number;
-  /** Bytes of the bodies of all requests that wait for their responses. */
-  heldBytesMax: number;
-  /** For the headers of a request to arrive. */
-  headersTimeoutMs: number;
-  /** For a whole request to arrive. */
-  requestTimeoutMs: number;
-  /** For the next request of a connection to begin. */
-  keepAliveTimeoutMs: number;
-  /** For a connection on which nothing moves. */
-  connectionTimeoutMs: number;
-  /** For the peer to receive a response. */
-  responseTimeoutMs: number;
-  /** For the peer to close the connection after the last response. */
-  lingerTimeoutMs: number;
-  /** For requests in progress to end when the server closes. */
-  closeTimeoutMs: number;
-}>;
 
 /** A request that reached no route, and the problem that it got. */
 export type ConnectionFault = Readonly<{
@@ -40,6 +16,9 @@ export type ConnectionFault = Readonly<{
   /** What the parser or the server found, such as `HPE_INVALID_METHOD`. */
   reason: string;
 }>;
+
+/** What a connection counts for: an IPv4 address or an IPv6 network; undefined for what has no limit. */
+type AddressOf = (remoteAddress: string) => string | undefined;
 
 type Handle = (request: IncomingMessage, response: ServerResponse) => void;
 
@@ -63,6 +42,9 @@ export type Connections = Readonly<{
 type Shared = {
   readonly limits: ConnectionLimits;
   readonly refused: (fault: ConnectionFault) => void;
+  readonly addressOf: AddressOf;
+  readonly perAddress: Map<string, number>;
+  /** In the order in which they became idle. */
   readonly connections: Map<Duplex, Connection>;
   heldBytes: number;
   isClosing: boolean;
@@ -73,6 +55,7 @@ type Connection = {
   readonly shared: Shared;
   readonly socket: Socket;
   readonly handle: Handle;
+  readonly address: string | undefined;
   /** Requests that wait for their responses. The first one is being handled. */
   readonly exchanges: Exchange[];
   /** The connection takes no more requests and ends after those that it has. */
@@ -105,9 +88,18 @@ const REFUSED_MAX = 256;
 export function createConnections(
   limits: ConnectionLimits,
   refused: (fault: ConnectionFault) => void,
+  addressOf: AddressOf,
 ): Connections {
   const connections = new Map<Duplex, Connection>();
-  const shared: Shared = { limits, refused, connections, heldBytes: 0, isClosing: false };
+  const shared: Shared = {
+    limits,
+    refused,
+    addressOf,
+    perAddress: new Map(),
+    connections,
+    heldBytes: 0,
+    isClosing: false,
+  };
   const destroyIf = (condition: (connection: Connection) => boolean) => {
     for (const connection of connections.values()) {
       if (condition(connection)) connection.socket.destroy();
@@ -205,30 +197,41 @@ function isFull(connection: Connection | undefined): boolean {
 }
 
 function accept(shared: Shared, socket: Socket, handle: Handle): void {
-  const { connections, limits } = shared;
-  const isAboveLimit = connections.size >= limits.connectionsMax;
-  const replaced = isAboveLimit ? longestIdle(connections.values()) : undefined;
+  const { connections, limits, perAddress } = shared;
+  const address = shared.addressOf(socket.remoteAddress ?? '');
+  const isAboveShare = (perAddress.get(address ?? '') ?? 0) >= limits.perAddressMax;
+  const isAboveLimit = isAboveShare || connections.size >= limits.connectionsMax;
+  const canBeReplaced = (other: Connection) =>
+    isIdle(other) && (!isAboveShare || other.address === address);
+  const replaced = isAboveLimit ? connections.values().find(canBeReplaced) : undefined;
   const sinceMs = performance.now();
-  const connection: Connection = { shared, socket, handle, exchanges: [], isLast: false, sinceMs };
+  const connection = { shared, socket, handle, address, exchanges: [], isLast: false, sinceMs };
   connections.set(socket, connection);
-  socket.once('close', () => connections.delete(socket));
+  count(perAddress, address, 1);
+  socket.once('close', () => {
+    connections.delete(socket);
+    count(perAddress, address, -1);
+  });
   // Node calls this after a response with `connection: close`. It would reset a peer that still sends.
   socket.destroySoon = () => end(connection);
   if (replaced !== undefined) {
     connections.delete(replaced.socket);
     replaced.socket.destroy();
   } else if (isAboveLimit) {
-    refuse(connection, overloaded('There are too many connections.'), 'CONNECTIONS_MAX');
+    const from = isAboveShare ? ' from this address' : '';
+    refuse(connection, overloaded(`There are too many connections${from}.`), 'CONNECTIONS_MAX');
   }
 }
 
-function longestIdle(connections: Iterable<Connection>): Connection | undefined {
-  let longest: Connection | undefined;
-  for (const connection of connections) {
-    const isIdle = connection.exchanges.length === 0 && !connection.isLast;
-    if (isIdle && !(longest && longest.sinceMs <= connection.sinceMs)) longest = connection;
-  }
-  return longest;
+function count(perAddress: Map<string, number>, address: string | undefined, more: 1 | -1): void {
+  if (address === undefined) return;
+  const total = (perAddress.get(address) ?? 0) + more;
+  if (total === 0) perAddress.delete(address);
+  else perAddress.set(address, total);
+}
+
+function isIdle({ exchanges, isLast }: Connection): boolean {
+  return exchanges.length === 0 && !isLast;
 }
 
 function receive(
@@ -244,8 +247,11 @@ function receive(
   if (connection.exchanges.length === 1) begin(connection, exchange);
 }
 
-function begin(connection: Connection, { request, response, awaitsContinue }: Exchange): void {
+function begin(connection: Connection, exchange: Exchange): void {
   const { isLast, exchanges, handle, shared } = connection;
+  const { request, response, awaitsContinue } = exchange;
+  // The connection has ended meanwhile.
+  if (exchanges[0] !== exchange) return;
   if (isLast && exchanges.length === 1) closeAfter(response);
   // A request that broke off while it waited has its response already.
   if (response.writableEnded) return;
@@ -260,9 +266,13 @@ function responded(connection: Connection): void {
   shared.heldBytes -= exchange.heldBytes;
   const [next] = exchanges;
   if (socket.destroyed) exchanges.length = 0;
-  else if (next !== undefined) begin(connection, next);
+  else if (next !== undefined) setImmediate(begin, connection, next);
   else if (connection.isLast) end(connection);
-  else connection.sinceMs = performance.now();
+  else {
+    connection.sinceMs = performance.now();
+    shared.connections.delete(socket);
+    shared.connections.set(socket, connection);
+  }
 }
 
 /** Ends a connection that is no longer parsed, after the requests that it has. */
@@ -370,20 +380,4 @@ function isOverdue(
   }
   // Node's timeouts start again with each empty line that a peer sends between two requests.
   return lastedMs > limits.keepAliveTimeoutMs + limits.headersTimeoutMs + GRACE_MS;
-}
-
-/**
- * Discards what still comes on a connection whose last response has been written, so that the peer can
- * receive it. Destroys the connection once the peer has closed its side or sent 16 MiB more.
- */
-function discardInput(socket: Socket): void {
-  let bytesLeft = DISCARD_BYTES_MAX;
-  const destroy = () => socket.destroy();
-  // The HTTP parser listens too. What is discarded must not become a request.
-  socket.removeAllListeners('data');
-  socket.on('data', (chunk) => {
-    bytesLeft -= chunk.length;
-    if (bytesLeft < 0) destroy();
-  });
-  socket.on('end', destroy).on('error', destroy).resume();
 }

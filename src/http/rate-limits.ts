@@ -102,17 +102,23 @@ async function refuseAbove(
 }
 
 /**
- * Makes the function that returns the address to count for: of IPv6 the network (/64), because one caller has all
- * of it, and that of the proxy if the proxy did not pass on an address. It remembers the latest one of each
- * connection: parsing IPv6 takes 9 us.
+ * What a caller with this address counts for: of IPv6 its network (/64), because one caller has all of it; undefined
+ * on this host.
+ */
+export function countedAddress(address: string): string | undefined {
+  return LOOPBACK.test(address) ? undefined : normalizeIP(address);
+}
+
+/**
+ * Makes the function that returns what a request counts for. If a proxy did not pass on an address, it is the proxy.
+ * The function remembers the latest one of each connection: parsing IPv6 takes 9 us.
  */
 function createAddressReader(): (request: FastifyRequest) => string | undefined {
   const latest = new WeakMap<Socket, Readonly<{ ip: string; counted: string | undefined }>>();
   return ({ ip, socket }) => {
     const known = latest.get(socket);
     if (known?.ip === ip) return known.counted;
-    const address = isIP(ip) === 0 ? (socket.remoteAddress ?? '') : ip;
-    const counted = LOOPBACK.test(address) ? undefined : normalizeIP(address);
+    const counted = countedAddress(isIP(ip) === 0 ? (socket.remoteAddress ?? '') : ip);
     latest.set(socket, { ip, counted });
     return counted;
   };

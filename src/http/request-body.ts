@@ -1,5 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
 
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 
@@ -19,7 +20,7 @@ type BodyLimits = Readonly<{
 const UTF_8 = new Set(['utf-8', 'utf8']);
 const CHARSET = /;\s*charset\s*=\s*"?([^\s;"]*)/i;
 /** How much of an unwanted body is read, so that its sender can receive the response. */
-export const DISCARD_BYTES_MAX = 16 * 1024 * 1024;
+const DISCARD_BYTES_MAX = 16 * 1024 * 1024;
 const DISCARD_TIME_MS_MAX = 5_000;
 const DEPTH_MAX = 20;
 const FAULTS_MAX = 50;
@@ -292,4 +293,20 @@ function startsNumber(code: number): boolean {
 /** A digit, a point, a sign, e or E. */
 function isInNumber(code: number): boolean {
   return startsNumber(code) || code === 0x2e || code === 0x2b || code === 0x65 || code === 0x45;
+}
+
+/**
+ * Discards what still comes on a connection whose last response has been written, so that the peer can
+ * receive it. Destroys the connection once the peer has closed its side or sent 16 MiB more.
+ */
+export function discardInput(socket: Socket): void {
+  let bytesLeft = DISCARD_BYTES_MAX;
+  const destroy = () => socket.destroy();
+  // The HTTP parser listens too. What is discarded must not become a request.
+  socket.removeAllListeners('data');
+  socket.on('data', (chunk) => {
+    bytesLeft -= chunk.length;
+    if (bytesLeft < 0) destroy();
+  });
+  socket.on('end', destroy).on('error', destroy).resume();
 }

@@ -1,5 +1,7 @@
 import { METHODS } from 'node:http';
 
+import { compile as compileProxies } from '@fastify/proxy-addr';
+
 import fastify from 'fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
@@ -7,12 +9,14 @@ import type { Logger } from 'pino';
 import { enforceAccess } from './access.ts';
 import type { Authentication } from './access.ts';
 import { checkRequests, pathOf } from './check-requests.ts';
+import { CONNECTION_LIMITS } from './connection-limits.ts';
+import type { ConnectionLimits } from './connection-limits.ts';
 import { createConnections } from './connections.ts';
-import type { ConnectionLimits, Connections } from './connections.ts';
+import type { Connections } from './connections.ts';
 import { createCors } from './cors.ts';
 import { describeApi } from './openapi.ts';
 import { bodyCutShort, frameworkProblem, Problem, problemKind, sendProblem } from './problem.ts';
-import { limitRates } from './rate-limits.ts';
+import { countedAddress, limitRates } from './rate-limits.ts';
 import type { RateLimits } from './rate-limits.ts';
 import { acceptJsonOnly } from './request-body.ts';
 import { findHeaderFault } from './request-head.ts';
@@ -24,22 +28,6 @@ import {
   setCommonHeaders,
 } from './responses.ts';
 import type { RequestMetrics } from './responses.ts';
-
-const LIMITS: ConnectionLimits = {
-  connectionsMax: 4_000,
-  pipelinedMax: 32,
-  // More than 200 items of the longest fields need.
-  bodyBytesMax: 256 * 1024,
-  heldBytesMax: 32 * 1024 * 1024,
-  headersTimeoutMs: 10_000,
-  requestTimeoutMs: 30_000,
-  // Longer than that of a load balancer in front (60 s).
-  keepAliveTimeoutMs: 72_000,
-  connectionTimeoutMs: 90_000,
-  responseTimeoutMs: 60_000,
-  lingerTimeoutMs: 2_000,
-  closeTimeoutMs: 5_000,
-};
 
 const PATH_PARAMETER_LENGTH_MAX = 200;
 
@@ -67,10 +55,14 @@ export type ServerOptions = Readonly<{
  */
 export function createServer(options: ServerOptions): FastifyInstance {
   const { log, metrics, isDraining = () => false, toProblem = frameworkProblem } = options;
-  const limits = { ...LIMITS, ...options.limits };
+  const { trustedProxies = [] } = options;
+  const limits = { ...CONNECTION_LIMITS, ...options.limits };
   let closing = false;
   const report = createRequestReport(log, metrics);
-  const connections = createConnections(limits, createFaultReport(log, metrics));
+  const isProxy = compileProxies([...trustedProxies]);
+  const connections = createConnections(limits, createFaultReport(log, metrics), (address) =>
+    isProxy(address, 0) ? undefined : countedAddress(address),
+  );
   const fail = (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
     sendProblem(problemOf(error, request, { log, toProblem }), request, reply);
   };
@@ -81,15 +73,11 @@ export function createServer(options: ServerOptions): FastifyInstance {
     cors.setHeaders(request, reply);
   };
   const finish = createFinish(limits.bodyBytesMax, () => closing || isDraining());
-  const app = createFastify(
-    connections,
-    options.trustedProxies ?? [],
-    async (error, request, reply) => {
-      begin(request, reply);
-      await finish(request, reply);
-      fail(error, request, reply);
-    },
-  );
+  const app = createFastify(connections, trustedProxies, async (error, request, reply) => {
+    begin(request, reply);
+    await finish(request, reply);
+    fail(error, request, reply);
+  });
 
   acceptJsonOnly(app, { bytesMax: limits.bodyBytesMax, hold: connections.hold });
   app.addHook('onRequest', (request, reply, done) => {

@@ -113,6 +113,12 @@ describe('the metrics', () => {
     expect(text).toMatch(/^nodejs_eventloop_utilization /m);
   });
 
+  test('do not go through all connections', async () => {
+    const text = await createMetrics().text();
+    expect(text).not.toMatch(/^nodejs_active_(handles|requests|resources)/m);
+    if (process.platform === 'linux') expect(text).toMatch(/^process_open_fds [1-9]\d*$/m);
+  });
+
   test('belong to one service: another has its own', async () => {
     const one = createMetrics();
     const other = createMetrics();
