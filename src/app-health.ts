@@ -1,4 +1,5 @@
 import type { Pool } from 'pg';
+import { explainTlsFailure } from './database/database-errors.ts';
 import type { ClockWatch } from './database/clock.ts';
 import type { Database } from './database/database.ts';
 import { SessionRefused } from './database/session.ts';
@@ -51,6 +52,8 @@ async function canBeRead(pool: Pool): Promise<void> {
 /** Contains nothing secret: what the service says about a session, or the code of the error. */
 function publicReason(error: unknown): string {
   if (error instanceof SessionRefused) return error.message;
+  const tls = explainTlsFailure(error);
+  if (tls !== undefined) return `no TLS connection to Postgres: ${tls}`;
   const code = error instanceof Error && 'code' in error ? ` (${String(error.code)})` : '';
   return `Postgres does not respond, or refuses connections${code}`;
 }

@@ -1,8 +1,8 @@
 import { compile as compileProxies } from '@fastify/proxy-addr';
-import { accessSync, constants } from 'node:fs';
 import { z } from 'zod';
 import { listSettings, readGiven, secret, variablesOf, withoutPassword } from './config-values.ts';
 import type { Environment } from './config-values.ts';
+import { databaseUrlProblems } from './database/database-url.ts';
 import { isLoopback } from './network/loopback.ts';
 import { kafkaProblems } from './outbox/kafka-connection.ts';
 import type { KafkaSettings } from './outbox/kafka-connection.ts';
@@ -27,42 +27,9 @@ const providerUrl = z
     ),
   ])
   .default('');
-/** Where Postgres is and how to trust it. Any other parameter would override settings of the service. */
-const URL_PARAMETERS: readonly string[] = [
-  'host',
-  'port',
-  'ssl',
-  'sslmode',
-  'sslnegotiation',
-  'sslrootcert',
-  'sslcert',
-  'sslkey',
-];
-const URL_FILES: ReadonlySet<string> = new Set(['sslrootcert', 'sslcert', 'sslkey']);
-const databaseUrl = z
-  .url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL', abort: true })
-  .superRefine((text, context) => {
-    const { hostname, searchParams } = new URL(text);
-    if ([...searchParams.keys()].some((name) => !URL_PARAMETERS.includes(name))) {
-      context.addIssue(`may hold ${URL_PARAMETERS.join(', ')} in its query, nothing else`);
-    }
-    if (hostname === '' && !searchParams.get('host')) {
-      context.addIssue('must name a host: postgres://user:password@host:port/database');
-    }
-    for (const [name, path] of searchParams) {
-      if (!URL_FILES.has(name) || isReadable(path)) continue;
-      context.addIssue(`names a file that cannot be read: ${name}=${path}`);
-    }
-  });
-
-function isReadable(path: string): boolean {
-  try {
-    accessSync(path, constants.R_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
+const databaseUrl = z.string().superRefine((text, context) => {
+  for (const problem of databaseUrlProblems(text)) context.addIssue(problem);
+});
 
 /** The characters that RFC 6750 allows in a bearer token. */
 const apiKey = z

@@ -7,7 +7,13 @@ import { runKeyCommand } from './auth/key-commands.ts';
 import { ConfigInvalid, describeConfig, readConfig } from './config.ts';
 import type { Config } from './config.ts';
 import { createOperatorPool, createOwnerPool } from './database/database.ts';
-import { isLoginFailure, isOutage, isTemporaryOutage } from './database/database-errors.ts';
+import { userOf } from './database/database-url.ts';
+import {
+  explainTlsFailure,
+  isLoginFailure,
+  isOutage,
+  isTemporaryOutage,
+} from './database/database-errors.ts';
 import { migrate } from './database/migrate.ts';
 import { SessionRefused } from './database/session.ts';
 import { createLog } from './log.ts';
@@ -149,7 +155,7 @@ async function serve(config: Config): Promise<void> {
 /** Waits for a Postgres that starts later than the service. */
 async function migrateWhenReachable(config: Config, log: Logger): Promise<string[]> {
   const { setting, url } = migrationUrl(config);
-  const runtimeUser = decodeURIComponent(new URL(config.DATABASE_URL).username);
+  const runtimeUser = userOf(config.DATABASE_URL);
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await migrate(url, log, runtimeUser);
@@ -204,6 +210,8 @@ function isFault(error: unknown): boolean {
 function reasonOf(error: unknown, setting: string): string {
   const message = messageOf(error);
   if (error instanceof SessionRefused) return message;
+  const tls = explainTlsFailure(error);
+  if (tls !== undefined) return `no TLS connection to ${setting}: ${tls}`;
   if (isLoginFailure(error)) return `Postgres refuses ${setting}: ${message}`;
   return isOutage(error) ? `Postgres does not respond at ${setting}: ${message}` : message;
 }

@@ -23,6 +23,11 @@ describe('the URL of the database', () => {
     'postgresql://host/database',
     `${DATABASE_URL}?sslmode=verify-full&sslrootcert=${import.meta.filename}`,
     'postgres:///database?host=/run/postgresql',
+    'postgres://user:password@one:5432,two:5433,[::1]/database?target_session_attrs=read-write',
+    'postgres:///database?host=one,two&port=5432,5433',
+    `${DATABASE_URL}?sslmode=require`,
+    `${DATABASE_URL}?sslmode=verify-full&sslrootcert=system`,
+    `${DATABASE_URL}?sslmode=verify-ca&sslrootcert=${import.meta.filename}`,
   ])('may say where it is and how to trust it: %s', (url) => {
     expect(readConfig({ DATABASE_URL: url }).DATABASE_URL).toBe(url);
   });
@@ -41,14 +46,29 @@ describe('the URL of the database', () => {
     ]);
   });
 
-  test.each(['postgres:secret', 'postgres:///database', 'postgresql:user@host/database'])(
-    'names a host, not %s',
-    (url) => {
-      expect(problemsOf({ DATABASE_URL: url })).toEqual([
-        expect.stringMatching(/^DATABASE_URL: must name a host/),
-      ]);
-    },
-  );
+  test.each([
+    ['sslmode=prefer', /sslmode must be disable, require, .* fall back to plaintext/],
+    ['sslmode=allow', /fall back to plaintext/],
+    ['sslmode=verify-ca', /sslmode=verify-ca needs sslrootcert/],
+    ['sslmode=require&sslrootcert=system', /sslrootcert=system needs sslmode=verify-full/],
+    [`sslcert=${import.meta.filename}`, /sslcert and sslkey must be set together/],
+    ['target_session_attrs=any', /must be read-write/],
+  ])('may not trust a server less than it seems, or use a standby: ?%s', (query, reason) => {
+    expect(problemsOf({ DATABASE_URL: `${DATABASE_URL}?${query}` })).toEqual([
+      expect.stringMatching(reason),
+    ]);
+  });
+
+  test.each([
+    'postgres:secret',
+    'postgres://one,,two/database',
+    'postgres:///database',
+    'postgresql:user@host/database',
+  ])('names a host, not %s', (url) => {
+    expect(problemsOf({ DATABASE_URL: url })).toEqual([
+      expect.stringMatching(/^DATABASE_URL: must name a host/),
+    ]);
+  });
 
   test.each(['sslrootcert', 'sslcert', 'sslkey'])('names a %s that can be read', (name) => {
     expect(problemsOf({ DATABASE_URL: `${DATABASE_URL}?${name}=/nowhere/ca.pem` })).toEqual([

@@ -39,17 +39,44 @@ const LOGIN_FAILURE = new Set(['28P01', '28000', '3D000']);
 const LOST_CONNECTION =
   /connection terminated|timeout (exceeded|expired)|read timeout|not queryable/i;
 
+/** The codes of Node and OpenSSL for a certificate that is not trusted, and what they mean here. */
+const UNTRUSTED = 'the certificate of the server is not signed by an authority in sslrootcert';
+const TLS_FAILURES: Readonly<Record<string, string>> = {
+  DEPTH_ZERO_SELF_SIGNED_CERT: UNTRUSTED,
+  SELF_SIGNED_CERT_IN_CHAIN: UNTRUSTED,
+  UNABLE_TO_GET_ISSUER_CERT: UNTRUSTED,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNTRUSTED,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNTRUSTED,
+  CERT_HAS_EXPIRED: 'the certificate of the server has expired',
+  CERT_NOT_YET_VALID: 'the certificate of the server is not valid yet',
+  ERR_TLS_CERT_ALTNAME_INVALID: 'the certificate of the server is for another host name',
+};
+/** The message of pg, which has no code, if the server offers no TLS. */
+const NO_TLS = 'The server does not support SSL connections';
+
+/** Why TLS failed; undefined if it did not. */
+export function explainTlsFailure(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  if (error.message === NO_TLS) return 'the server offers none, and sslmode requires it';
+  const code = 'code' in error ? String(error.code) : '';
+  const known = TLS_FAILURES[code];
+  if (known !== undefined) return `${known} (${error.message})`;
+  return code.startsWith('ERR_SSL_') ? error.message : undefined;
+}
+
 /** Whether Postgres is unavailable or too slow, so that a later attempt may succeed. */
 export function isOutage(error: unknown): boolean {
   if (error instanceof SessionRefused) return true;
   if (error instanceof DatabaseError) return isOneOf(OUTAGE, error);
   if (!(error instanceof Error)) return false;
+  if (explainTlsFailure(error) !== undefined) return true;
   return isSystemError(error) || LOST_CONNECTION.test(error.message);
 }
 
 /** Whether an outage may end although nobody changes a setting. */
 export function isTemporaryOutage(error: unknown): boolean {
-  return error instanceof SessionRefused ? error.isTemporary : isOutage(error);
+  if (error instanceof SessionRefused) return error.isTemporary;
+  return isOutage(error) && explainTlsFailure(error) === undefined;
 }
 
 /** Whether Postgres refuses the user, the password or the database of a connection. */

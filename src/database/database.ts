@@ -55,7 +55,8 @@ export function createDatabase(
   limits: Readonly<{ writersMax: number; poolMax: number }>,
   onError: (error: Error) => void,
 ): Database {
-  const { open, givenUp } = createSessionPools(url);
+  const sessionPools = createSessionPools(url);
+  const { open, givenUp } = sessionPools;
   const openPool = (settings: SessionSettings, sizes: Readonly<{ min: number; max: number }>) => {
     const pool = open(settings, {
       ...sizes,
@@ -75,6 +76,7 @@ export function createDatabase(
     max: Math.max(2, Math.floor(poolMax / 2)),
   });
   const writes = openPool(BACKGROUND_SETTINGS, { min: 0, max: ROW_WRITES_MAX });
+  sessionPools.watch();
   return {
     writer,
     pool,
@@ -82,7 +84,7 @@ export function createDatabase(
     reads: createReadPool(reads),
     givenUpSessions: givenUp.count,
     close: async () => {
-      givenUp.close();
+      sessionPools.close();
       await Promise.all([writer, pool, writes, reads].map((each) => each.end()));
     },
   };

@@ -35,8 +35,8 @@ type Kept = Readonly<{ session: Session | undefined; end: () => void }>;
 /** A lost connection ends the session. The event `end` reports that. */
 const ignoreError = () => {};
 
-/** @param connection connects to the server, to ask which sessions it still works for */
-export function createGivenUpSessions(connection: ClientConfig): GivenUpSessions {
+/** @param target how to connect to the server, to ask which sessions it still works for */
+export function createGivenUpSessions(target: () => Promise<ClientConfig>): GivenUpSessions {
   const kept = new Set<Kept>();
   let added = Promise.withResolvers<void>();
   let isLooking = false;
@@ -56,7 +56,7 @@ export function createGivenUpSessions(connection: ClientConfig): GivenUpSessions
   async function look(): Promise<void> {
     const asked = [...kept];
     const sessions = asked.flatMap(({ session }) => session ?? []);
-    const working = await workingSessions(connection, sessions);
+    const working = await workingSessions(await target(), sessions);
     for (const { session, end } of asked) {
       if (session === undefined || !working.has(session.pid)) end();
     }

@@ -9,7 +9,8 @@ import type { Logger } from 'pino';
 import { isLockFailure } from './database-errors.ts';
 import { ensureGrants } from './grants.ts';
 import { createPoolerProof } from './pooler.ts';
-import { connectionTo, MIGRATION_SETTINGS, openSession, OPERATOR_SETTINGS } from './session.ts';
+import { createPrimaryLocator } from './primary.ts';
+import { MIGRATION_SETTINGS, openSession, OPERATOR_SETTINGS } from './session.ts';
 
 const MIGRATIONS = new URL('../../migrations/', import.meta.url);
 /** Any constant will do, if all replicas use the same one. */
@@ -78,8 +79,9 @@ export async function migrate(
   log?: Log,
   runtimeUser?: string,
 ): Promise<string[]> {
+  const primary = createPrimaryLocator(databaseUrl);
   const connection = {
-    ...connectionTo(databaseUrl),
+    ...(await primary.find()),
     application_name: 'order-service migration',
     connectionTimeoutMillis: CONNECT_MS_MAX,
   };
@@ -94,7 +96,7 @@ export async function migrate(
   try {
     await turn.connect();
     const { isPooled } = await openSession(turn, MIGRATION_SETTINGS);
-    if (isPooled) await createPoolerProof(connectionTo(databaseUrl)).require(turn);
+    if (isPooled) await createPoolerProof(primary.find).require(turn);
     if (!(await ownsSchema(turn))) return await requireNoneIsPending(turn, log);
     await takeTurn(turn, log);
     await knex.migrate.forceFreeMigrationsLock(OPTIONS);

@@ -27,14 +27,14 @@ const ignoreError = () => {};
  *
  * The proof is a notification. A client listens and then sends nothing. What the server sends to its session meanwhile
  * reaches it only if the session is still its own.
- * @param connection connects through the pooler
+ * @param target how to connect through the pooler
  */
-export function createPoolerProof(connection: ClientConfig): PoolerProof {
+export function createPoolerProof(target: () => Promise<ClientConfig>): PoolerProof {
   let latest: Readonly<{ startedAt: number; result: Promise<void> }> | undefined;
   return {
     async require(client) {
       if (!latest || performance.now() - latest.startedAt > PROOF_LASTS_MS) {
-        latest = { startedAt: performance.now(), result: prove(connection, client) };
+        latest = { startedAt: performance.now(), result: prove(target, client) };
       }
       const proof = latest;
       try {
@@ -47,11 +47,11 @@ export function createPoolerProof(connection: ClientConfig): PoolerProof {
   };
 }
 
-async function prove(connection: ClientConfig, notifier: ClientBase): Promise<void> {
+async function prove(target: () => Promise<ClientConfig>, notifier: ClientBase): Promise<void> {
   const channel = `order_service_${randomUUID().replaceAll('-', '')}`;
   const heard = Promise.withResolvers<boolean>();
   const listener = new Client({
-    ...connection,
+    ...(await target()),
     application_name: 'order-service pooler check',
     connectionTimeoutMillis: PROOF_MS_MAX,
     query_timeout: PROOF_MS_MAX,

@@ -1,9 +1,12 @@
+import { callbackify } from 'node:util';
 import { Pool } from 'pg';
 import type { ClientBase, PoolClient, PoolConfig } from 'pg';
 import { createGivenUpSessions, isGivenUp } from './given-up-sessions.ts';
 import type { GivenUpSessions } from './given-up-sessions.ts';
 import { createPoolerProof } from './pooler.ts';
-import { connectionTo, openSession, SessionRefused } from './session.ts';
+import { createPrimaryLocator } from './primary.ts';
+import type { PrimaryLocator } from './primary.ts';
+import { openSession, SessionRefused } from './session.ts';
 import type { ServerIdentity, Session, SessionSettings } from './session.ts';
 
 /** A connection is replaced after 4 to 6 minutes, so that none leads to a former primary for long. */
@@ -17,12 +20,16 @@ export type SessionPools = Readonly<{
    */
   open(settings: SessionSettings, options: PoolConfig): Pool;
   givenUp: GivenUpSessions;
+  /** Moves to another host of the URL as soon as it is promoted, until `close`. */
+  watch(): void;
+  close(): void;
 }>;
 
 export function createSessionPools(url: string): SessionPools {
   const server = createCurrentServer();
-  const givenUp = createGivenUpSessions(connectionTo(url));
-  const proof = createPoolerProof(connectionTo(url));
+  const primary = createPrimaryLocator(url, (found) => server.admit(found));
+  const givenUp = createGivenUpSessions(primary.find);
+  const proof = createPoolerProof(primary.find);
   const sessions = new WeakMap<ClientBase, Session>();
 
   function open(settings: SessionSettings, options: PoolConfig): Pool {
@@ -35,11 +42,11 @@ export function createSessionPools(url: string): SessionPools {
       },
     };
     const pool = new Pool({
-      ...connectionTo(url),
       ...options,
       maxLifetimeSeconds: LIFETIME_S.min + Math.floor(Math.random() * LIFETIME_S.spread),
       ...hooks,
     });
+    wrapConnect(pool, toPrimary(pool, primary));
     wrapConnect(pool, toCurrentServer);
     return pool;
   }
@@ -71,7 +78,35 @@ export function createSessionPools(url: string): SessionPools {
     };
   }
 
-  return { open, givenUp };
+  return {
+    open,
+    givenUp,
+    watch: primary.watch,
+    close: () => {
+      primary.close();
+      givenUp.close();
+    },
+  };
+}
+
+/** New connections of the pool lead to the primary. If it is not there any more, they look for it once more. */
+function toPrimary(pool: Pool, primary: PrimaryLocator): (connect: Connect) => Connect {
+  const find = callbackify(primary.find);
+  return (connect) =>
+    function connectToPrimary(callback, isSecond = false) {
+      find((notFound, connection) => {
+        if (notFound) {
+          callback(notFound, undefined, () => {});
+          return;
+        }
+        Object.assign(pool.options, connection);
+        connect((error, client, release) => {
+          const isLost = client === undefined && error?.message !== QUEUE_TIMEOUT;
+          if (isLost && primary.lost(connection) && !isSecond) connectToPrimary(callback, true);
+          else callback(error, client, release);
+        });
+      });
+    };
 }
 
 /** The server of the newest session. Sessions on an earlier server are closed before they are used again. */
@@ -122,14 +157,17 @@ export async function withClient<Result>(
   }
 }
 
-/** The messages of pg if no connection became free in time, and if a new one took too long. */
-const CONNECT_TIMEOUT = /^timeout exceeded when trying to connect$|due to connection timeout$/;
+/** The message of pg if no connection became free in time. */
+const QUEUE_TIMEOUT = 'timeout exceeded when trying to connect';
+/** The end of its message if a new connection took too long. */
+const CONNECT_TIMEOUT = 'due to connection timeout';
 
 /** Calls `onTimeout` for every caller that got no connection in time. pg has no event for it. */
 export function watchPoolTimeouts(pool: Pool, onTimeout: () => void): void {
   wrapConnect(pool, (connect) => (callback) => {
     connect((error, client, release) => {
-      if (error !== undefined && CONNECT_TIMEOUT.test(error.message)) onTimeout();
+      const message = error?.message ?? '';
+      if (message === QUEUE_TIMEOUT || message.endsWith(CONNECT_TIMEOUT)) onTimeout();
       callback(error, client, release);
     });
   });

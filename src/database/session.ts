@@ -1,5 +1,5 @@
 import { DatabaseError, escapeLiteral } from 'pg';
-import type { ClientBase, PoolConfig } from 'pg';
+import type { ClientBase } from 'pg';
 import { z } from 'zod';
 
 /** Settings of a session by name, each value as Postgres shows it. */
@@ -84,15 +84,6 @@ const KEEPALIVE_SETTINGS = {
   tcp_keepalives_count: '3',
   tcp_user_timeout: '10s',
 } as const satisfies SessionSettings;
-
-/** How to connect. The settings follow once the session is open: a pooler refuses or drops startup parameters. */
-export function connectionTo(url: string) {
-  return {
-    connectionString: url,
-    keepAlive: true,
-    keepAliveInitialDelayMillis: 5_000,
-  } satisfies PoolConfig;
-}
 
 /** Identifies a server. A restart or a promotion makes it another one. */
 export type ServerIdentity = Readonly<{

@@ -17,7 +17,7 @@ describe.skipIf(skipReason('postgres'))('a session that was given up', () => {
     await holder.connect();
     await holder.query('select pg_advisory_lock(1)');
     const pool = new Pool({ connectionString: database.url, max: 4 });
-    const givenUp = createGivenUpSessions({ connectionString: database.url });
+    const givenUp = createGivenUpSessions(async () => ({ connectionString: database.url }));
     const released: string[] = [];
     const ended = Promise.withResolvers<void>();
     const keep = async (name: string, change: Partial<Session> = {}, work?: string) => {
@@ -60,7 +60,7 @@ describe.skipIf(skipReason('postgres'))('a session that was given up', () => {
     await holder.connect();
     await holder.query('select pg_advisory_lock(1)');
     const pool = new Pool({ connectionString: pooler.url, max: 1 });
-    const givenUp = createGivenUpSessions({ connectionString: database.url });
+    const givenUp = createGivenUpSessions(async () => ({ connectionString: database.url }));
     const client = await pool.connect();
     const session = { ...(await sessionOf(client)), isPooled: true };
     client.query('select pg_advisory_lock(1)').catch(() => {});
@@ -81,7 +81,7 @@ describe.skipIf(skipReason('postgres'))('a session that was given up', () => {
   test('gives its place back when its result comes, however late', async () => {
     await using database = await createTestDatabase();
     const pool = new Pool({ connectionString: database.url, max: 1, query_timeout: 50 });
-    const givenUp = createGivenUpSessions({ connectionString: database.url });
+    const givenUp = createGivenUpSessions(async () => ({ connectionString: database.url }));
     const holder = new Client({ connectionString: database.url });
     await holder.connect();
     await holder.query('select pg_advisory_lock(1)');

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { inject } from 'vitest';
 import { startPostgres } from '#dev/embedded-postgres.ts';
+import type { EmbeddedPostgres } from '#dev/embedded-postgres.ts';
 import { migrate } from '#src/database/migrate.ts';
 import { queryOnce } from './database.ts';
 import type { Query } from './database.ts';
@@ -41,7 +42,12 @@ export async function startFaultyKafka(): Promise<
 
 /** A migrated primary and its hot standby, which follows by streaming replication. */
 export type PostgresPair = AsyncDisposable &
-  Readonly<Record<'primary' | 'standby', Pick<FaultyPostgres, 'url' | 'query'>>>;
+  Readonly<
+    Record<'primary' | 'standby', Pick<FaultyPostgres, 'url' | 'query' | 'pause' | 'resume'>> & {
+      /** The URL that names both. */
+      url: string;
+    }
+  >;
 
 /** Uses embedded servers in every mode, because the standby begins as a copy of the primary's data folder. */
 export async function startPostgresPair(): Promise<PostgresPair> {
@@ -58,9 +64,15 @@ export async function startPostgresPair(): Promise<PostgresPair> {
   await migrate(primary.url);
   const settings = { ...POSTGRES_SETTINGS, primary_conninfo: primary.url };
   const standby = await startPostgres({ ...options, folder: second, settings });
+  const pausable = (server: EmbeddedPostgres) => ({
+    ...postgresAt(server.url),
+    pause: () => server.signal('SIGSTOP'),
+    resume: () => server.signal('SIGCONT'),
+  });
   return {
-    primary: postgresAt(primary.url),
-    standby: postgresAt(standby.url),
+    primary: pausable(primary),
+    standby: pausable(standby),
+    url: primary.url.replace(/:\d+\//, `:${primary.port},127.0.0.1:${standby.port}/`),
     [Symbol.asyncDispose]: async () => {
       await Promise.all([primary.kill(), standby.kill()]);
       await rm(folder, { recursive: true, force: true });
