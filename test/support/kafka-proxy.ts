@@ -18,8 +18,8 @@ export type KafkaProxy = AsyncDisposable &
     trap: TcpProxy['trap'];
     /** Makes the partition 7 of the topic look as if its leader had died. */
     hideLeader(isHidden: boolean): void;
-    /** The next batch is stored, and the response says that the broker was not the leader. */
-    denyNextBatch(): void;
+    /** The next batch is stored, and its response says that the broker does not lead. Resolves then. */
+    denyNextBatch(): Promise<void>;
   }>;
 
 /** Starts a proxy for the broker with this address. It changes what the broker says of `topic`. */
@@ -39,7 +39,7 @@ export async function startKafkaProxy(broker: string, topic: string): Promise<Ka
       const at = response.indexOf(name);
       if (at === -1) return response;
       const topicEnd = at + name.length;
-      if (state.isHidden && !state.isProducing) hideLeaderIn(response, topicEnd);
+      if (state.isHidden) hideLeaderIn(response, topicEnd);
       if (denied !== undefined && state.isProducing) {
         response.writeInt16BE(NOT_LEADER, topicEnd + PRODUCE_ERROR_AT);
         denied.resolve();
