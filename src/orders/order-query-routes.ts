@@ -1,5 +1,6 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
+import type { Principal } from '#src/auth/principal.ts';
 import type { ReadPool } from '#src/database/database.ts';
 import type { EventStore, ReadFilter, StoredEvent } from '#src/event-store/event-store.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
@@ -40,7 +41,11 @@ const orderHistory = z.object({
       metadata: z.object({
         correlationId: z.string(),
         causationId: z.string().optional(),
-        actor: z.string(),
+        actor: z
+          .string()
+          .describe(
+            'The principal of the request; `other` to a customer, if it was not the customer.',
+          ),
         traceparent: z.string().optional(),
       }),
       recordedAt: instant,
@@ -136,13 +141,17 @@ export const orderQueryRoutes: FastifyPluginAsyncZod<OrderReadDependencies> = as
     const { customerId } = principal;
     const events = await readEvents(eventStore, params.orderId, { customerId });
     if (events.length === 0) throw new Problem(orderProblemKind('order_not_found'));
-    const body = JSON.stringify({ data: events.map(toHistoryEntry) });
+    const data = events.map((event) => toHistoryEntry(event, principal));
+    const body = JSON.stringify({ data });
     return sendText(reply, { status: 200, etag: versionETag(events.length), body });
   });
 };
 
-function toHistoryEntry(event: StoredEvent) {
-  const { version, position, type, schemaVersion, data, metadata, recordedAt } = event;
+/** To a customer, whoever else acted on the order is `other`: the subject of a JWT may name a person. */
+function toHistoryEntry(event: StoredEvent, { id, customerId }: Principal) {
+  const { version, position, type, schemaVersion, data, recordedAt } = event;
+  const isHidden = customerId !== undefined && event.metadata.actor !== id;
+  const metadata = { ...event.metadata, ...(isHidden && { actor: 'other' }) };
   return { version, position, type, schemaVersion, data, metadata, recordedAt };
 }
 

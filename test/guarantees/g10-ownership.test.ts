@@ -201,10 +201,14 @@ describe.skipIf(skipReason('postgres'))('a customer', () => {
     }
   });
 
-  test('is the actor of its events', async () => {
+  test('is the actor of its events, and is not told who else acted', async () => {
     const { orderId } = await bob.placeOrder({ customerId: 'bob' });
     const [placed] = await service.history(orderId);
     expect(placed?.metadata['actor']).toBe(`key:${keyIdOf(keyOfBob)}`);
+    const payment = { paymentId: 'p', amountCents: 1 };
+    expect((await service.send('pay', orderId, payment)).status).toBe(200);
+    const shown = (await bob.history(orderId)).map(({ metadata }) => metadata['actor']);
+    expect(shown).toEqual([`key:${keyIdOf(keyOfBob)}`, 'other']);
   });
 
   function body(customerId: string) {
