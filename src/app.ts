@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { createHealthCheck } from './app-health.ts';
+import { createHttp } from './app-http.ts';
 import {
   countAppends,
   countAttempts,
@@ -18,42 +18,29 @@ import { ClockOff } from './event-store/event-store.ts';
 import type { Unit } from './event-store/event-store.ts';
 import { createGroupCommit } from './event-store/group-commit.ts';
 import type { GroupCommit } from './event-store/group-commit.ts';
-import { createPostgresEventStore, createPostgresUnitStore } from './event-store/postgres-store.ts';
+import { createPostgresUnitStore } from './event-store/postgres-store.ts';
 import { createApiKeys } from './auth/api-keys.ts';
 import { createAuthenticate } from './auth/authentication.ts';
 import { createKeySet } from './auth/jwks.ts';
 import { createJwtAuthenticator } from './auth/jwt.ts';
-import { readFulfilmentStates } from './fulfilment/fulfilment-view.ts';
-import { fulfilmentRoutes } from './fulfilment/fulfilment-routes.ts';
 import { createFulfilment } from './fulfilment/fulfilment.ts';
 import type { Fulfilment, FulfilmentDependencies } from './fulfilment/fulfilment.ts';
-import { inventoryRoutes } from './fulfilment/inventory-routes.ts';
 import {
   createHttpPaymentProvider,
   createHttpShippingProvider,
 } from './fulfilment/providers/http-providers.ts';
 import type { Providers } from './fulfilment/providers/providers.ts';
-import type { Authentication } from './http/access.ts';
-import { documentationRoutes } from './http/documentation-routes.ts';
-import { healthRoutes } from './http/health-routes.ts';
-import { createIdempotencyKeyPruner, createInFlight } from './http/idempotency.ts';
+import { createIdempotencyKeyPruner } from './http/idempotency.ts';
 import { createMetrics } from './http/metrics.ts';
 import type { Metrics } from './http/metrics.ts';
-import { createServer } from './http/server.ts';
-import { createOrderCommandHandler } from './orders/handle-order-command.ts';
-import { orderCommandRoutes } from './orders/order-command-routes.ts';
 import { orderEventCodec, ordersSummaryProjection } from './orders/order-stream.ts';
 import { orderMessageChannel } from './orders/order-messages.ts';
-import { isOwner } from './orders/orders-summary.ts';
-import { orderQueryRoutes } from './orders/order-query-routes.ts';
 import { kafkaConnection } from './outbox/kafka-connection.ts';
 import { createOutboxMonitor } from './outbox/outbox-monitor.ts';
 import { loadPublisher } from './outbox/publishers.ts';
 import { createRelay } from './outbox/relay.ts';
-import type { Relay } from './outbox/relay.ts';
 import { createProjectionVerifier } from './projections/projection.ts';
 import { sagaEventCodec } from './sagas/saga.ts';
-import { toProblem } from './to-problem.ts';
 import { createWorker } from './workers/worker.ts';
 import type { Worker } from './workers/worker.ts';
 
@@ -121,7 +108,8 @@ export async function createApp(
   const outboxIsFull = outboxMonitor.isFull;
   const { authentication, authBackground } = createAuthentication(base);
   const parts = { ...base, relay, commit, fulfilment, isDraining, now, clockWatch, outboxIsFull };
-  const server = createHttp({ ...parts, authentication });
+  const channel = orderMessageChannel(config.KAFKA_TOPIC, newTopic(config));
+  const http = createHttp({ ...parts, authentication, channel });
   const keyPruner = createIdempotencyKeyPruner(pool, log);
   const always = [relay, outboxMonitor, keyPruner, clocks.worker];
   const background = [...always, ...authBackground, ...createVerifier(base)];
@@ -139,86 +127,17 @@ export async function createApp(
       await clockWatch.refresh();
       await fulfilment.start();
       for (const part of background) part.start();
-      return listen(server, config);
+      return http.listen();
     },
     async stop() {
       draining = true;
       await delay(config.SHUTDOWN_DELAY_MS);
-      await Promise.all([server.close(), fulfilment.stop()]);
+      await Promise.all([http.close(), fulfilment.stop()]);
       await commit.idle();
       await Promise.all(background.map((part) => part.stop()));
       await database.close();
     },
   };
-}
-
-/** The backlog is as long as the limit: a connection beyond it is reset and never gets a 503. */
-function listen(server: ReturnType<typeof createServer>, config: Config): Promise<string> {
-  return server.listen({
-    host: config.HOST,
-    port: config.PORT,
-    backlog: config.CONNECTIONS_MAX,
-  });
-}
-
-type HttpParts = Base &
-  Readonly<{
-    relay: Relay;
-    commit: GroupCommit;
-    fulfilment: Fulfilment;
-    outboxIsFull: () => boolean;
-    isDraining: () => boolean;
-    now: () => Date;
-    clockWatch: ClockWatch;
-    authentication: Authentication;
-  }>;
-
-/** The server with every route that it has. */
-function createHttp({ config, database, metrics, relay, isDraining, log, ...parts }: HttpParts) {
-  const check = createHealthCheck(database, relay, parts.clockWatch);
-  const { reads } = database;
-  const { startOrWakeSaga } = parts.fulfilment;
-  const handle = createOrderCommandHandler({
-    ...parts,
-    topic: config.KAFKA_TOPIC,
-    startOrWakeSaga,
-    isOwner: (orderId, customerId) => isOwner(reads, orderId, customerId),
-  });
-  const eventStore = createPostgresEventStore(reads.pool);
-  const inFlight = createInFlight();
-  const fulfilmentStates = (orderIds: readonly string[]) => readFulfilmentStates(reads, orderIds);
-  const server = createServer({
-    log,
-    authentication: parts.authentication,
-    metrics,
-    isDraining,
-    toProblem,
-    limits: {
-      connectionsMax: config.CONNECTIONS_MAX,
-      perAddressMax: config.CONNECTIONS_PER_ADDRESS,
-      heldBytesMax: config.REQUEST_BYTES_MAX,
-    },
-    rateLimits: {
-      perAddress: config.RATE_LIMIT_PER_ADDRESS,
-      perPrincipal: config.RATE_LIMIT_PER_PRINCIPAL,
-    },
-    trustedProxies: config.TRUSTED_PROXIES,
-    allowedOrigins: config.CORS_ORIGINS,
-  });
-  void server.register(orderCommandRoutes, {
-    handle,
-    inFlight,
-    toProblem,
-    countCommand: (command, outcome) => metrics.commands.inc({ command, outcome }),
-  });
-  void server.register(orderQueryRoutes, { eventStore, reads, fulfilmentStates });
-  void server.register(fulfilmentRoutes, { ...parts, inFlight, eventStore, reads });
-  void server.register(inventoryRoutes, { reads, writes: database.writes, inFlight });
-  void server.register(healthRoutes, { check, isDraining, metrics });
-  void server.register(documentationRoutes, {
-    channel: orderMessageChannel(config.KAFKA_TOPIC, newTopic(config)),
-  });
-  return server;
 }
 
 /** What finds out who sends a request, and its background work. */
@@ -309,7 +228,8 @@ function createCommit(
 function createSagas(
   { config, database, metrics, log }: Base,
   { wrapProviders }: AppSeams,
-  parts: Pick<FulfilmentDependencies, 'now' | 'clock' | 'commit'> & Pick<HttpParts, 'clockWatch'>,
+  parts: Pick<FulfilmentDependencies, 'now' | 'clock' | 'commit'> &
+    Readonly<{ clockWatch: ClockWatch }>,
 ): Fulfilment {
   const providers = createProviders(config);
   return createFulfilment({

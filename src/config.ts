@@ -111,6 +111,13 @@ const settings = {
   JWT_AGE_MAX_S: count(60, 31_536_000)
     .default(86_400)
     .describe('Longest time since the claim iat of a token, even if it expires later.'),
+  ADMIN_PORT: count(0, PORT_MAX)
+    .optional()
+    .describe(
+      'Port of its own for metrics and documentation, without authentication. The main port then ' +
+        'has only the API and the health checks. If unset, the main port has everything.',
+    ),
+  ADMIN_HOST: z.string().min(1).default('127.0.0.1').describe('Address of ADMIN_PORT.'),
   CONNECTIONS_MAX: count(10, 100_000)
     .default(4000)
     .describe(

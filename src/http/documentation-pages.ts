@@ -54,13 +54,22 @@ export function apiPage(): string {
   );
 }
 
-/** The script of the API page. The content security policy allows no script inside the page. */
-export function apiScript(): string {
+/**
+ * The script of the API page. The content security policy allows no script inside the page. `canSend`: the server of
+ * the page also takes the requests, so they can be sent from it.
+ */
+export function apiScript(canSend: boolean): string {
   return `const dark = matchMedia('(prefers-color-scheme: dark)');
 const follow = () => document.documentElement.classList.toggle('dark-mode', dark.matches);
 dark.addEventListener('change', follow);
 follow();
-SwaggerUIBundle({ url: '/openapi.json', dom_id: '#api', deepLinking: true, validatorUrl: null });
+SwaggerUIBundle({
+  url: '/openapi.json',
+  dom_id: '#api',
+  deepLinking: true,
+  validatorUrl: null,
+  ${canSend ? '' : 'supportedSubmitMethods: [],'}
+});
 `;
 }
 

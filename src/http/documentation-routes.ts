@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import type { FastifyPluginAsync, FastifySchema } from 'fastify';
+import type { FastifyInstance, FastifyPluginAsync, FastifySchema } from 'fastify';
 
 import { z } from 'zod';
 
@@ -33,17 +33,21 @@ const PAGE_HEADERS = {
 /** A file that never changes. Its content and its ETag are made once. */
 type File = Readonly<{ content: Buffer; etag: string }>;
 
+export type DocumentationOptions = Readonly<{
+  channel: ChannelSpec;
+  /** The server to describe, which must be ready before this one. This one by default. */
+  api?: FastifyInstance;
+}>;
+
 /**
- * The documentation: /openapi.json describes the routes of the server and /asyncapi.json describes `channel`,
+ * The documentation: /openapi.json describes the routes of `api` and /asyncapi.json describes `channel`,
  * both for tools; /, /docs, /docs/events and /docs/problems are pages for people. No page loads anything from
- * another server: Swagger UI is served from its package.
+ * another server: Swagger UI is served from its package. Everything is made once, at the start.
  */
-export const documentationRoutes: FastifyPluginAsync<{ channel: ChannelSpec }> = async (
+export const documentationRoutes: FastifyPluginAsync<DocumentationOptions> = async (
   app,
-  { channel },
+  { channel, api = app },
 ) => {
-  // A document that cannot be made stops the start.
-  app.addHook('onReady', async () => void app.swagger());
   const add = (
     url: string,
     contentType: string,
@@ -51,11 +55,14 @@ export const documentationRoutes: FastifyPluginAsync<{ channel: ChannelSpec }> =
     { schema, headers }: Readonly<{ schema: FastifySchema; headers?: typeof PAGE_HEADERS }>,
   ) => {
     let file: Promise<File> | undefined;
+    const load = () => (file ??= toFile(read));
+    // A document that cannot be made stops the start.
+    app.addHook('onReady', async () => void (await load()));
     app.get(
       url,
       { schema, config: { access: 'public', quiet: schema.hide === true } },
       async (_, reply) => {
-        const { content, etag } = await (file ??= toFile(read));
+        const { content, etag } = await load();
         return reply
           .headers({ ...headers, etag })
           .type(contentType)
@@ -75,15 +82,15 @@ export const documentationRoutes: FastifyPluginAsync<{ channel: ChannelSpec }> =
   const page = (url: string, read: () => string | Promise<Buffer>, contentType = HTML) =>
     add(url, contentType, read, { schema: { hide: true }, headers: PAGE_HEADERS });
 
-  document('openapi', 'OpenAPI', 'This API as OpenAPI 3.1.', () => app.swagger());
+  document('openapi', 'OpenAPI', 'This API as OpenAPI 3.1.', () => api.swagger());
   document('asyncapi', 'AsyncAPI', 'The Kafka messages as AsyncAPI 3.0.', () =>
     buildAsyncApi(channel),
   );
   page('/', homePage);
   page('/docs', apiPage);
   page('/docs/events', () => eventsPage(channel));
-  page('/docs/problems', () => problemsPage([...app.problemKinds.values()]));
-  page('/docs/api.js', apiScript, SCRIPT);
+  page('/docs/problems', () => problemsPage([...api.problemKinds.values()]));
+  page('/docs/api.js', () => apiScript(api === app), SCRIPT);
   page('/docs/style.css', () => readFile(new URL('documentation.css', import.meta.url)), STYLE);
   page('/docs/swagger-ui.css', () => readFile(swaggerFile('swagger-ui.css')), STYLE);
   page('/docs/swagger-ui-bundle.js', () => readFile(swaggerFile('swagger-ui-bundle.js')), SCRIPT);

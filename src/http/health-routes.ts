@@ -18,14 +18,15 @@ export type HealthDependencies = Readonly<{
   /** Checks what the service needs to work. It does not need Kafka. May fail or hang. */
   check: () => Promise<Health>;
   isDraining: () => boolean;
-  metrics: Pick<Metrics, 'contentType' | 'text'>;
+  /** If unset, there is no /metrics. */
+  metrics?: Pick<Metrics, 'contentType' | 'text'>;
 }>;
 
 const readiness = z
   .looseObject({ status: z.enum(['ready', 'unready', 'draining']) })
   .meta({ id: 'Readiness' });
 
-/** GET /livez, /readyz and /metrics. */
+/** GET /livez and /readyz, and /metrics if there are any. */
 export const healthRoutes: FastifyPluginAsyncZod<HealthDependencies> = async (
   app,
   { check, isDraining, metrics },
@@ -33,7 +34,6 @@ export const healthRoutes: FastifyPluginAsyncZod<HealthDependencies> = async (
   // One check runs at a time, even if it hangs after its deadline.
   const checkAlone = cachedRead(async () => check(), 0);
   const latest = cachedRead(() => inTime(checkAlone), KEPT_MS);
-  const exposition = cachedRead(() => expose(metrics), KEPT_MS);
   const config = { access: 'public', quiet: true } as const;
 
   const livez = {
@@ -66,6 +66,8 @@ export const healthRoutes: FastifyPluginAsyncZod<HealthDependencies> = async (
       : reply.code(503).send({ ...details, status: 'unready' });
   });
 
+  if (metrics === undefined) return;
+  const exposition = cachedRead(() => expose(metrics), KEPT_MS);
   const metricsSchema = {
     operationId: 'metrics',
     tags: ['Health'],

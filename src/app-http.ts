@@ -1,0 +1,133 @@
+import type { FastifyInstance } from 'fastify';
+import type { Logger } from 'pino';
+import { createHealthCheck } from './app-health.ts';
+import type { Config } from './config.ts';
+import type { ClockWatch } from './database/clock.ts';
+import type { Database } from './database/database.ts';
+import type { GroupCommit } from './event-store/group-commit.ts';
+import { createPostgresEventStore } from './event-store/postgres-store.ts';
+import { fulfilmentRoutes } from './fulfilment/fulfilment-routes.ts';
+import { readFulfilmentStates } from './fulfilment/fulfilment-view.ts';
+import type { Fulfilment } from './fulfilment/fulfilment.ts';
+import { inventoryRoutes } from './fulfilment/inventory-routes.ts';
+import type { Authentication } from './http/access.ts';
+import type { ChannelSpec } from './http/asyncapi.ts';
+import { documentationRoutes } from './http/documentation-routes.ts';
+import { healthRoutes } from './http/health-routes.ts';
+import { createInFlight } from './http/idempotency.ts';
+import type { Metrics } from './http/metrics.ts';
+import { createServer } from './http/server.ts';
+import { createOrderCommandHandler } from './orders/handle-order-command.ts';
+import { orderCommandRoutes } from './orders/order-command-routes.ts';
+import { isOwner } from './orders/orders-summary.ts';
+import { orderQueryRoutes } from './orders/order-query-routes.ts';
+import type { Relay } from './outbox/relay.ts';
+import { toProblem } from './to-problem.ts';
+
+/** Operators, a scraper and probes need no more. */
+const ADMIN_CONNECTIONS_MAX = 100;
+
+type HttpParts = Readonly<{
+  config: Config;
+  log: Logger;
+  metrics: Metrics;
+  database: Database;
+  relay: Relay;
+  commit: GroupCommit;
+  fulfilment: Fulfilment;
+  outboxIsFull: () => boolean;
+  isDraining: () => boolean;
+  now: () => Date;
+  clockWatch: ClockWatch;
+  authentication: Authentication;
+  channel: ChannelSpec;
+}>;
+
+/** What the service listens on. */
+type Http = Readonly<{
+  /** Resolves to the address for callers. */
+  listen(): Promise<string>;
+  close(): Promise<void>;
+}>;
+
+/**
+ * The server for callers and, with ADMIN_PORT, one of its own for operators, which then has the metrics and the
+ * documentation.
+ */
+export function createHttp(parts: HttpParts): Http {
+  const { config, database, metrics, relay, isDraining, log, channel } = parts;
+  const check = createHealthCheck(database, relay, parts.clockWatch);
+  const api = createApi(parts);
+  const { ADMIN_PORT: adminPort, ADMIN_HOST: host } = config;
+  if (adminPort === undefined) {
+    void api.register(healthRoutes, { check, isDraining, metrics });
+    void api.register(documentationRoutes, { channel });
+    return { listen: () => listen(api, config), close: () => api.close() };
+  }
+  const limits = { connectionsMax: ADMIN_CONNECTIONS_MAX };
+  const admin = createServer({ log, authentication: 'off', metrics, isDraining, limits });
+  void api.register(healthRoutes, { check, isDraining });
+  void admin.register(healthRoutes, { check, isDraining, metrics });
+  void admin.register(documentationRoutes, { channel, api });
+  return {
+    async listen() {
+      await api.ready();
+      const address = await admin.listen({ host, port: adminPort });
+      log.info({ address }, 'listening for operators');
+      return listen(api, config);
+    },
+    close: async () => void (await Promise.all([api.close(), admin.close()])),
+  };
+}
+
+/** The backlog is as long as the limit: a connection beyond it is reset and never gets a 503. */
+function listen(server: FastifyInstance, config: Config): Promise<string> {
+  return server.listen({
+    host: config.HOST,
+    port: config.PORT,
+    backlog: config.CONNECTIONS_MAX,
+  });
+}
+
+/** The server with the routes for orders, fulfilments and stock. */
+function createApi({ config, database, metrics, isDraining, log, ...parts }: HttpParts) {
+  const { reads } = database;
+  const { startOrWakeSaga } = parts.fulfilment;
+  const handle = createOrderCommandHandler({
+    ...parts,
+    topic: config.KAFKA_TOPIC,
+    startOrWakeSaga,
+    isOwner: (orderId, customerId) => isOwner(reads, orderId, customerId),
+  });
+  const eventStore = createPostgresEventStore(reads.pool);
+  const inFlight = createInFlight();
+  const fulfilmentStates = (orderIds: readonly string[]) => readFulfilmentStates(reads, orderIds);
+  const server = createServer({
+    log,
+    authentication: parts.authentication,
+    metrics,
+    isDraining,
+    toProblem,
+    limits: {
+      connectionsMax: config.CONNECTIONS_MAX,
+      perAddressMax: config.CONNECTIONS_PER_ADDRESS,
+      heldBytesMax: config.REQUEST_BYTES_MAX,
+    },
+    rateLimits: {
+      perAddress: config.RATE_LIMIT_PER_ADDRESS,
+      perPrincipal: config.RATE_LIMIT_PER_PRINCIPAL,
+    },
+    trustedProxies: config.TRUSTED_PROXIES,
+    allowedOrigins: config.CORS_ORIGINS,
+  });
+  void server.register(orderCommandRoutes, {
+    handle,
+    inFlight,
+    toProblem,
+    countCommand: (command, outcome) => metrics.commands.inc({ command, outcome }),
+  });
+  void server.register(orderQueryRoutes, { eventStore, reads, fulfilmentStates });
+  void server.register(fulfilmentRoutes, { ...parts, inFlight, eventStore, reads });
+  void server.register(inventoryRoutes, { reads, writes: database.writes, inFlight });
+  return server;
+}
