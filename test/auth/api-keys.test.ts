@@ -190,6 +190,11 @@ describe.skipIf(skipReason('postgres'))('the API keys', () => {
     ]) {
       await expect(service.pool.query(change)).rejects.toThrow('permission denied');
     }
+    const rights = await service.pool.query(
+      `select privilege from unnest(array['select', 'insert', 'update', 'delete', 'truncate']) privilege
+       where has_table_privilege('api_keys', privilege)`,
+    );
+    expect(rights.rows).toEqual([{ privilege: 'select' }]);
     const { rows } = await service.pool.query('select * from api_keys');
     expect(JSON.stringify(rows)).not.toContain(key.slice(17));
   });
