@@ -80,10 +80,11 @@ export function createApiKeys(pool: Pool, log: Pick<Logger, 'info' | 'error'>): 
       for (const worker of workers) worker.start();
     },
     stop: async () => {
-      await Promise.all(workers.map((worker) => worker.stop()));
-      await uses.write().catch((error: unknown) => {
+      const written = uses.write().catch((error: unknown) => {
         log.error({ err: error }, 'could not write the last uses of API keys');
       });
+      const inTime = withDeadline(written, WAIT_MS_MAX, () => {});
+      await Promise.all([inTime, ...workers.map((worker) => worker.stop())]);
     },
   };
 }

@@ -1,4 +1,5 @@
-import type { Pool } from 'pg';
+import { DatabaseError } from 'pg';
+import type { Pool, QueryResultRow } from 'pg';
 import {
   BY,
   expectOperands,
@@ -13,6 +14,8 @@ import { API_KEYS_MAX } from './api-keys.ts';
 import { CUSTOMER_SCOPES, SCOPES } from './principal.ts';
 
 const TEXT_LENGTH_MAX = 64;
+/** The user of the service may only read keys. Another user may not even do that. */
+const FORBIDDEN = '42501';
 const USAGE = `Usage: npm run keys -- <command>
 
   create --name <text> --scopes <scope,...> [--customer <customerId>] [--expires <90d>]
@@ -51,6 +54,22 @@ export function runKeyCommand(
   return runOperatorCommand({ usage: USAGE, options: OPTIONS, commands }, args, pool, print);
 }
 
+async function rowsOf<Row extends QueryResultRow>(
+  { pool }: KeyCall,
+  sql: string,
+  values: readonly unknown[],
+): Promise<Row[]> {
+  try {
+    return (await pool.query<Row>(sql, [...values])).rows;
+  } catch (error) {
+    if (!(error instanceof DatabaseError) || error.code !== FORBIDDEN) throw error;
+    throw new Refused(
+      'this user of the database may not manage keys: set MIGRATIONS_DATABASE_URL to the URL of the owner of ' +
+        'the tables, or DATABASE_URL if there is only one user',
+    );
+  }
+}
+
 const IS_USABLE = `revoked_at is null and (expires_at is null or expires_at > clock_timestamp())`;
 const CREATE = `
   insert into api_keys (key_id, key_hash, name, scopes, customer_id, expires_at, created_by)
@@ -67,8 +86,7 @@ async function create(call: KeyCall): Promise<string> {
   const expiresInMs = expires === undefined ? null : parseDuration('--expires', expires, '90d');
   const { id, hash, text } = createApiKey();
   const values = [id, hash, name, scopes, customerId, expiresInMs, call.actor];
-  const { rows } = await call.pool.query<Readonly<{ expiresAt: Date | null }>>(CREATE, values);
-  const [row] = rows;
+  const [row] = await rowsOf<Readonly<{ expiresAt: Date | null }>>(call, CREATE, values);
   if (!row) throw new Refused(`there are ${API_KEYS_MAX} keys: revoke one first`);
   const until = row.expiresAt ? `until ${row.expiresAt.toISOString()}` : 'until it is revoked';
   return [
@@ -115,7 +133,8 @@ type ListedKey = Readonly<{
 
 async function list(call: KeyCall): Promise<string> {
   expectOperands(call, []);
-  const { rows: keys } = await call.pool.query<ListedKey>(
+  const keys = await rowsOf<ListedKey>(
+    call,
     `
       select key_id as id, name, scopes, customer_id as "customerId", created_at as "createdAt",
         created_by as "createdBy", expires_at as "expiresAt",
@@ -145,12 +164,12 @@ function describeKey(key: ListedKey): string {
 
 async function revoke(call: KeyCall): Promise<string> {
   const [id = ''] = expectOperands(call, ['<keyId>']);
-  const { rows } = await call.pool.query<Readonly<{ name: string }>>(
+  const [key] = await rowsOf<Readonly<{ name: string }>>(
+    call,
     `update api_keys set revoked_at = now(), revoked_by = $2
      where key_id = $1 and revoked_at is null returning name`,
     [id, call.actor],
   );
-  const [key] = rows;
   if (!key) throw new Refused(`there is no key ${id}, or it is already revoked`);
   return `Key ${id} (${key.name}) is revoked. Every replica refuses it within 5 seconds.`;
 }

@@ -8,6 +8,7 @@ import { runKeyCommand } from '#src/auth/key-commands.ts';
 import { createOwnerPool } from '#src/database/database.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
+import { servicePool } from '../outbox/outbox-fixture.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 
@@ -155,6 +156,21 @@ describe.skipIf(skipReason('postgres'))('npm run keys', () => {
     expect(await create()).toEqual({ code: 1, said: 'there are 10000 keys: revoke one first' });
     await console.run('revoke', '000000000001');
     expect(await create()).toMatchObject({ code: 0 });
+  });
+
+  test('needs the owner of the tables, and says so', async () => {
+    await using console = await createConsole();
+    await using service = servicePool(console.database.url);
+    for (const args of [
+      ['create', '--name=x', '--scopes=stock:read'],
+      ['revoke', '000000000000'],
+    ]) {
+      const said: string[] = [];
+      expect(await runKeyCommand(args, service.pool, (text) => said.push(text))).toBe(1);
+      expect(said).toEqual([
+        expect.stringMatching(/may not manage keys: .*MIGRATIONS_DATABASE_URL/),
+      ]);
+    }
   });
 
   test('is a command of the service', async () => {
