@@ -124,5 +124,10 @@ async function fulfil(client: OrderClient, print: (line: string) => void): Promi
 
 if (import.meta.main) {
   const { ORDERS_URL = 'http://127.0.0.1:3000', ORDERS_TOKEN } = process.env;
-  await tour(createOrderClient(ORDERS_URL, ORDERS_TOKEN), (line) => console.log(line));
+  try {
+    await tour(createOrderClient(ORDERS_URL, ORDERS_TOKEN), (line) => console.log(line));
+  } catch (error) {
+    console.error(`The tour of ${ORDERS_URL} ended early: ${String(error)}`);
+    process.exitCode = 1;
+  }
 }

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createOrderClient } from '../../examples/client.ts';
 import { tour } from '../../examples/tour.ts';
+import { createKey } from '#test/support/api-keys.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createSagaWorld, startReplica } from '#test/support/saga/world.ts';
 import type { Replica, SagaWorld } from '#test/support/saga/world.ts';
@@ -30,9 +31,12 @@ describe.skipIf(skipReason('postgres'))('the example', () => {
     expect(await areCurrent(changed)).toBe(false);
   });
 
-  test('tour walks through the life of orders', async () => {
+  test('tour walks through the life of orders, with an API key', async () => {
+    await using closed = await startReplica(world, { env: { AUTH: 'on' } });
+    await expect(tour(createOrderClient(closed.url), () => {})).rejects.toThrow('unauthenticated');
+    const key = await createKey(world.database.url);
     const lines: string[] = [];
-    await tour(createOrderClient(replica.url), (line) => lines.push(line));
+    await tour(createOrderClient(closed.url, key), (line) => lines.push(line));
     expect(lines.map((line) => line.replaceAll(/[0-9a-f]{8}-[0-9a-f-]+/g, 'id'))).toEqual([
       'placed   id: 2500 cents, pending',
       'paid     id: version 2, paid',

@@ -25,13 +25,12 @@ describe.skipIf(skipReason('kafka'))('the example consumer', () => {
     const sent = await readTopic(topic.name, { until: ({ length }) => length === 6 });
     await sendAgain(kafka, topic.name, [...sent, ...sent.slice(0, 3)]);
     for (const order of orders) await api.ship(order);
-    const all = await readTopic(topic.name, { until: ({ length }) => length === 18 });
     const first = await applyAll(kafka, topic.name, { messages: 18 });
     expect(first.seen).toEqual({ applied: 9, duplicate: 9 });
     expectEachOnce(first.applied, orders);
 
     // Another group gets every message again, as after a crash before the offsets were committed.
-    await sendAgain(kafka, topic.name, all.slice(0, 2));
+    await sendAgain(kafka, topic.name, sent.slice(0, 2));
     const second = await applyAll(kafka, topic.name, { messages: 20, effects: first.effects });
     expect(second.seen).toEqual({ applied: 0, duplicate: 20 });
     expectEachOnce(first.applied, orders);
