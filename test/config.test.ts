@@ -209,6 +209,12 @@ describe('the login at the brokers', () => {
     });
   });
 
+  test('goes with either library, and with no other', () => {
+    const client = (KAFKA_CLIENT: string) => problemsOf({ ...login, KAFKA_CLIENT });
+    expect(client('nothing')).toEqual(['KAFKA_CLIENT: must be kafkajs or platformatic']);
+    expect([client(''), client('kafkajs'), client('platformatic')]).toEqual([[], [], []]);
+  });
+
   test('may not be another mechanism', () => {
     expect(problemsOf({ ...login, KAFKA_SASL_MECHANISM: 'gssapi' })).toEqual([
       'KAFKA_SASL_MECHANISM: must be plain, scram-sha-256 or scram-sha-512',
