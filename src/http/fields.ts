@@ -5,6 +5,9 @@ const INSTANT =
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const WHOLE_NUMBER = /^(0|[1-9]\d{0,15})$/;
 
+/** For JSON Schema, which cannot say that surrogates are paired. */
+const NO_NUL = String.raw`^[^\u0000]*$`;
+
 /**
  * Text of `min` to `max` characters (code points, as Postgres and JSON Schema count them) that
  * Postgres can store: no U+0000, no unpaired surrogate.
@@ -15,7 +18,7 @@ export function safeText(min: number, max: number) {
     .refine((text) => textFault(text, min, max) === undefined, {
       error: ({ input }) => textFault(String(input), min, max),
     })
-    .meta({ minLength: min, maxLength: max });
+    .meta({ minLength: min, maxLength: max, pattern: NO_NUL });
 }
 
 /** Control characters, line separators and bidirectional controls. */
