@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createApiKey } from '#src/auth/api-key.ts';
 import { createAuthenticate } from '#src/auth/authentication.ts';
 import { SCOPES } from '#src/auth/principal.ts';
-import type { Access, Principal, Scope } from '#src/auth/principal.ts';
+import type { Access, Principal } from '#src/auth/principal.ts';
 import { documentationRoutes } from '#src/http/documentation-routes.ts';
 import { walkAccess } from '#test/support/access-walk.ts';
 import type { Callers } from '#test/support/access-walk.ts';
@@ -12,37 +12,8 @@ import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
 import { createSagaWorld, startReplica } from '#test/support/saga/world.ts';
 import type { Replica, SagaWorld } from '#test/support/saga/world.ts';
+import { ACCESS, everybody, services } from './access-of-operations.ts';
 import { sampleChannel, sampleRoutes, sampleServer } from '../http/sample-server.ts';
-
-/*
- * Who may call what. Every operation is listed here once more: one that is added, or whose access changes, fails
- * until it is listed.
- */
-const services = (scope: Scope): Access => ({ scope, customers: false });
-const everybody = (scope: Scope): Access => ({ scope, customers: true });
-const ACCESS: Readonly<Record<string, Access>> = {
-  placeOrder: everybody('orders:write'),
-  payOrder: services('orders:write'),
-  shipOrder: services('orders:write'),
-  cancelOrder: everybody('orders:write'),
-  refundOrder: services('orders:write'),
-  fulfilOrder: services('orders:write'),
-  getOrder: everybody('orders:read'),
-  listOrders: everybody('orders:read'),
-  listOrderEvents: everybody('orders:read'),
-  getFulfilment: everybody('orders:read'),
-  retryFulfilment: services('fulfilment:operate'),
-  resolveFulfilment: services('fulfilment:operate'),
-  getStock: services('stock:read'),
-  listStock: services('stock:read'),
-  setStock: services('stock:write'),
-  adjustStock: services('stock:write'),
-  livez: 'public',
-  readyz: 'public',
-  metrics: 'public',
-  openapi: 'public',
-  asyncapi: 'public',
-};
 
 const misspelt = (key: string) => key.slice(0, -1) + (key.endsWith('0') ? '1' : '0');
 /** Callers without a valid token, whatever keys a service knows. */

@@ -19,7 +19,7 @@ import { createTestFolder } from '#test/support/test-folder.ts';
 const fileOf = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const PROGRAM = fileOf('../../.data/schemathesis/bin/schemathesis');
 /** Of each operation, in each phase. */
-const EXAMPLES = 30;
+const EXAMPLES = 20;
 /** Fixed, so that one run is like the next. Another one tries other requests. */
 const seed = process.env['TEST_SEED'] ?? '1';
 
