@@ -55,7 +55,7 @@ type Http = Readonly<{
  * documentation.
  */
 export function createHttp(parts: HttpParts): Http {
-  const { config, database, metrics, relay, isDraining, log, channel } = parts;
+  const { config, database, metrics, relay, isDraining, log, channel, authentication } = parts;
   const check = createHealthCheck(database, relay, parts.clockWatch);
   const api = createApi(parts);
   const { ADMIN_PORT: adminPort, ADMIN_HOST: host } = config;
@@ -65,7 +65,7 @@ export function createHttp(parts: HttpParts): Http {
     return { listen: () => listen(api, config), close: () => api.close() };
   }
   const limits = { connectionsMax: ADMIN_CONNECTIONS_MAX };
-  const admin = createServer({ log, authentication: 'off', metrics, isDraining, limits });
+  const admin = createServer({ log, authentication, metrics, isDraining, limits });
   void api.register(healthRoutes, { check, isDraining });
   void admin.register(healthRoutes, { check, isDraining, metrics });
   void admin.register(documentationRoutes, { channel, api });
