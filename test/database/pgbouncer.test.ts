@@ -2,9 +2,12 @@ import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createDatabase } from '#src/database/database.ts';
 import { migrate } from '#src/database/migrate.ts';
+import { createSessionPools, withClient } from '#src/database/session-pool.ts';
+import { OPERATOR_SETTINGS } from '#src/database/session.ts';
 import { createEmptyDatabase, createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { startPgbouncer } from '#test/support/pgbouncer.ts';
+import { eventually } from '#test/support/poll.ts';
 import { startService } from '#test/support/service.ts';
 import { createTestFolder } from '#test/support/test-folder.ts';
 import { verifyDatabase } from '#test/support/verify-database.ts';
@@ -43,6 +46,35 @@ describe.skipIf(skipReason('postgres') ?? skipReason('pgbouncer'))('behind PgBou
     await service.terminate();
     expect(await settingsOf(pooler.url)).toEqual(SETTINGS);
     expect(await verifyDatabase(database.url, { relay: 'off' })).toEqual([]);
+  });
+
+  test('in session mode, a session that was given up keeps its place until the server is done', async () => {
+    await using database = await createTestDatabase();
+    await using pooler = await startPgbouncer(folder.path, database.url, {
+      pool_mode: 'session',
+      server_reset_query: '', // so that the last statement of a session stays visible
+    });
+    const holder = new Client({ connectionString: database.url });
+    await holder.connect();
+    await holder.query('select pg_advisory_lock(1)');
+    const pools = createSessionPools(pooler.url);
+    const pool = pools.open(OPERATOR_SETTINGS, { max: 1 });
+    const lock = { text: 'select pg_advisory_lock(1)', query_timeout: 100 };
+    const waiting = withClient(pool, (client) => client.query(lock));
+    await expect(waiting).rejects.toThrow('read timeout');
+    await eventually(async () => {
+      const looks = await database.query(
+        `select from pg_stat_activity where datname = current_database() and query like '%opened_at%'
+           and pid <> pg_backend_pid()`,
+      );
+      return looks.length > 0;
+    });
+    expect(pools.givenUp.count()).toBe(1);
+    await holder.end();
+    await pool.query('select 1'); // gets the place
+    expect(pools.givenUp.count()).toBe(0);
+    await pool.end();
+    pools.close();
   });
 
   test.each(['transaction', 'statement'])(
