@@ -4,7 +4,9 @@ import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createOrderApi, placeBody } from '#test/support/order-api.ts';
 import { eventually } from '#test/support/poll.ts';
+import { refusalOf } from '#test/support/saga/api.ts';
 import { startService } from '#test/support/service.ts';
+import { startTcpProxy } from '#test/support/tcp-proxy.ts';
 
 /** A key that was revoked longer ago works on no replica. */
 const REVOKED_WITHIN_MS = 5_000;
@@ -46,6 +48,29 @@ describe.skipIf(skipReason('postgres'))('a revoked key', () => {
     expect(await database.query('select count(*) from orders_summary')).toEqual([
       { count: placed.length },
     ]);
+  });
+
+  test('lets nobody in at a replica that cannot read the keys, not even another key', async () => {
+    await using database = await createTestDatabase();
+    await using proxy = await startTcpProxy(database.url);
+    await using replica = await startService({ databaseUrl: proxy.url, env: { AUTH: 'on' } });
+    const [revoked, other] = [await createKey(database.url), await createKey(database.url)];
+    const ask = async (key: string) => {
+      const { api } = replica;
+      const response = await api.request('GET', '/v1/orders', { headers: bearer(key) });
+      return response.status === 200 ? '200' : refusalOf(response);
+    };
+    expect([await ask(revoked), await ask(other)]).toEqual(['200', '200']);
+    proxy.leadTo('postgres://127.0.0.1:1/');
+    proxy.cut();
+    await runKeys(database.url, 'revoke', keyIdOf(revoked));
+    const unavailable = '503 authentication_unavailable';
+    await eventually(async () => (await ask(revoked)) === unavailable);
+    expect(await ask(other)).toBe(unavailable);
+    expect((await replica.api.request('GET', '/livez')).status).toBe(200);
+    proxy.leadTo(database.url);
+    await eventually(async () => (await ask(other)) === '200');
+    expect(await ask(revoked)).toBe('401 unauthenticated');
   });
 });
 
