@@ -7,8 +7,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { folders } from '#dev/folders.ts';
 import { startKafka } from '#dev/local-kafka.ts';
-import type { OutboxMessage, Publisher } from '#src/outbox/outbox.ts';
+import type { OutboxMessage } from '#src/outbox/outbox.ts';
 import { kafkaClients, loadPublisher } from '#src/outbox/publishers.ts';
+import type { KafkaClientName } from '#src/outbox/publishers.ts';
 
 /*
  * What the two Kafka libraries cost as publishers, in turns, with a real Kafka. Each partition has one
@@ -34,18 +35,11 @@ const quiet = { debug: () => {}, info: () => {} };
 const folder = await mkdtemp(join(tmpdir(), 'publishers-bench-'));
 const kafka = await startKafka({ folder, cacheFolder: folders.cache, log: console.log });
 try {
-  for (let round = 0; round <= Number(values.rounds); round += 1) {
+  for (const client of kafkaClients) await measure(client, kafka.broker); // warms up
+  for (let round = 1; round <= Number(values.rounds); round += 1) {
     for (const client of kafkaClients) {
-      const create = await loadPublisher(client);
-      const publisher = create({
-        connection: { brokers: [kafka.broker] },
-        newTopic: { partitions, replication: 1 },
-        log: quiet,
-      });
-      const figures = await measure(publisher);
-      await publisher.close();
-      // The first round warms up.
-      if (round > 0) console.log(`${String(round).padStart(2)} ${client.padEnd(13)} ${figures}`);
+      const figures = await measure(client, kafka.broker);
+      console.log(`${String(round).padStart(2)} ${client.padEnd(13)} ${figures}`);
     }
   }
 } finally {
@@ -53,7 +47,10 @@ try {
   await rm(folder, { recursive: true, force: true });
 }
 
-async function measure(publisher: Publisher): Promise<string> {
+async function measure(client: KafkaClientName, broker: string): Promise<string> {
+  const create = await loadPublisher(client);
+  const connection = { brokers: [broker] };
+  const publisher = create({ connection, newTopic: { partitions, replication: 1 }, log: quiet });
   const topic = `bench-${randomUUID()}`;
   await publisher.openTopic(topic);
   const messages = Array.from({ length: Number(values.batch) }, (_, index) => newMessage(index));
@@ -79,11 +76,13 @@ async function measure(publisher: Publisher): Promise<string> {
   delays.disable();
   const idleCpu = process.cpuUsage();
   await sleep(IDLE_MS);
+  const idleMs = cpuMsSince(idleCpu);
+  await publisher.close();
   return [
     `${Math.round((sent * 1_000) / elapsedMs)} messages/s`,
     `${((cpuMs * 1_000) / sent).toFixed(1)} ms CPU per 1,000`,
     `event loop blocked for ${Math.round(delays.percentile(99) / 1e6)} ms at p99`,
-    `${(cpuMsSince(idleCpu) / (IDLE_MS / 1_000)).toFixed(1)} ms CPU/s when idle`,
+    `${(idleMs / (IDLE_MS / 1_000)).toFixed(1)} ms CPU/s when idle`,
   ].join(', ');
 }
 
