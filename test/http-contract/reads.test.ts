@@ -22,7 +22,8 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
 
   beforeAll(async () => {
     database = await createTestDatabase();
-    service = await startService({ databaseUrl: database.url });
+    const env = { CORS_ORIGINS: 'https://shop.example' };
+    service = await startService({ databaseUrl: database.url, env });
     ({ api } = service);
   });
   afterAll(async () => {
@@ -50,6 +51,16 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
     const { headers } = await api.request('GET', script);
     const again = { headers: { 'if-none-match': headers['etag']! } };
     expect(await api.request('GET', script, again)).toMatchObject({ status: 304, text: '' });
+  });
+
+  test('is allowed to pages of the configured origins', async () => {
+    const allowed = async (origin: string) => {
+      const { status, headers } = await api.request('GET', '/v1/orders', { headers: { origin } });
+      expect(status).toBe(200);
+      return headers['access-control-allow-origin'];
+    };
+    expect(await allowed('https://shop.example')).toBe('https://shop.example');
+    expect(await allowed('https://other.example')).toBeUndefined();
   });
 
   test('gives a compressed order a tag that names its version in If-Match', async () => {
