@@ -114,7 +114,7 @@ const settings = {
   ADMIN_PORT: count(0, PORT_MAX)
     .optional()
     .describe(
-      'Port of its own for metrics and documentation, without authentication. The main port then ' +
+      'Port of its own for metrics and documentation, which are public. The main port then ' +
         'has only the API and the health checks. If unset, the main port has everything.',
     ),
   ADMIN_HOST: z.string().min(1).default('127.0.0.1').describe('Address of ADMIN_PORT.'),
