@@ -12,7 +12,9 @@ import { folders } from '#dev/folders.ts';
 import { startKafka } from '#dev/local-kafka.ts';
 import { freePort } from '#dev/ports.ts';
 import { migrate } from '#src/database/migrate.ts';
+import { createAuthority } from '#test/support/certificates.ts';
 import { startIdentityProvider } from '#test/support/identity-provider.ts';
+import { PASSWORDS, secureListeners } from '#test/support/secure-listeners.ts';
 
 /*
  * Orders per second over HTTP, next to pgbench with the same rows on the same Postgres, in turns, so
@@ -21,6 +23,7 @@ import { startIdentityProvider } from '#test/support/identity-provider.ts';
  *   node bench/orders.ts [--seconds 10] [--rounds 3] [--connections 128] [--relay on|off]
  *   node bench/orders.ts --alone --rounds 12     from an empty database, two minutes, without pgbench
  *   node bench/orders.ts --alone --relay off --auth off,key,jwt     a service for each, in turns
+ *   node bench/orders.ts --alone --tls           the broker with TLS and a login
  */
 const { values } = parseArgs({
   options: {
@@ -30,6 +33,7 @@ const { values } = parseArgs({
     relay: { type: 'string', default: 'on' },
     auth: { type: 'string', default: 'off' },
     alone: { type: 'boolean', default: false },
+    tls: { type: 'boolean', default: false },
     log: { type: 'string', default: '' },
     'log-level': { type: 'string', default: 'info' },
   },
@@ -44,10 +48,13 @@ const postgres = await startPostgres({
   log: console.log,
   settings: { max_connections: '200' },
 });
+const authority = await createAuthority(folder, 'ca');
+const { extras, ports } = await secureListeners(authority);
 const kafka = await startKafka({
   folder: join(folder, 'kafka'),
   cacheFolder: folders.cache,
   log: console.log,
+  ...(values.tls && { extras }),
 }).catch((error: unknown) => {
   console.log(`without Kafka: ${String(error)}`);
 });
@@ -95,6 +102,19 @@ try {
   await rm(folder, { recursive: true, force: true });
 }
 
+/** How the service reaches Kafka. */
+function kafkaSettings(broker: string): Readonly<Record<string, string>> {
+  if (!values.tls) return { KAFKA_BROKERS: broker };
+  return {
+    KAFKA_BROKERS: `127.0.0.1:${ports.login}`,
+    KAFKA_TLS: 'on',
+    KAFKA_TLS_CA_FILE: authority.caFile,
+    KAFKA_SASL_MECHANISM: 'scram-sha-512',
+    KAFKA_SASL_USERNAME: 'orders',
+    KAFKA_SASL_PASSWORD: PASSWORDS.orders,
+  };
+}
+
 type Service = Readonly<{ auth: string; port: number; token: string; child: ChildProcess }>;
 
 /** A service that asks for nothing (`off`), an API key (`key`) or a JWT (`jwt`), and what it asks for. */
@@ -131,7 +151,7 @@ async function spawnService(
     cwd: folders.root,
     env: {
       DATABASE_URL: postgres.url,
-      KAFKA_BROKERS: broker,
+      ...kafkaSettings(broker),
       PORT: String(port),
       RELAY: values.relay,
       ...settings,

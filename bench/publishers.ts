@@ -7,15 +7,19 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { folders } from '#dev/folders.ts';
 import { startKafka } from '#dev/local-kafka.ts';
+import type { KafkaConnection } from '#src/outbox/kafka-connection.ts';
 import type { OutboxMessage } from '#src/outbox/outbox.ts';
 import { kafkaClients, loadPublisher } from '#src/outbox/publishers.ts';
 import type { KafkaClientName } from '#src/outbox/publishers.ts';
+import { createAuthority } from '#test/support/certificates.ts';
+import { PASSWORDS, secureListeners } from '#test/support/secure-listeners.ts';
 
 /*
  * What the two Kafka libraries cost as publishers, in turns, with a real Kafka. Each partition has one
  * batch in flight, as in the relay. CPU time is that of this process, without the broker.
  *
  *   node bench/publishers.ts [--seconds 5] [--rounds 4] [--batch 500] [--partitions 6]
+ *   node bench/publishers.ts --tls      each also over TLS with SCRAM-SHA-512
  */
 const { values } = parseArgs({
   options: {
@@ -23,6 +27,7 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '4' },
     batch: { type: 'string', default: '500' },
     partitions: { type: 'string', default: '6' },
+    tls: { type: 'boolean', default: false },
   },
 });
 const PAYLOAD_BYTES = 600;
@@ -33,23 +38,46 @@ const partitions = Number(values.partitions);
 const quiet = { debug: () => {}, info: () => {} };
 
 const folder = await mkdtemp(join(tmpdir(), 'publishers-bench-'));
-const kafka = await startKafka({ folder, cacheFolder: folders.cache, log: console.log });
+const authority = await createAuthority(folder, 'ca');
+const { extras, ports } = await secureListeners(authority);
+const settings = { ...extras.settings, 'num.network.threads': '3' }; // Kafka's default
+const kafka = await startKafka({
+  folder: join(folder, 'kafka'),
+  cacheFolder: folders.cache,
+  log: console.log,
+  ...(values.tls && { extras: { ...extras, settings } }),
+});
+const plaintext: KafkaConnection = { brokers: [kafka.broker] };
+const secure: KafkaConnection = {
+  brokers: [`127.0.0.1:${ports.login}`],
+  tls: { caFile: authority.caFile },
+  sasl: { mechanism: 'scram-sha-512', username: 'orders', password: PASSWORDS.orders },
+};
+const connections = values.tls ? { plaintext, TLS: secure } : { plaintext };
 try {
-  for (const client of kafkaClients) await measure(client, kafka.broker); // warms up
+  await measureAll(); // warms up
   for (let round = 1; round <= Number(values.rounds); round += 1) {
-    for (const client of kafkaClients) {
-      const figures = await measure(client, kafka.broker);
-      console.log(`${String(round).padStart(2)} ${client.padEnd(13)} ${figures}`);
-    }
+    for (const line of await measureAll()) console.log(`${String(round).padStart(2)} ${line}`);
   }
 } finally {
   await kafka.kill();
   await rm(folder, { recursive: true, force: true });
 }
 
-async function measure(client: KafkaClientName, broker: string): Promise<string> {
+/** Each library with each connection. */
+async function measureAll(): Promise<string[]> {
+  const lines = [];
+  for (const [how, connection] of Object.entries(connections)) {
+    for (const client of kafkaClients) {
+      const figures = await measure(client, connection);
+      lines.push(`${client.padEnd(13)} ${how.padEnd(9)} ${figures}`);
+    }
+  }
+  return lines;
+}
+
+async function measure(client: KafkaClientName, connection: KafkaConnection): Promise<string> {
   const create = await loadPublisher(client);
-  const connection = { brokers: [broker] };
   const publisher = create({ connection, newTopic: { partitions, replication: 1 }, log: quiet });
   const topic = `bench-${randomUUID()}`;
   await publisher.openTopic(topic);

@@ -35,7 +35,7 @@ import { createMetrics } from './http/metrics.ts';
 import type { Metrics } from './http/metrics.ts';
 import { orderEventCodec, ordersSummaryProjection } from './orders/order-stream.ts';
 import { orderMessageChannel } from './orders/order-messages.ts';
-import { kafkaConnection } from './outbox/kafka-connection.ts';
+import { isLoginExposed, kafkaConnection } from './outbox/kafka-connection.ts';
 import { createOutboxMonitor } from './outbox/outbox-monitor.ts';
 import { loadPublisher } from './outbox/publishers.ts';
 import { createRelay } from './outbox/relay.ts';
@@ -295,6 +295,9 @@ async function createOutbox({ config, database: { pool }, metrics, log }: Base) 
   const { KAFKA_TOPIC: topic, OUTBOX_MAX_ROWS: rowsMax, RELAY } = config;
   const monitor = createOutboxMonitor({ pool, rowsMax, log });
   const connection = kafkaConnection(config);
+  if (isLoginExposed(connection)) {
+    log.warn('the login at Kafka and all events go over the network without TLS (KAFKA_TLS=off)');
+  }
   const publisher =
     RELAY && connection.brokers.length > 0
       ? (await loadPublisher(config.KAFKA_CLIENT))({ connection, newTopic: newTopic(config), log })

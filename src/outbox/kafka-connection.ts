@@ -110,11 +110,28 @@ function loginProblems(settings: KafkaSettings): readonly Problem[] {
   if (given.length > 0 && missing.length > 0) {
     return given.map((name) => [name, `needs ${missing.join(' and ')}`]);
   }
-  const isReadable = settings.KAFKA_SASL_MECHANISM === 'plain' && !settings.KAFKA_TLS;
-  if (!isReadable || settings.KAFKA_BROKERS.every((broker) => isLoopback(hostOf(broker))))
-    return [];
+  const isReadable = settings.KAFKA_SASL_MECHANISM === 'plain';
+  if (!isReadable || !isLoginExposed(kafkaConnection(settings))) return [];
   const problem = 'would send the password readable over the network: set KAFKA_TLS=on';
   return [['KAFKA_SASL_MECHANISM', problem]];
+}
+
+/** Whether the login would go over a network without TLS. Only SCRAM, which hides the password, may. */
+export function isLoginExposed({ brokers, tls, sasl }: KafkaConnection): boolean {
+  if (sasl === undefined || tls !== undefined) return false;
+  return !brokers.every((broker) => isLoopback(hostOf(broker)));
+}
+
+/**
+ * Must be called before each connection: brokers on this machine may advertise other addresses.
+ * @throws an Error if the password would go over a network readable
+ */
+export function requireHiddenPassword(
+  { tls, sasl }: Pick<KafkaConnection, 'tls' | 'sasl'>,
+  host: string,
+): void {
+  if (sasl?.mechanism !== 'plain' || tls !== undefined || isLoopback(host)) return;
+  throw new Error(`the password would be readable on the way to ${host}: set KAFKA_TLS=on`);
 }
 
 /** An IPv6 address is in brackets. */

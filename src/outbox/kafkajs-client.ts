@@ -6,12 +6,12 @@ import type { ISocketFactoryArgs } from 'kafkajs';
 import RequestQueue from 'kafkajs/src/network/requestQueue/index.js';
 import metadata from 'kafkajs/src/protocol/requests/metadata/index.js';
 import type { Logger } from 'pino';
-import { isLoopback } from '#src/network/loopback.ts';
 import {
   CLIENT_ID,
   CONNECTION_TIMEOUT_MS,
   KEEP_ALIVE_DELAY_MS,
   readTlsFiles,
+  requireHiddenPassword,
   RETRY,
 } from './kafka-connection.ts';
 import type { KafkaConnection, KafkaTlsFiles } from './kafka-connection.ts';
@@ -61,7 +61,8 @@ export function createKafkaClient(
  * The connections of one client. kafkajs keeps sending after `disconnect()` (its issue 1174). A
  * client certainly sends nothing more when its sockets are destroyed and it cannot open new ones.
  */
-export function createConnections({ tls, sasl }: Pick<KafkaConnection, 'tls' | 'sasl'>) {
+export function createConnections(connection: Pick<KafkaConnection, 'tls' | 'sasl'>) {
+  const { tls } = connection;
   const sockets = new Set<Socket>();
   let isDestroyed = false;
   let lastFault: Error | undefined;
@@ -70,9 +71,7 @@ export function createConnections({ tls, sasl }: Pick<KafkaConnection, 'tls' | '
     open: ({ host, port, onConnect }: ISocketFactoryArgs): Socket => {
       if (isDestroyed) throw new Error('the connection was cut');
       const address = { host: fromKafkajsHost(host), port };
-      if (sasl?.mechanism === 'plain' && !tls && !isLoopback(address.host)) {
-        throw new Error(`the password would be readable on the way to ${host}: set KAFKA_TLS=on`);
-      }
+      requireHiddenPassword(connection, address.host);
       const opened = () => {
         lastFault = undefined;
         onConnect();

@@ -7,6 +7,7 @@ import {
   CONNECTION_TIMEOUT_MS,
   KEEP_ALIVE_DELAY_MS,
   readTlsFiles,
+  requireHiddenPassword,
 } from './kafka-connection.ts';
 import type { KafkaConnection, KafkaLogin } from './kafka-connection.ts';
 
@@ -57,6 +58,7 @@ export function createBrokers(
 
   const connectTo = async (broker: Address): Promise<Connection> => {
     if (signal.aborted) throw new Error('the connection was cut');
+    requireHiddenPassword(settings, broker.host);
     const name = `${broker.host}:${broker.port}`;
     const known = opened.get(name);
     if (known !== undefined) return known.ready;

@@ -352,9 +352,12 @@ describe('a port that accepts connections and says nothing', () => {
 });
 
 describe('a password', () => {
-  test('is never sent readable to an address that a broker on this machine advertises', () => {
+  test('is never sent readable to an address that a broker on this machine advertises', async () => {
     const sasl = { mechanism: 'plain', username: 'orders', password: 'secret' } as const;
     const target = { host: 'kafka.example.com', port: 9092, ssl: {}, onConnect: () => {} };
-    expect(() => createConnections({ sasl }).open(target)).toThrow(/readable.*set KAFKA_TLS=on/);
+    const refusal = /readable on the way to kafka.example.com: set KAFKA_TLS=on/;
+    expect(() => createConnections({ sasl }).open(target)).toThrow(refusal);
+    const brokers = createBrokers({ brokers: [], sasl }, 1_000, 0);
+    await expect(brokers.connectTo(target)).rejects.toThrow(refusal);
   });
 });

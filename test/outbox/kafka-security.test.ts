@@ -10,8 +10,9 @@ import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { readTopic } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';
-import { PASSWORDS, startSecureKafka } from '#test/support/secure-kafka.ts';
+import { startSecureKafka } from '#test/support/secure-kafka.ts';
 import type { SecureKafka } from '#test/support/secure-kafka.ts';
+import { PASSWORDS } from '#test/support/secure-listeners.ts';
 import { startService } from '#test/support/service.ts';
 import { quiet, testPublishers } from './outbox-fixture.ts';
 
@@ -234,6 +235,22 @@ describe.skipIf(skipReason('kafka'))('a broker with TLS and logins', () => {
       await eventually(async () => (await db.query('select from outbox_events')).length === 0);
       expect(await db.query('select from outbox_parked')).toEqual([]);
     });
+  });
+});
+
+describe.skipIf(skipReason('postgres'))('a login without TLS', () => {
+  test('over the network is in the log', async () => {
+    await using db = await createTestDatabase();
+    await using service = await startService({
+      databaseUrl: db.url,
+      brokers: ['kafka.invalid:9092'],
+      env: {
+        KAFKA_SASL_MECHANISM: 'scram-sha-256',
+        KAFKA_SASL_USERNAME: 'orders',
+        KAFKA_SASL_PASSWORD: PASSWORDS.orders,
+      },
+    });
+    expect(service.log().join('\n')).toMatch(/the login at Kafka .* without TLS/);
   });
 });
 

@@ -5,33 +5,16 @@ import { connect } from 'node:tls';
 import kafkajs from 'kafkajs';
 import type { Admin } from 'kafkajs';
 import { inject } from 'vitest';
-import type { KafkaExtras } from '#dev/local-kafka.ts';
-import { freePort } from '#dev/ports.ts';
 import type { KafkaConnection, KafkaLogin } from '#src/outbox/kafka-connection.ts';
 import { createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import { createAuthority } from './certificates.ts';
 import type { Authority, Certificate } from './certificates.ts';
 import { eventually } from './poll.ts';
+import { keySettings, PASSWORDS, secureListeners } from './secure-listeners.ts';
+import type { ListenerName } from './secure-listeners.ts';
 import { createTestFolder } from './test-folder.ts';
 import { startTestKafkaWith } from './test-servers.ts';
 import type { TestServer } from './test-servers.ts';
-
-/** The users of the broker. `orders` may do everything, `guest` nothing until an ACL allows it. */
-export const PASSWORDS = { orders: 'orders-secret', guest: 'guest-secret' } as const;
-const SCRAM = ['SCRAM-SHA-256', 'SCRAM-SHA-512'] as const;
-const LOGIN_MODULES = 'org.apache.kafka.common.security';
-
-/** The listeners of the broker. All but `login` and `relogin` need no login. */
-const LISTENERS = {
-  /** TLS, and a login. Its certificate can be changed. */
-  login: 'SASL_SSL',
-  /** The certificate names another host. */
-  elsewhere: 'SSL',
-  expired: 'SSL',
-  /** Asks for the certificate of the client. */
-  mutual: 'SSL',
-} as const;
-type ListenerName = keyof typeof LISTENERS;
 
 /** A Kafka with TLS and logins, for one test file. */
 export type SecureKafka = AsyncDisposable &
@@ -54,44 +37,12 @@ export type SecureKafka = AsyncDisposable &
 export async function startSecureKafka(): Promise<SecureKafka> {
   const folder = await createTestFolder('certificates-');
   const authority = await createAuthority(folder.path, 'ca');
-  const names = ['login', 'elsewhere', 'expired', 'mutual'] as const;
-  const listeners: (KafkaExtras['listeners'][number] & { key: ListenerName })[] = [];
-  for (const key of names) {
-    listeners.push({
-      key,
-      name: key.toUpperCase(),
-      protocol: LISTENERS[key],
-      port: await freePort(),
-    });
-  }
-  const good = await authority.sign('broker');
-  const certificates: Record<ListenerName, Certificate> = {
-    login: good,
-    mutual: good,
-    elsewhere: await authority.sign('broker', { hosts: 'DNS:kafka.example.com' }),
-    expired: await authority.sign('broker', { days: -1 }),
-  };
-  const settings: Record<string, string> = {
-    'authorizer.class.name': 'org.apache.kafka.metadata.authorizer.StandardAuthorizer',
-    'super.users': 'User:ANONYMOUS;User:orders;User:CN=orders',
-    // Each thread of a listener takes over a changed certificate on its own.
-    'num.network.threads': '1',
-    'listener.name.mutual.ssl.client.auth': 'required',
-    'listener.name.mutual.ssl.truststore.type': 'PEM',
-    'listener.name.mutual.ssl.truststore.certificates': await readFile(authority.caFile, 'utf8'),
-    ...loginSettings(),
-  };
-  for (const name of names) Object.assign(settings, await keySettings(name, certificates[name]));
-  const users = Object.entries(PASSWORDS);
-  const formatOptions = users.flatMap(([name, password]) =>
-    SCRAM.map((mechanism) => `--add-scram=${mechanism}=[name=${name},password=${password}]`),
-  );
-  const server = await startTestKafkaWith(inject('infra'), { listeners, settings, formatOptions });
+  const { extras, ports } = await secureListeners(authority);
+  const server = await startTestKafkaWith(inject('infra'), extras);
   const [host = ''] = server.address.split(':');
-  const brokers = (listener: ListenerName | 'plaintext') => {
-    const port = listeners.find(({ key }) => key === listener)?.port;
-    return [port === undefined ? server.address : `${host}:${port}`];
-  };
+  const brokers = (listener: ListenerName | 'plaintext') => [
+    listener === 'plaintext' ? server.address : `${host}:${ports[listener]}`,
+  ];
   const { kafka, destroy } = createKafkaClient({ brokers: [server.address] }, { debug: () => {} });
   const admin = kafka.admin();
   await admin.connect();
@@ -131,31 +82,4 @@ async function shownBy([broker = '']: readonly string[]): Promise<string> {
   const { fingerprint256 } = socket.getPeerCertificate();
   socket.destroy();
   return fingerprint256;
-}
-
-function loginSettings(): Record<string, string> {
-  const users = Object.entries(PASSWORDS).map(([name, password]) => `user_${name}="${password}"`);
-  const prefix = 'listener.name.login';
-  const scram = SCRAM.map((mechanism) => [
-    `${prefix}.${mechanism.toLowerCase()}.sasl.jaas.config`,
-    `${LOGIN_MODULES}.scram.ScramLoginModule required;`,
-  ]);
-  return {
-    [`${prefix}.sasl.enabled.mechanisms`]: ['PLAIN', ...SCRAM].join(),
-    [`${prefix}.plain.sasl.jaas.config`]: `${LOGIN_MODULES}.plain.PlainLoginModule required ${users.join(' ')};`,
-    ...Object.fromEntries(scram),
-  };
-}
-
-/** Key and certificate of a listener. The text of PEM files, because a container cannot read the files. */
-async function keySettings(
-  listener: ListenerName,
-  { certFile, keyFile }: Certificate,
-): Promise<Record<string, string>> {
-  const prefix = `listener.name.${listener}.ssl.keystore`;
-  return {
-    [`${prefix}.type`]: 'PEM',
-    [`${prefix}.certificate.chain`]: await readFile(certFile, 'utf8'),
-    [`${prefix}.key`]: await readFile(keyFile, 'utf8'),
-  };
 }
