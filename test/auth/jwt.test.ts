@@ -1,3 +1,6 @@
+import { mkdtempDisposable } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { pino } from 'pino';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -6,6 +9,7 @@ import type { KeySetOptions } from '#src/auth/jwks.ts';
 import { createJwtAuthenticator } from '#src/auth/jwt.ts';
 import type { JwtOptions } from '#src/auth/jwt.ts';
 import { Problem } from '#src/http/problem.ts';
+import { createAuthority } from '#test/support/certificates.ts';
 import {
   AUDIENCE,
   CRITICAL,
@@ -285,6 +289,21 @@ describe('a JWT that was accepted', () => {
     expect(await authenticate(token)).not.toBe(second);
   });
 
+  test('is one of a bounded number: the oldest makes room', async () => {
+    await using provider = await startIdentityProvider();
+    const { authenticate } = trusting(provider.url, { cachedMax: 2 });
+    await authenticate(await provider.token()); // fetches the keys
+    const [oldest, middle, newest] = await Promise.all(
+      ['a', 'b', 'c'].map((sub) => provider.token({ claims: { sub } })),
+    );
+    const first = await authenticate(oldest!);
+    const second = await authenticate(middle!);
+    const third = await authenticate(newest!);
+    expect(await authenticate(middle!)).toBe(second);
+    expect(await authenticate(newest!)).toBe(third);
+    expect(await authenticate(oldest!)).not.toBe(first);
+  });
+
   test('is refused as soon as the provider no longer publishes its key', async () => {
     await using provider = await startIdentityProvider();
     const now = new Date();
@@ -394,6 +413,18 @@ describe('the keys of the provider', () => {
     const token = await provider.token();
     await expect(authenticate(token)).rejects.toMatchObject(UNAVAILABLE);
     await eventually(() => reason.test(keys.worker.lastError() ?? ''));
+    await keys.worker.stop();
+  });
+
+  test('come over TLS only from a server with a certificate that is trusted', async () => {
+    await using folder = await mkdtempDisposable(join(tmpdir(), 'jwks-'));
+    const authority = await createAuthority(folder.path, 'unknown');
+    await using provider = await startIdentityProvider(await authority.sign('id'));
+    const { authenticate, keys } = trusting(provider.url);
+    keys.worker.start();
+    await expect(authenticate(await provider.token())).rejects.toMatchObject(UNAVAILABLE);
+    await eventually(() => /certificate/.test(keys.worker.lastError() ?? ''));
+    expect(provider.fetches()).toBe(0);
     await keys.worker.stop();
   });
 

@@ -1,5 +1,9 @@
+import { mkdtempDisposable } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { bearer, createKey } from '#test/support/api-keys.ts';
+import { createAuthority } from '#test/support/certificates.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import type { HttpResponse } from '#test/support/http-client.ts';
@@ -104,3 +108,18 @@ describe.skipIf(skipReason('postgres'))('a service and its identity provider', (
     await waiting;
   });
 });
+
+test.skipIf(skipReason('postgres'))(
+  'a service reaches an identity provider with a certificate of an own authority',
+  async () => {
+    await using folder = await mkdtempDisposable(join(tmpdir(), 'jwks-'));
+    const authority = await createAuthority(folder.path, 'own');
+    await using provider = await startIdentityProvider(await authority.sign('id'));
+    await using database = await createTestDatabase();
+    const env = { ...provider.env, NODE_EXTRA_CA_CERTS: authority.caFile };
+    await using service = await startService({ databaseUrl: database.url, env });
+    const headers = bearer(await provider.token());
+    const { status, text } = await service.api.request('GET', '/v1/orders', { headers });
+    expect({ status, text }).toMatchObject({ status: 200 });
+  },
+);

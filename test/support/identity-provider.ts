@@ -1,9 +1,12 @@
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { RequestListener } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { createHmac } from 'node:crypto';
 import { exportJWK, exportSPKI, generateKeyPair, importJWK, SignJWT } from 'jose';
 import type { CryptoKey, JWK, JWTPayload } from 'jose';
+import type { Certificate } from './certificates.ts';
 
 export const ISSUER = 'https://id.example/';
 export const AUDIENCE = 'orders';
@@ -47,13 +50,14 @@ export type IdentityProvider = AsyncDisposable &
     comeBack(): Promise<void>;
   }>;
 
-export async function startIdentityProvider(): Promise<IdentityProvider> {
+/** Starts it on a free port; with a certificate, it speaks TLS. */
+export async function startIdentityProvider(certificate?: Certificate): Promise<IdentityProvider> {
   let key = await createSigningKey('key-1');
   let published: readonly JWK[] = [key.jwk];
   let fetches = 0;
   let keyCount = 1;
   let listener: RequestListener | undefined;
-  const server = createServer((request, response) => {
+  const handle: RequestListener = (request, response) => {
     fetches += 1;
     if (listener) {
       listener(request, response);
@@ -61,7 +65,10 @@ export async function startIdentityProvider(): Promise<IdentityProvider> {
     }
     response.setHeader('content-type', 'application/jwk-set+json');
     response.end(JSON.stringify({ keys: published }));
-  });
+  };
+  const server = certificate
+    ? createTlsServer(await readCertificate(certificate), handle)
+    : createServer(handle);
   const listen = async (port: number) => {
     server.listen(port, '127.0.0.1');
     await once(server, 'listening');
@@ -75,7 +82,7 @@ export async function startIdentityProvider(): Promise<IdentityProvider> {
     server.closeAllConnections();
     await once(server, 'close');
   };
-  const url = `http://127.0.0.1:${port}/jwks`;
+  const url = `http${certificate ? 's' : ''}://127.0.0.1:${port}/jwks`;
   return {
     url,
     env: { AUTH: 'on', JWT_JWKS_URL: url, JWT_ISSUER: ISSUER, JWT_AUDIENCE: AUDIENCE },
@@ -98,6 +105,10 @@ export async function startIdentityProvider(): Promise<IdentityProvider> {
     comeBack: () => listen(port),
     [Symbol.asyncDispose]: leave,
   };
+}
+
+async function readCertificate({ certFile, keyFile }: Certificate) {
+  return { cert: await readFile(certFile), key: await readFile(keyFile) };
 }
 
 /** Makes a key pair that nobody publishes yet. */
