@@ -93,6 +93,7 @@ export async function createApp(
     config.DATABASE_URL,
     { writersMax: COMMIT_SLOTS, poolMax: config.DATABASE_POOL_MAX },
     (error) => log.warn({ err: error }, 'lost an idle database connection'),
+    (host) => log.warn({ host }, 'moved to another primary of the database'),
   );
   const { pool } = database;
   const base = { config, log, metrics, database };

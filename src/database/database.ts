@@ -48,14 +48,16 @@ export type ReadPool = Readonly<{
 }>;
 
 /**
- * Opens the pools. They connect when they are first used. `onError` is called when an idle connection is lost.
+ * Opens the pools. They connect when they are first used. `onError` is called when an idle connection is lost, and
+ * `onMove` with the host of another primary when they move to it.
  */
 export function createDatabase(
   url: string,
   limits: Readonly<{ writersMax: number; poolMax: number }>,
   onError: (error: Error) => void,
+  onMove?: (host: string) => void,
 ): Database {
-  const sessionPools = createSessionPools(url);
+  const sessionPools = createSessionPools(url, onMove);
   const { open, givenUp } = sessionPools;
   const openPool = (settings: SessionSettings, sizes: Readonly<{ min: number; max: number }>) => {
     const pool = open(settings, {

@@ -29,10 +29,12 @@ const ignoreError = () => {};
 
 /**
  * @param admit told of the primary that was found. Throws SessionRefused if it is a former one.
+ * @param onMove called with the new host if it is not that of before
  */
 export function createPrimaryLocator(
   url: string,
   admit: (server: ServerIdentity) => void = () => {},
+  onMove: (host: string) => void = () => {},
 ): PrimaryLocator {
   const connections = hostUrlsOf(url).map(connectionTo);
   const [only] = connections;
@@ -40,13 +42,16 @@ export function createPrimaryLocator(
     return { find: async () => only, lost: () => false, watch: () => {}, close: () => {} };
   }
   let current: Connection | undefined;
+  let latest: Connection | undefined;
   let locating: Promise<Connection> | undefined;
   const closing = new AbortController();
 
   async function locate(): Promise<Connection> {
     const { connection, server } = await newestPrimary(connections);
     admit(server);
+    if (latest !== undefined && latest !== connection) onMove(hostOf(connection));
     current = connection;
+    latest = connection;
     return connection;
   }
 
@@ -89,7 +94,8 @@ async function newestPrimary(connections: readonly Connection[]): Promise<Primar
   );
   if (!errors.some(isTemporaryOutage)) throw errors[0];
   const reasons = errors.map((error, index) => {
-    const host = hostOf(connections[index]?.connectionString ?? '');
+    const connection = connections[index];
+    const host = connection === undefined ? '' : hostOf(connection);
     return `${host}: ${error instanceof Error ? error.message : String(error)}`;
   });
   throw new SessionRefused(`no host takes writes: ${reasons.join('; ')}`, { isTemporary: true });
@@ -111,7 +117,7 @@ async function look(connection: Connection): Promise<Primary> {
   }
 }
 
-function hostOf(url: string): string {
-  const { host, searchParams } = new URL(url);
+function hostOf({ connectionString }: Connection): string {
+  const { host, searchParams } = new URL(connectionString);
   return host || (searchParams.get('host') ?? '');
 }

@@ -25,9 +25,10 @@ export type SessionPools = Readonly<{
   close(): void;
 }>;
 
-export function createSessionPools(url: string): SessionPools {
+/** @param onMove called with the host of the new primary when the pools move to it */
+export function createSessionPools(url: string, onMove?: (host: string) => void): SessionPools {
   const server = createCurrentServer();
-  const primary = createPrimaryLocator(url, (found) => server.admit(found));
+  const primary = createPrimaryLocator(url, (found) => server.admit(found), onMove);
   const givenUp = createGivenUpSessions(primary.find);
   const proof = createPoolerProof(primary.find);
   const sessions = new WeakMap<ClientBase, Session>();

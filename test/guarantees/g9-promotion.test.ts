@@ -58,6 +58,10 @@ describe.skipIf(skipReason('postgres'))('while a standby is promoted, the servic
       moved = orderOf(await service.api.place(placeBody)).orderId;
       return (await missing(standby, [moved])).length === 0;
     });
+    const { host } = new URL(standby.url);
+    expect(service.log().join('\n')).toContain(
+      `"host":"${host}","msg":"moved to another primary of the database"`,
+    );
     await using other = await startService({ databaseUrl: pair.url });
     const orders = await Promise.all(
       [service, other].flatMap(({ api }) => Array.from({ length: 8 }, () => api.placeOrder())),
