@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http';
 
-const QUOTED = /"((?:[^"\\]|\\.)*)"/g;
+/** One that does not end reaches to the end of the header, so that no character is read twice. */
+const QUOTED = /"((?:[^"\\]|\\.)*)("|\\?$)/g;
 const TOKEN = /^[\w.-]*$/;
 
 /**
@@ -9,7 +10,9 @@ const TOKEN = /^[\w.-]*$/;
  */
 export function prefersMinimal({ prefer }: IncomingHttpHeaders): boolean {
   if (typeof prefer !== 'string') return false;
-  const unquoted = prefer.replaceAll(QUOTED, (_, text: string) => (TOKEN.test(text) ? text : '_'));
+  const unquoted = prefer.replaceAll(QUOTED, (_, text: string, end: string) =>
+    end === '"' && TOKEN.test(text) ? text : '_',
+  );
   const preferences = unquoted.split(',').map((preference) => {
     const [name = '', value = ''] = (preference.split(';')[0] ?? '').toLowerCase().split('=');
     return { name: name.trim(), value: value.trim() };

@@ -28,14 +28,18 @@ const ADDRESSES_MAX = 10_000;
 const REFUSED_TOKEN_COST = 10;
 const LOOPBACK = /^(?:::ffff:)?127\.|^::1$/;
 
+/** Counts a request. @throws Problem `rate_limited` above the limit */
+export type Limit = (request: FastifyRequest, reply: FastifyReply) => Promise<void>;
+
 /**
  * Limits the requests of each address, before anything else is done for them, and those of each principal, before
  * their bodies are read. The counters are those of this process, in memory. Callers on this host are not limited.
+ * @returns the limit of addresses, for requests that reach no hook
  */
 export function limitRates(
   app: FastifyInstance,
   { perAddress, perPrincipal, addressesMax = ADDRESSES_MAX }: RateLimits,
-): void {
+): Limit {
   void app.register(rateLimit, {
     global: false,
     max: perAddress,
@@ -49,24 +53,30 @@ export function limitRates(
     request.countedAddress = read(request);
     done();
   });
-  if (perAddress > 0) limitAddresses(app);
+  const limitAddress = perAddress > 0 ? limitAddresses(app) : async () => {};
   if (perPrincipal > 0) limitPrincipals(app, perPrincipal);
+  return (request, reply) => {
+    request.countedAddress = read(request);
+    return limitAddress(request, reply);
+  };
 }
 
 /** Counts a request. The plugin makes it, once it has been loaded. */
 type Count = ReturnType<FastifyInstance['createRateLimit']>;
 
-function limitAddresses(app: FastifyInstance): void {
+function limitAddresses(app: FastifyInstance): Limit {
   let latest: Count | undefined;
   const count: Count = (request) => (latest ??= app.createRateLimit())(request);
-  app.addHook('onRequest', async (request, reply) => {
+  const limit: Limit = async (request, reply) => {
     if (request.countedAddress === undefined) return;
     await refuseAbove(count(request), 'address', reply);
-  });
+  };
+  app.addHook('onRequest', limit);
   app.addHook('onResponse', async (request, { statusCode }) => {
     if (statusCode !== 401 || request.countedAddress === undefined) return;
     for (let more = 1; more < REFUSED_TOKEN_COST; more += 1) await count(request);
   });
+  return limit;
 }
 
 function limitPrincipals(app: FastifyInstance, max: number): void {

@@ -17,7 +17,7 @@ import { createCors } from './cors.ts';
 import { describeApi } from './openapi.ts';
 import { bodyCutShort, frameworkProblem, Problem, problemKind, sendProblem } from './problem.ts';
 import { countedAddress, limitRates } from './rate-limits.ts';
-import type { RateLimits } from './rate-limits.ts';
+import type { Limit, RateLimits } from './rate-limits.ts';
 import { acceptJsonOnly } from './request-body.ts';
 import { findHeaderFault } from './request-head.ts';
 import {
@@ -73,10 +73,17 @@ export function createServer(options: ServerOptions): FastifyInstance {
     cors.setHeaders(request, reply);
   };
   const finish = createFinish(limits.bodyBytesMax, () => closing || isDraining());
+  let limitAddress: Limit | undefined;
   const app = createFastify(connections, trustedProxies, async (error, request, reply) => {
     begin(request, reply);
+    let reason = error;
+    try {
+      await limitAddress?.(request, reply);
+    } catch (refusal) {
+      reason = refusal;
+    }
     await finish(request, reply);
-    fail(error, request, reply);
+    fail(reason, request, reply);
   });
 
   acceptJsonOnly(app, { bytesMax: limits.bodyBytesMax, hold: connections.hold });
@@ -84,7 +91,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
     begin(request, reply);
     done();
   });
-  if (options.rateLimits !== undefined) limitRates(app, options.rateLimits);
+  if (options.rateLimits !== undefined) limitAddress = limitRates(app, options.rateLimits);
   app.addHook('onRequest', cors.respondToPreflight);
   app.addHook('onRequest', (request, _, done) => {
     // Before the body is read: without a route there is no use for it.

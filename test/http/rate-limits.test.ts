@@ -77,6 +77,8 @@ describe('above the limit of an address', () => {
   test.each([
     ['without a route', '/nope', {}, 404],
     ['with a wrong header', PATH, { expect: 'a' }, 417],
+    ['whose path cannot be read', '/%zz', {}, 400],
+    ['whose path is too long', `/v1/things/${'a'.repeat(300)}`, {}, 414],
   ])('a request %s gets 429 too', async (_, url, headers, status) => {
     await using server = limitedServer();
     const got: number[] = [];

@@ -1,5 +1,7 @@
+import { setImmediate } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { createMetrics } from '#src/http/metrics.ts';
+import { prefersMinimal } from '#src/http/preferences.ts';
 import { Problem } from '#src/http/problem.ts';
 import { eventually } from '#test/support/poll.ts';
 import { rawClient, requestText } from './raw-client.ts';
@@ -197,6 +199,8 @@ describe('a caller that prefers return=minimal', () => {
     'x="return=minimal"',
     'x="a, return=minimal"',
     'wait=10;return=minimal',
+    'return="minimal',
+    'return="minimal\\',
     '"',
     ',,=;',
   ])('must say so: %s is ignored', async (prefer) => {
@@ -205,6 +209,16 @@ describe('a caller that prefers return=minimal', () => {
     expect(response.json()).toMatchObject({ thingId: THING_ID });
     expect(response.headers['preference-applied']).toBeUndefined();
   });
+
+  test('cannot keep the process busy with a header that is hard to read', async () => {
+    // It took a second where each quote is tried as the beginning of a text that does not end.
+    const prefer = `"${String.raw`\"`.repeat(7_500)}`;
+    for (let times = 0; times < 100; times += 1) {
+      expect(prefersMinimal({ prefer })).toBe(false);
+      expect(prefersMinimal({ prefer: `${prefer}\\` })).toBe(false);
+      await setImmediate(); // so that the time of the test can run out
+    }
+  }, 10_000);
 
   test('gets reads and problems with their bodies', async () => {
     await using server = sampleServer();
