@@ -34,9 +34,18 @@ export function secret<Schema extends z.ZodType>(
   return own;
 }
 
-/** A URL with its password masked, also if the password contains characters that end it too early. */
+/** From the user to the last `@`: a password may contain characters that end it too early. */
+const PASSWORD = /^(\w+:(?:\/\/)?[^:]*):.*@/s;
+const HOST = String.raw`(?:[\w.%-]*|\[[^\]/@]*\])(?::\d*)?`;
+const SHOWABLE = new RegExp(
+  String.raw`^postgres(?:ql)?:(?://)?(?:[^:/?#]*(?::\*{4})?@)?${HOST}(?:,${HOST})*(?:[/?#](?!/).*)?$`,
+  'i',
+);
+
+/** A URL of a database with its password masked. If it is not certain which part that is, all of it is masked. */
 export function withoutPassword(url: string): string {
-  return url.replace(/^(\w+:(?:\/\/)?[^:@]*):.*@/s, `$1:${MASK}@`);
+  const masked = url.replace(PASSWORD, `$1:${MASK}@`);
+  return SHOWABLE.test(masked) && !/\?.*pass/is.test(masked) ? masked : MASK;
 }
 
 /** Every environment variable that these settings are read from. */
@@ -94,12 +103,16 @@ function readSecret(name: string, env: Environment): Given | undefined {
   if (env[name]) return { variable, problem: `must not be set if ${name} is set` };
   try {
     const text = readStart(path);
-    if (text.length > SECRET_BYTES_MAX) return { variable, problem: `${path} is too large` };
+    if (text.length > SECRET_BYTES_MAX)
+      return { variable, problem: 'names a file that is too large' };
     const value = text.toString('utf8').replace(/[\r\n]+$/, '');
-    return value === '' ? { variable, problem: `${path} is empty` } : { variable, text: value };
+    return value === ''
+      ? { variable, problem: 'names a file that is empty' }
+      : { variable, text: value };
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? ` (${String(error.code)})` : '';
-    return { variable, problem: `names a file that cannot be read: ${path}${code}` };
+    // Not the path: it may be the secret itself, by mistake.
+    return { variable, problem: `names a file that cannot be read${code}` };
   }
 }
 
@@ -129,7 +142,8 @@ function fileVariable(name: string): string {
 
 function shownValue(setting: z.core.$ZodType, text: string): string {
   const mark = secrets.get(setting);
-  return mark === undefined ? text : mark.shown(text);
+  // A URL may contain credentials although it must not.
+  return mark === undefined ? text.replace(/\/\/.*@/s, `//${MASK}@`) : mark.shown(text);
 }
 
 /** The default as text; undefined if the setting is required. */

@@ -294,7 +294,7 @@ describe('TLS to the brokers', () => {
       problemsOf({ KAFKA_TLS: 'on', ...file });
     const pair = { KAFKA_TLS_CERT_FILE: certFile, KAFKA_TLS_KEY_FILE: keyFile };
     expect(problem({ KAFKA_TLS_CA_FILE: '/nowhere/ca.pem' })).toEqual([
-      expect.stringMatching(/^KAFKA_TLS_CA_FILE: names a file that cannot be read: ENOENT.*ca.pem/),
+      expect.stringMatching(/^KAFKA_TLS_CA_FILE: names a file that cannot be read .ENOENT.$/),
     ]);
     expect(problem({ KAFKA_TLS_CA_FILE: keyFile })).toEqual([
       'KAFKA_TLS_CA_FILE: holds no certificate in PEM format',
@@ -390,7 +390,7 @@ describe('a secret', () => {
     await using key = await fileOf('ü');
     const nowhere = `${empty.path}-no`;
     expect(problemsOf({ DATABASE_URL: '', DATABASE_URL_FILE: empty.path })).toEqual([
-      `DATABASE_URL_FILE: ${empty.path} is empty`,
+      'DATABASE_URL_FILE: names a file that is empty',
     ]);
     expect(
       problemsOf({
@@ -400,9 +400,9 @@ describe('a secret', () => {
         PAYMENT_API_KEY_FILE: '/dev/zero',
       }),
     ).toEqual([
-      `DATABASE_URL_FILE: names a file that cannot be read: ${nowhere} (ENOENT)`,
-      'PAYMENT_API_KEY_FILE: /dev/zero is too large',
-      `SHIPPING_API_KEY_FILE: names a file that cannot be read: ${tmpdir()} (EISDIR)`,
+      'DATABASE_URL_FILE: names a file that cannot be read (ENOENT)',
+      'PAYMENT_API_KEY_FILE: names a file that is too large',
+      'SHIPPING_API_KEY_FILE: names a file that cannot be read (EISDIR)',
     ]);
     const wrong = { DATABASE_URL: '', DATABASE_URL_FILE: url.path };
     expect(problemsOf({ ...wrong, PAYMENT_API_KEY_FILE: key.path })).toEqual([
@@ -430,12 +430,37 @@ describe('a secret', () => {
     ['postgres://user:s3/cret@host/db', 'postgres://user:****@host/db'],
     ['postgres:user:s3cret@host/db', 'postgres:user:****@host/db'],
     ['postgres://user@host/db?host=a:b', 'postgres://user@host/db?host=a:b'],
+    ['postgres://us@er:s3cret@host/db', 'postgres://us@er:****@host/db'],
+    ['postgres://user:s3cret@[::1]:1,two:2/db', 'postgres://user:****@[::1]:1,two:2/db'],
+    ['postgres://user:s3cret', '****'],
+    ['postgres://host/db?user=me&password=s3cret', '****'],
+    ['"postgres://user:s3cret@host/db"', '****'],
+    ['postgres+ssl://user:s3cret@host/db', '****'],
+    ['user:s3cret@host/db', '****'],
+    ['host=db user=me password=s3cret', '****'],
   ])('is masked in the list of settings and in errors: %s', async (url, shown) => {
     await using file = await fileOf(url);
     for (const env of [{ DATABASE_URL: url }, { DATABASE_URL_FILE: file.path }]) {
       expect(describeConfig(env)).toContain(`DATABASE_URL             ${shown} `);
       expect(problemsOf({ DATABASE_URL: '', ...env }).join('\n')).not.toMatch(/s3|cret/);
     }
+  });
+
+  test('is not repeated if it is given where the path of its file belongs', () => {
+    const text = 'postgres://user:s3cret@host/db';
+    const key = '-----BEGIN PRIVATE KEY-----s3cret';
+    const problems = [
+      ...problemsOf({ DATABASE_URL: '', DATABASE_URL_FILE: text }),
+      ...problemsOf({ KAFKA_TLS: 'on', KAFKA_TLS_CERT_FILE: '/', KAFKA_TLS_KEY_FILE: key }),
+    ];
+    expect(problems).toHaveLength(3);
+    expect(problems.join()).not.toContain('s3cret');
+    expect(describeConfig({ DATABASE_URL_FILE: text })).not.toContain('s3cret');
+  });
+
+  test.each(['PAYMENT_URL', 'JWT_JWKS_URL'])('is not listed if it is in %s', (name) => {
+    const text = describeConfig({ [name]: 'https://user:s3/cret@host/path' });
+    expect(text).toMatch(new RegExp(`^${name} +https://\\*{4}@host/path `, 'm'));
   });
 
   test('is masked as a whole if it is not a URL', () => {

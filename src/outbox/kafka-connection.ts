@@ -163,7 +163,10 @@ function problemOf(read: () => unknown): string | undefined {
   } catch (error) {
     if (!(error instanceof Error)) return String(error);
     const { message } = error;
-    if ('syscall' in error) return `names a file that cannot be read: ${message}`;
+    // Not the path: it may be the key itself, by mistake.
+    if ('syscall' in error && 'code' in error) {
+      return `names a file that cannot be read (${String(error.code)})`;
+    }
     return message.startsWith('holds ') ? message : `is not valid PEM: ${message}`;
   }
 }
