@@ -46,6 +46,8 @@ type Shared = {
   readonly perAddress: Map<string, number>;
   /** In the order in which they became idle. */
   readonly connections: Map<Duplex, Connection>;
+  /** Requests that came before the response to the request before them, whose turn it is now. */
+  readonly waiting: (() => void)[];
   heldBytes: number;
   isClosing: boolean;
 };
@@ -97,6 +99,7 @@ export function createConnections(
     addressOf,
     perAddress: new Map(),
     connections,
+    waiting: [],
     heldBytes: 0,
     isClosing: false,
   };
@@ -266,13 +269,26 @@ function responded(connection: Connection): void {
   shared.heldBytes -= exchange.heldBytes;
   const [next] = exchanges;
   if (socket.destroyed) exchanges.length = 0;
-  else if (next !== undefined) setImmediate(begin, connection, next);
+  else if (next !== undefined) waitForTurn(connection, next);
   else if (connection.isLast) end(connection);
   else {
     connection.sinceMs = performance.now();
     shared.connections.delete(socket);
     shared.connections.set(socket, connection);
   }
+}
+
+/** Of all requests that came before it was their turn, one begins in each turn of the event loop. */
+function waitForTurn(connection: Connection, exchange: Exchange): void {
+  const { waiting } = connection.shared;
+  waiting.push(() => begin(connection, exchange));
+  if (waiting.length === 1) setImmediate(takeTurn, waiting);
+}
+
+function takeTurn(waiting: (() => void)[]): void {
+  waiting[0]?.();
+  waiting.shift();
+  if (waiting.length > 0) setImmediate(takeTurn, waiting);
 }
 
 /** Ends a connection that is no longer parsed, after the requests that it has. */

@@ -122,4 +122,23 @@ describe('requests in one packet', () => {
     expect(order.slice(2, 6)).toContain('{"version":2}');
     for (const { socket } of [greedy, modest]) socket.destroy();
   });
+
+  test('begin one at a time, however many connections send them', async () => {
+    let turn = 0;
+    let counting = setImmediate(function count() {
+      turn += 1;
+      counting = setImmediate(count);
+    });
+    const turns: number[] = [];
+    const routes = sampleRoutes(async () => void turns.push(turn));
+    await using server = sampleServer({ routes });
+    const port = await server.listen();
+    const greedy = await Promise.all(Array.from({ length: 10 }, () => rawClient(port)));
+    for (const { socket } of greedy) socket.write(get().repeat(20));
+    await eventually(() => turns.length === 200);
+    clearImmediate(counting);
+    // All but the first request of each connection.
+    expect(turns.at(-1)! - turns[0]!).toBeGreaterThanOrEqual(180);
+    for (const { socket } of greedy) socket.destroy();
+  });
 });
