@@ -6,7 +6,12 @@ import { skipReason } from '#test/support/infra.ts';
 import { readTopic } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';
 import { faultsOf, isComplete } from '../outbox/delivery.ts';
-import { createTestRelay, hurried, insertEvents, testPublisher } from '../outbox/outbox-fixture.ts';
+import {
+  createTestRelay,
+  hurried,
+  insertEvents,
+  testPublishers,
+} from '../outbox/outbox-fixture.ts';
 import { writeInRace } from '../outbox/racing-writers.ts';
 
 /** Servers are restarted and processes killed, on machines that may be busy. */
@@ -34,16 +39,12 @@ describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
       await using db = await createTestDatabase();
       await using stack = new AsyncDisposableStack();
       const topic = `test-${randomUUID()}`;
-      const relays = Array.from({ length: replicas }, () =>
-        stack.use(
-          createTestRelay({
-            url: db.url,
-            topic,
-            publisher: testPublisher(kafka.brokers, 3),
-            settings: hurried,
-          }),
-        ),
-      );
+      // The replicas use the Kafka libraries in turns.
+      const libraries = await testPublishers();
+      const relays = Array.from({ length: replicas }, (_, index) => {
+        const publisher = libraries[index % libraries.length]?.testPublisher(kafka.brokers, 3);
+        return stack.use(createTestRelay({ url: db.url, topic, publisher, settings: hurried }));
+      });
       for (const relay of relays) relay.start();
       const wakeAll = () => {
         for (const { relay } of relays) relay.wake();

@@ -6,6 +6,7 @@ import { createDatabase } from '#src/database/database.ts';
 import { createKafkaPublisher } from '#src/outbox/kafka-publisher.ts';
 import { createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import { kafkaClients, loadPublisher } from '#src/outbox/publishers.ts';
+import type { KafkaClientName } from '#src/outbox/publishers.ts';
 import { murmur2 } from '#src/outbox/outbox.ts';
 import type { OutboxRow, Publisher, TopicLimits } from '#src/outbox/outbox.ts';
 import type { Lease } from '#src/outbox/lease.ts';
@@ -109,17 +110,18 @@ export function testPublisher(brokers: readonly string[], partitions = 1): Publi
 
 /** Every library that can publish, with its own `testPublisher`. */
 export function testPublishers() {
-  return Promise.all(
-    kafkaClients.map(async (client) => {
-      const create = await loadPublisher(client);
-      return {
-        client,
-        create,
-        testPublisher: (brokers: readonly string[], partitions = 1) =>
-          create(publisherOptions(brokers, partitions)),
-      };
-    }),
-  );
+  return Promise.all(kafkaClients.map(loadTestPublisher));
+}
+
+/** One of them, which loads only that library. */
+export async function loadTestPublisher(client: KafkaClientName) {
+  const create = await loadPublisher(client);
+  return {
+    client,
+    create,
+    testPublisher: (brokers: readonly string[], partitions = 1) =>
+      create(publisherOptions(brokers, partitions)),
+  };
 }
 
 function publisherOptions(brokers: readonly string[], partitions: number) {

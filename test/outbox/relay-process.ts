@@ -1,7 +1,11 @@
-import { createTestRelay, testPublisher } from './outbox-fixture.ts';
+import { kafkaClients } from '#src/outbox/publishers.ts';
+import { createTestRelay, loadTestPublisher } from './outbox-fixture.ts';
 
 /** A relay in its own process, to be killed or frozen. It sends its epoch over IPC before every batch. */
-const [url = '', topic = '', ...brokers] = process.argv.slice(2);
+const [name, url = '', topic = '', ...brokers] = process.argv.slice(2);
+const client = kafkaClients.find((known) => known === name);
+if (client === undefined) throw new Error(`there is no library ${name}`);
+const { testPublisher } = await loadTestPublisher(client);
 const publisher = testPublisher(brokers);
 const { relay, start } = createTestRelay({
   url,
