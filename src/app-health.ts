@@ -51,7 +51,7 @@ async function canBeRead(pool: Pool): Promise<void> {
 
 /** Contains nothing secret: what the service says about a session, or the code of the error. */
 function publicReason(error: unknown): string {
-  if (error instanceof SessionRefused) return error.message;
+  if (error instanceof SessionRefused) return error.publicMessage;
   const tls = explainTlsFailure(error);
   if (tls !== undefined) return `no TLS connection to Postgres: ${tls}`;
   const code = error instanceof Error && 'code' in error ? ` (${String(error.code)})` : '';

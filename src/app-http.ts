@@ -72,7 +72,8 @@ export function createHttp(parts: HttpParts): Http {
   return {
     async listen() {
       await api.ready();
-      const address = await admin.listen({ host, port: adminPort });
+      const at = { host, port: adminPort };
+      const address = await admin.listen(at).catch(cannotListen('ADMIN_HOST and ADMIN_PORT'));
       log.info({ address }, 'listening for operators');
       return listen(api, config);
     },
@@ -82,11 +83,16 @@ export function createHttp(parts: HttpParts): Http {
 
 /** The backlog is as long as the limit: a connection beyond it is reset and never gets a 503. */
 function listen(server: FastifyInstance, config: Config): Promise<string> {
-  return server.listen({
-    host: config.HOST,
-    port: config.PORT,
-    backlog: config.CONNECTIONS_MAX,
-  });
+  const at = { host: config.HOST, port: config.PORT, backlog: config.CONNECTIONS_MAX };
+  return server.listen(at).catch(cannotListen('HOST and PORT'));
+}
+
+/** Says which settings are wrong. Otherwise the error looks like one of the connection to Postgres. */
+function cannotListen(settings: string): (error: unknown) => never {
+  return (error) => {
+    if (!(error instanceof Error && 'syscall' in error)) throw error;
+    throw new Error(`cannot listen on ${settings}: ${error.message}`, { cause: error });
+  };
 }
 
 /** The server with the routes for orders, fulfilments and stock. */

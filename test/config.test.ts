@@ -11,6 +11,7 @@ import {
   readKafkaConfig,
   settingNames,
 } from '#src/config.ts';
+import { userOf } from '#src/database/database-url.ts';
 import { kafkaConnection } from '#src/outbox/kafka-connection.ts';
 import { createAuthority } from '#test/support/certificates.ts';
 import { createTestFolder } from '#test/support/test-folder.ts';
@@ -57,6 +58,13 @@ describe('the URL of the database', () => {
     expect(problemsOf({ DATABASE_URL: `${DATABASE_URL}?${query}` })).toEqual([
       expect.stringMatching(reason),
     ]);
+  });
+
+  test.each([
+    ['us%40er', 'us@er'],
+    ['us%er', 'us%er'],
+  ])('may have a user with a percent sign: %s', (user, name) => {
+    expect(userOf(`postgres://${user}:secret@one,two/database`)).toBe(name);
   });
 
   test.each([

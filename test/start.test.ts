@@ -47,7 +47,7 @@ describe.skipIf(skipReason('postgres'))('a start', () => {
       env: { PORT: new URL(first.url).port },
     });
     const failure = await second.then(String, String);
-    expect(failure).toContain('EADDRINUSE');
+    expect(failure).toContain('"reason":"cannot listen on HOST and PORT: listen EADDRINUSE');
     expect(failure).not.toMatch(STACK);
   });
 

@@ -50,9 +50,14 @@ export function hostUrlsOf(url: string): string[] {
   });
 }
 
-/** The user of a URL. Empty if it names none. */
+/** The user of a URL. Empty if it names none. A wrong percent encoding is literal text, as in node-postgres. */
 export function userOf(url: string): string {
-  return decodeURIComponent(new URL(hostUrlsOf(url)[0] ?? url).username);
+  const { username } = new URL(hostUrlsOf(url)[0] ?? url);
+  try {
+    return decodeURIComponent(username);
+  } catch {
+    return username;
+  }
 }
 
 /** Why this is not the URL of a database that the service can use. */

@@ -98,7 +98,8 @@ async function newestPrimary(connections: readonly Connection[]): Promise<Primar
     const host = connection === undefined ? '' : hostOf(connection);
     return `${host}: ${error instanceof Error ? error.message : String(error)}`;
   });
-  throw new SessionRefused(`no host takes writes: ${reasons.join('; ')}`, { isTemporary: true });
+  const details = reasons.join('; ');
+  throw new SessionRefused('no host takes writes', { isTemporary: true, details });
 }
 
 async function look(connection: Connection): Promise<Primary> {

@@ -108,9 +108,16 @@ export type Session = Readonly<{
 export class SessionRefused extends Error {
   /** Whether another attempt may succeed although nobody has changed a setting. */
   readonly isTemporary: boolean;
+  /** The message without `details`, which name hosts and users. */
+  readonly publicMessage: string;
 
-  constructor(reason: string, { isTemporary }: Readonly<{ isTemporary: boolean }>) {
-    super(`this database session cannot be used: ${reason}`);
+  constructor(
+    reason: string,
+    { isTemporary, details }: Readonly<{ isTemporary: boolean; details?: string }>,
+  ) {
+    const publicMessage = `this database session cannot be used: ${reason}`;
+    super(details === undefined ? publicMessage : `${publicMessage}: ${details}`);
+    this.publicMessage = publicMessage;
     this.name = 'SessionRefused';
     this.isTemporary = isTemporary;
   }
