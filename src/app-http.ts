@@ -66,7 +66,9 @@ export function createHttp(parts: HttpParts): Http {
   }
   const limits = { connectionsMax: ADMIN_CONNECTIONS_MAX };
   const admin = createServer({ log, authentication, metrics, isDraining, limits });
-  void api.register(healthRoutes, { check, isDraining });
+  // Whoever can reach only the main port learns no name of a host or a user, as errors may have them.
+  const checkInShort = async () => ({ ready: (await check()).ready, details: {} });
+  void api.register(healthRoutes, { check: checkInShort, isDraining });
   void admin.register(healthRoutes, { check, isDraining, metrics });
   void admin.register(documentationRoutes, { channel, api });
   return {

@@ -55,6 +55,14 @@ describe.skipIf(skipReason('postgres'))('with ADMIN_PORT', () => {
       expect((await api.request('GET', path)).status).toBe(200);
   });
 
+  test('/readyz says more than its status on that port only', async () => {
+    const [main, own] = await Promise.all(
+      [service.api, admin].map(async (api) => (await api.request('GET', '/readyz')).text),
+    );
+    expect(main).toBe('{"status":"ready"}');
+    expect(own).toContain('"outbox":');
+  });
+
   test('orders are on the main port only', async () => {
     const place = (api: OrderApi) => api.request('POST', '/v1/orders', { body: placeBody });
     expect((await place(service.api)).status).toBe(201);
