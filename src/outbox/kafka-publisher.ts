@@ -35,7 +35,12 @@ export function createKafkaPublisher(options: KafkaPublisherOptions): Publisher 
 
 function openKafkajs(options: KafkaPublisherOptions): PublishingClient {
   const { connection, newTopic, log, requestTimeoutMs = PUBLISH_REQUEST_TIMEOUT_MS } = options;
-  const { kafka, lastFault, destroy } = createKafkaClient(connection, log, requestTimeoutMs);
+  const brokers = rotated(connection.brokers);
+  const { kafka, lastFault, destroy } = createKafkaClient(
+    { ...connection, brokers },
+    log,
+    requestTimeoutMs,
+  );
   const explain = (error: unknown) => explainKafkaError(error, connection);
   let connecting: Promise<Producer> | undefined;
 
@@ -61,6 +66,15 @@ function openKafkajs(options: KafkaPublisherOptions): PublishingClient {
     },
     destroy,
   };
+}
+
+/**
+ * The brokers, beginning with any of them. kafkajs does not get past a first broker that accepts
+ * connections and never responds, so each client begins with another one.
+ */
+function rotated(brokers: readonly string[]): readonly string[] {
+  const first = Math.floor(Math.random() * brokers.length);
+  return [...brokers.slice(first), ...brokers.slice(0, first)];
 }
 
 async function send(
