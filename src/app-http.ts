@@ -21,6 +21,7 @@ import { createOrderCommandHandler } from './orders/handle-order-command.ts';
 import { orderCommandRoutes } from './orders/order-command-routes.ts';
 import { isOwner } from './orders/orders-summary.ts';
 import { orderQueryRoutes } from './orders/order-query-routes.ts';
+import { isLoopback } from './network/loopback.ts';
 import type { Relay } from './outbox/relay.ts';
 import { toProblem } from './to-problem.ts';
 
@@ -113,6 +114,7 @@ function createApi({ config, database, metrics, isDraining, log, ...parts }: Htt
   const server = createServer({
     log,
     authentication: parts.authentication,
+    isLocalOnly: !config.AUTH && isLoopback(config.HOST),
     metrics,
     isDraining,
     toProblem,

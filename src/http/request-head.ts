@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
+import { isIP } from 'node:net';
 
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
@@ -22,23 +23,43 @@ const LENGTHS = new Set([...SINGLE].map((name) => name.length));
 /** RFC 3986: a registered name, an IPv4 address, or an IP literal in brackets; then perhaps a port. */
 const HOST =
   /^(?:\[[\da-fA-F:.]+\]|\[v[\da-fA-F]+\.[\w.~!$&'()*+,;=:-]+\]|(?:[\w.~!$&'()*+,;=-]|%[\da-fA-F]{2})*)(?::\d*)?$/;
+const LOCALHOST = /(?:^|\.)localhost\.?$/i;
 const CONTINUE = /^100-continue$/i;
 /** An id that is too short identifies nothing; one with other characters could be an address or break a log. */
 const REQUEST_ID = /^[A-Za-z0-9._-]{8,128}$/;
 const TRACEPARENT = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 /**
+ * Whether no page of another site can have this host: an address, a name without a dot, or one of `localhost`. A
+ * site can let its own name lead to this host, so that its pages call the service as if it were theirs.
+ */
+function isLocalHost(host: string): boolean {
+  const name = host.replace(/:\d*$/, '');
+  return !name.includes('.') || name.startsWith('[') || isIP(name) !== 0 || LOCALHOST.test(name);
+}
+
+/**
  * Checks what matters to every route: a header that was sent twice, is missing or is not valid, an
  * expectation, a transfer coding.
+ * @param isLocalOnly the name of another host is refused, too
  * @returns the Problem to refuse the request with, if there is one
  */
-export function findHeaderFault(request: IncomingMessage): Problem | undefined {
+export function findHeaderFault(
+  request: IncomingMessage,
+  isLocalOnly: boolean,
+): Problem | undefined {
   const { expect, 'transfer-encoding': transferEncoding } = request.headers;
   if (expect !== undefined && !CONTINUE.test(expect)) return expectationFailed();
   if (transferEncoding !== undefined && transferEncoding.toLowerCase() !== 'chunked') {
     return transferCodingFault(transferEncoding);
   }
   const errors = fieldFaults(request);
+  const { host = '' } = request.headers;
+  if (errors.length === 0 && isLocalOnly && !isLocalHost(host)) {
+    const message =
+      'must be localhost or an address: this service has no authentication (AUTH=off)';
+    errors.push({ pointer: 'header/Host', message });
+  }
   return errors.length === 0
     ? undefined
     : new Problem(problemKind('invalid_request'), summarise(errors));

@@ -35,6 +35,8 @@ export type ServerOptions = Readonly<{
   log: Logger;
   /** Finds out who sends each request. */
   authentication: Authentication;
+  /** Only callers on this host are meant, so requests for the name of another host are refused. */
+  isLocalOnly?: boolean;
   metrics?: RequestMetrics;
   /** True from the signal to stop. Responses then ask callers to close their connections. */
   isDraining?: () => boolean;
@@ -55,7 +57,7 @@ export type ServerOptions = Readonly<{
  */
 export function createServer(options: ServerOptions): FastifyInstance {
   const { log, metrics, isDraining = () => false, toProblem = frameworkProblem } = options;
-  const { trustedProxies = [] } = options;
+  const { trustedProxies = [], isLocalOnly = false } = options;
   const limits = { ...CONNECTION_LIMITS, ...options.limits };
   let closing = false;
   const report = createRequestReport(log, metrics);
@@ -95,7 +97,8 @@ export function createServer(options: ServerOptions): FastifyInstance {
   app.addHook('onRequest', cors.respondToPreflight);
   app.addHook('onRequest', (request, _, done) => {
     // Before the body is read: without a route there is no use for it.
-    done(findHeaderFault(request.raw) ?? (request.is404 ? noRoute(app, request) : undefined));
+    const fault = findHeaderFault(request.raw, isLocalOnly);
+    done(fault ?? (request.is404 ? noRoute(app, request) : undefined));
   });
   enforceAccess(app, options.authentication);
   app.addHook('onSend', createOnSend(finish));

@@ -166,6 +166,33 @@ describe('every response', () => {
   });
 });
 
+describe('a service for this host only', () => {
+  const statusFor = async (host: string, isLocalOnly: boolean) => {
+    await using server = sampleServer({ isLocalOnly });
+    return (await server.app.inject({ url: `/v1/things/${THING_ID}`, headers: { host } }))
+      .statusCode;
+  };
+
+  test.each(['rebound.example', 'rebound.example:3000', '127.0.0.1.example', 'localhost.example'])(
+    'refuses the page of a site whose name leads here: %s',
+    async (host) => {
+      expect(await statusFor(host, true)).toBe(400);
+      expect(await statusFor(host, false)).toBe(200);
+    },
+  );
+
+  test.each([
+    '127.0.0.1:3000',
+    '[::1]:3000',
+    'localhost',
+    'LOCALHOST:80',
+    'api.localhost',
+    'orders:3000',
+  ])('takes %s', async (host) => {
+    expect(await statusFor(host, true)).toBe(200);
+  });
+});
+
 describe('a caller that prefers return=minimal', () => {
   const make = { method: 'POST', url: '/v1/things' } as const;
 
