@@ -155,7 +155,7 @@ describe.skipIf(skipReason('postgres'))('npm start', () => {
     expect(await start.ended).toBe(2);
     await expect
       .poll(() => start.output())
-      .toContain('DATABASE_URL_FILE: names a file that cannot be read: /nowhere');
+      .toContain('DATABASE_URL_FILE: names a file that cannot be read (ENOENT)');
     expect(start.output()).not.toContain('Postgres 18');
   });
 });
