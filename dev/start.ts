@@ -92,7 +92,7 @@ async function start(): Promise<void> {
 
 async function bringUpPostgres(): Promise<Postgres> {
   if (DATABASE_URL || DATABASE_URL_FILE) {
-    const shown = DATABASE_URL ? withoutPassword(DATABASE_URL) : `named in ${DATABASE_URL_FILE}`;
+    const shown = DATABASE_URL ? withoutPassword(DATABASE_URL) : 'named in its file';
     console.log(`Postgres: using ${DATABASE_URL ? 'DATABASE_URL' : 'DATABASE_URL_FILE'}, ${shown}`);
     return { settings: postgresVariables, shown };
   }
