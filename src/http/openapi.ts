@@ -43,6 +43,8 @@ const INFO = {
     'the `W/`.\n\n' +
     'Large reads are compressed for callers that send `Accept-Encoding: gzip`. The compressed form ' +
     'of an order has its own ETag (`"v3-gzip"`), which If-Match accepts as well.\n\n' +
+    'A caller that sends too many requests in a second gets 429 with `Retry-After` and `RateLimit-*` ' +
+    'headers. Nothing was done.\n\n' +
     'Request bodies are `application/json` in UTF-8. A command without fields accepts an empty ' +
     'body or `{}`. Ids and references are stored exactly as sent. A sku must be in Unicode NFC ' +
     'and must not contain control characters. Every event is published to Kafka: see ' +
