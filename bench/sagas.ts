@@ -52,7 +52,7 @@ const instant: Providers = {
   shipping: {
     ship: async ({ key }) => ({
       outcome: 'ok',
-      result: { trackingNumber: `T-${key}`, carrier: 'post' },
+      result: { parcels: [{ trackingNumber: `T-${key}`, carrier: 'post' }] },
     }),
     lookUpShipment: async () => ({ outcome: 'absent' }),
     cancelShipment: async () => ({ outcome: 'cancelled' }),

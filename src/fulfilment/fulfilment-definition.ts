@@ -3,7 +3,7 @@ import type { ReservationRow } from '#src/event-store/event-store.ts';
 import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
 import type { Order } from '#src/orders/domain/order.ts';
-import type { StepCall } from '#src/sagas/saga-call.ts';
+import type { CancelOutcome, LookUpOutcome, SendOutcome, StepCall } from '#src/sagas/saga-call.ts';
 import type { CallAction, SagaDefinition, SagaOrder } from '#src/sagas/saga-definition.ts';
 import { actionOf } from '#src/sagas/saga.ts';
 import type { Saga, SagaEvent } from '#src/sagas/saga.ts';
@@ -12,10 +12,10 @@ import {
   captureRequest,
   refund as refunded,
   refundRequest,
-  shipment as shipped,
   shipmentRequest,
+  text,
 } from './providers/providers.ts';
-import type { Providers } from './providers/providers.ts';
+import type { Providers, Shipment } from './providers/providers.ts';
 
 /** A carrier's name is needed, but an operator who found a parcel is not asked for it. */
 const CARRIER_UNKNOWN = 'unknown';
@@ -130,6 +130,17 @@ function cancel(name: string, cancelled: string, deadlineMs: number): CallAction
   };
 }
 
+/** What is stored of a shipment. A request without lines gets one parcel. */
+const shipped = z.object({ trackingNumber: text, carrier: text });
+
+type ShippingOutcome = SendOutcome<Shipment> | LookUpOutcome<Shipment> | CancelOutcome<Shipment>;
+
+/** The outcome with its only parcel in place of the shipment. */
+function asParcel<Outcome extends ShippingOutcome>(outcome: Outcome) {
+  if (!('result' in outcome)) return outcome;
+  return { ...outcome, result: shipped.parse(outcome.result.parcels[0]) };
+}
+
 /** The calls of the saga, by action. */
 function callsTo({ payments, shipping }: Providers): Readonly<Record<string, StepCall>> {
   return {
@@ -152,17 +163,17 @@ function callsTo({ payments, shipping }: Providers): Readonly<Record<string, Ste
         payments.lookUpRefund({ key, ...refundRequest.parse(request) }, signal),
     },
     ship: {
-      send: ({ key, request }, signal) =>
-        shipping.ship({ key, ...shipmentRequest.parse(request) }, signal),
-      lookUp: ({ key, request }, signal) => {
+      send: async ({ key, request }, signal) =>
+        asParcel(await shipping.ship({ key, ...shipmentRequest.parse(request) }, signal)),
+      lookUp: async ({ key, request }, signal) => {
         const { orderId } = shipmentRequest.parse(request);
-        return shipping.lookUpShipment({ key, orderId }, signal);
+        return asParcel(await shipping.lookUpShipment({ key, orderId }, signal));
       },
     },
     cancel_shipment: {
-      cancel: ({ request }, signal) => {
+      cancel: async ({ request }, signal) => {
         const { openKey: key, orderId } = cancelRequest.parse(request);
-        return shipping.cancelShipment({ key, orderId }, signal);
+        return asParcel(await shipping.cancelShipment({ key, orderId }, signal));
       },
     },
   };

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import type {
   CancelOutcome,
@@ -7,14 +8,16 @@ import type {
 } from '#src/sagas/saga-call.ts';
 import { createProviderClient } from './provider-client.ts';
 import type { ProviderConnection, ProviderResponse } from './provider-client.ts';
-import { capture, refund, shipment } from './providers.ts';
+import { capture, refund, shipment, text } from './providers.ts';
 import type {
   Capture,
   CaptureRequest,
+  KeyOfShipment,
   PaymentProvider,
   Refund,
   RefundRequest,
   Shipment,
+  ShipmentRequest,
   ShippingProvider,
 } from './providers.ts';
 
@@ -27,13 +30,24 @@ const coded = z.object({ code: z.string().regex(/^[a-z0-9_]{1,64}$/) });
 const statement = coded.extend({ outcome: z.enum(['refused', 'not_applied', 'absent']) });
 const cancelled = z.object({ outcome: z.literal('cancelled') });
 
+/** The versions of the HTTP contract in docs/providers.md. A provider speaks the one that it is asked in. */
+export type ContractVersion = 1 | 2;
+
 /** Payments over the HTTP contract in docs/providers.md. */
-export function createHttpPaymentProvider(connection: ProviderConnection): PaymentProvider {
-  const resource = createResources(connection);
+export function createHttpPaymentProvider(
+  connection: ProviderConnection,
+  version: ContractVersion = 1,
+): PaymentProvider {
+  const resource = createResources(connection, version);
   const captures = resource('/payments/captures');
   const refunds = resource('/payments/refunds');
   return {
-    capture: (request, signal) => captures.create(request, expectedCapture(request), signal),
+    capture: (request, signal) =>
+      captures.create(
+        version === 1 ? withoutMethod(request) : request,
+        expectedCapture(request),
+        signal,
+      ),
     lookUpCapture: (request, signal) => captures.lookUp(expectedCapture(request), signal),
     cancelCapture: ({ key, orderId }, signal) =>
       captures.cancel(orderId, { key, result: capture }, signal),
@@ -43,24 +57,44 @@ export function createHttpPaymentProvider(connection: ProviderConnection): Payme
 }
 
 /** Shipping over the HTTP contract in docs/providers.md. */
-export function createHttpShippingProvider(connection: ProviderConnection): ShippingProvider {
-  const shipments = createResources(connection)('/shipping/shipments');
+export function createHttpShippingProvider(
+  connection: ProviderConnection,
+  version: ContractVersion = 1,
+): ShippingProvider {
+  const shipments = createResources(connection, version)('/shipping/shipments');
+  const expected = (request: KeyOfShipment) => expectedShipment(request, version);
   return {
-    ship: (request, signal) => shipments.create(request, expectedShipment(request.key), signal),
-    lookUpShipment: ({ key }, signal) => shipments.lookUp(expectedShipment(key), signal),
-    cancelShipment: ({ key, orderId }, signal) =>
-      shipments.cancel(orderId, expectedShipment(key), signal),
+    ship: (request, signal) =>
+      shipments.create(
+        version === 1 ? withoutDetails(request) : request,
+        expected(request),
+        signal,
+      ),
+    lookUpShipment: (request, signal) => shipments.lookUp(expected(request), signal),
+    cancelShipment: (request, signal) =>
+      shipments.cancel(request.orderId, expected(request), signal),
   };
 }
 
+/** What version 1 of the contract knows of a capture. */
+function withoutMethod({ key, orderId, amountCents, currency }: CaptureRequest) {
+  return { key, orderId, amountCents, currency };
+}
+
+/** What version 1 of the contract knows of a shipment. */
+function withoutDetails({ key, orderId, items }: ShipmentRequest) {
+  return { key, orderId, items: items.map(({ sku, quantity }) => ({ sku, quantity })) };
+}
+
 /** The contract's resources: each is created, looked up and closed by its key. */
-function createResources(connection: ProviderConnection) {
+function createResources(connection: ProviderConnection, version: ContractVersion) {
   const send = createProviderClient(connection);
-  return (path: string) => {
+  return (resource: string) => {
+    const path = version === 1 ? resource : `/v${version}${resource}`;
     const at = (key: string) => `${path}/${encodeURIComponent(key)}`;
     return {
       create: async <Result>(
-        { key, ...body }: Readonly<{ key: string }>,
+        { key, ...body }: Readonly<{ key: string; [field: string]: unknown }>,
         expected: Expected<Result>,
         signal?: AbortSignal,
       ) => callOutcome(await send({ method: 'POST', path, key, body, signal }), expected),
@@ -76,10 +110,6 @@ function createResources(connection: ProviderConnection) {
       },
     };
   };
-}
-
-function expectedShipment(key: string): Expected<Shipment> {
-  return { key, result: shipment };
 }
 
 function expectedCapture(request: CaptureRequest): Expected<Capture> {
@@ -104,6 +134,40 @@ function moneyDifference(stated: Money, asked: Money): string | undefined {
   const text = ({ amountCents, currency }: Money) => `${amountCents} ${currency}`;
   if (text(stated) === text(asked)) return undefined;
   return `the provider states ${text(stated)} where ${text(asked)} was asked for`;
+}
+
+/** In version 1 of the contract everything is in one parcel. */
+const shipmentOfVersion1 = z
+  .object({ trackingNumber: text, carrier: text })
+  .transform((parcel): Shipment => ({ parcels: [parcel] }));
+
+function expectedShipment(
+  { key, items = [] }: KeyOfShipment,
+  version: ContractVersion,
+): Expected<Shipment> {
+  if (version === 1) return { key, result: shipmentOfVersion1 };
+  const asked = quantitiesByLine(items);
+  return {
+    key,
+    result: shipment,
+    difference: ({ parcels }) => {
+      const [{ items: stated } = {}] = parcels;
+      if (parcels.length === 1 && stated === undefined) return undefined;
+      return isDeepStrictEqual(quantitiesByLine(parcels.flatMap(({ items }) => items ?? [])), asked)
+        ? undefined
+        : 'the provider states parcels with other lines or quantities than were asked for';
+    },
+  };
+}
+
+type Lines = readonly Readonly<{ lineId?: string; quantity: number }>[];
+
+function quantitiesByLine(lines: Lines): ReadonlyMap<string | undefined, number> {
+  const byLine = new Map<string | undefined, number>();
+  for (const { lineId, quantity } of lines) {
+    byLine.set(lineId, (byLine.get(lineId) ?? 0) + quantity);
+  }
+  return byLine;
 }
 
 /** What the response to one request must look like. */
@@ -146,7 +210,7 @@ export function lookUpOutcome<Result>(
   return unknown(response, statesNoOutcome(response));
 }
 
-/** Reads the response to a cancel by key. A result is taken as stated, so that exactly that is undone. */
+/** Reads the response to a cancel by key. Without a `difference`, a result is taken as stated, and so undone. */
 export function cancelOutcome<Result>(
   response: ProviderResponse,
   expected: Expected<Result>,
@@ -157,21 +221,29 @@ export function cancelOutcome<Result>(
   if (cancelled.safeParse(response.body).success) return { outcome: 'cancelled' };
   const done = z.object({ outcome: z.literal('already_done'), result: expected.result });
   const { data } = done.safeParse(response.body);
-  return data
-    ? { outcome: 'already_done', result: data.result }
-    : unknown(response, 'response 200 does not match the contract');
+  return checked(response, data?.result, expected, 'already_done');
 }
 
 function readResult<Result, Outcome extends 'ok' | 'found'>(
   response: ReadResponse,
-  { result, difference }: Expected<Result>,
+  expected: Expected<Result>,
   outcome: Outcome,
-): { outcome: Outcome; result: Result } | UnknownOutcome<Result> {
-  const { success, data } = result.safeParse(response.body);
-  if (!success) return unknown(response, `response ${response.status} does not match the contract`);
-  const differs = difference?.(data);
-  if (differs !== undefined) return { ...unknown(response, differs), stated: data };
-  return { outcome, result: data };
+) {
+  return checked(response, expected.result.safeParse(response.body).data, expected, outcome);
+}
+
+/** A result that is well formed counts only if it agrees with the request. */
+function checked<Result, Outcome extends 'ok' | 'found' | 'already_done'>(
+  response: ReadResponse,
+  result: Result | undefined,
+  { difference }: Expected<Result>,
+  outcome: Outcome,
+): Readonly<{ outcome: Outcome; result: Result }> | UnknownOutcome<Result> {
+  if (result === undefined)
+    return unknown(response, `response ${response.status} does not match the contract`);
+  const differs = difference?.(result);
+  if (differs !== undefined) return { ...unknown(response, differs), stated: result };
+  return { outcome, result };
 }
 
 const isDone = ({ status }: ReadResponse) => status === 200 || status === 201;

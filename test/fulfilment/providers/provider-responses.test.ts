@@ -125,11 +125,20 @@ describe('the outcome of a cancel by key', () => {
     expect(cancelOutcome(response(status, body), expected).outcome).toBe(outcome);
   });
 
+  const other = { ...done, result: { ...right, amountCents: 3 } };
+
   test('has the amount that the provider states, whatever was requested', () => {
-    const other = { ...done, result: { ...right, amountCents: 3 } };
-    expect(cancelOutcome(response(200, other), expected)).toEqual({
+    expect(cancelOutcome(response(200, other), { key, result: capture })).toEqual({
       outcome: 'already_done',
       result: { ...result, amountCents: 3 },
+    });
+  });
+
+  test('is unknown if what was done must agree with the request, and does not', () => {
+    expect(cancelOutcome(response(200, other), expected)).toEqual({
+      outcome: 'unknown',
+      reason: 'another amount',
+      stated: { ...result, amountCents: 3 },
     });
   });
 });
