@@ -10,6 +10,8 @@ export const TABLE_GRANTS: Readonly<Record<string, readonly string[]>> = {
   events: ['select', 'insert'],
   event_schemas: ['select', 'insert'],
   orders_summary: ['select', 'insert', 'update'],
+  order_personal_data: ['select', 'insert', 'update', 'delete'],
+  external_references: ['select', 'insert'],
   idempotency_keys: ['select', 'insert', 'delete'],
   outbox_events: ['select', 'insert', 'delete'],
   leases: ['select', 'insert', 'update'],

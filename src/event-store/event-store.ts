@@ -61,6 +61,10 @@ export type Unit = Readonly<{
   sagas?: readonly SagaWorkRow[];
   /** `reservations`, and the quantities in `stock`. */
   reservations?: readonly ReservationRow[];
+  /** `order_personal_data`. The unit appends to the stream of that order. */
+  personalData?: readonly PersonalDataRow[];
+  /** `external_references`. If it is taken, the verdict is `reference`. */
+  reference?: ReferenceRow;
 }>;
 
 /**
@@ -165,7 +169,35 @@ export type SagaWorkRow =
  */
 export type ReservationRow =
   | Readonly<{ op: 'reserve'; reservation_id: string; sku: string; quantity: number }>
-  | Readonly<{ op: 'release' | 'consume'; reservation_id: string }>;
+  | Readonly<{ op: 'release' | 'consume'; reservation_id: string }>
+  /** Adds returned goods to what is on hand, also of a sku that has no stock yet. */
+  | Readonly<{ op: 'restock'; sku: string; quantity: number }>;
+
+/**
+ * What a unit does to the personal data of an order: `put` adds it to a new order, `address` sets another address,
+ * `erase` removes it. The objects are stored as they are.
+ */
+export type PersonalDataRow =
+  | Readonly<{
+      op: 'put';
+      order_id: string;
+      customer_id: string;
+      shipping_address: PersonalFields | null;
+      contact: PersonalFields | null;
+      payment_method: string | null;
+    }>
+  | Readonly<{
+      op: 'address';
+      order_id: string;
+      customer_id: string;
+      shipping_address: PersonalFields;
+    }>
+  | Readonly<{ op: 'erase'; order_id: string }>;
+
+type PersonalFields = Readonly<Record<string, string | undefined>>;
+
+/** The reference that a principal gives an order. It belongs to one order of this principal. */
+export type ReferenceRow = Readonly<{ principal: string; reference: string; order_id: string }>;
 
 /**
  * What became of a unit. Only `ok` has written anything.
@@ -173,9 +205,10 @@ export type ReservationRow =
  * key: the idempotency key is taken.
  * fenced: a saga is at another epoch.
  * short: there is not enough stock for a reservation.
+ * reference: the external reference belongs to another order.
  * locked: another transaction has locked a row that the unit needs, so the unit was not judged.
  */
-export type Verdict = 'ok' | 'conflict' | 'key' | 'fenced' | 'short' | 'locked';
+export type Verdict = 'ok' | 'conflict' | 'key' | 'fenced' | 'short' | 'reference' | 'locked';
 
 /** What a batch of commands decides on. */
 export type Loaded = Readonly<{

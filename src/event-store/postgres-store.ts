@@ -63,7 +63,7 @@ export function createPostgresUnitStore(pool: Pool): UnitStore {
         });
         const { rows } = await client.query<{ unit: number; verdict: Verdict }>({
           name: 'write_units',
-          text: 'select unit, verdict from write_units($1, $2, $3, $4, $5, $6, $7)',
+          text: 'select unit, verdict from write_units($1, $2, $3, $4, $5, $6, $7, $8, $9)',
           values: argumentsOf(units).map((rows) => JSON.stringify(rows)),
         });
         const verdicts: Verdict[] = units.map(() => 'ok');
@@ -204,6 +204,8 @@ function argumentsOf(units: readonly Unit[]): unknown[][] {
     units.flatMap(({ messages = [] }, unit) => messages.map((row) => ({ unit, ...row }))),
     units.flatMap(({ sagas = [] }, unit) => sagas.map((row) => ({ unit, ...row }))),
     units.flatMap(({ reservations = [] }, unit) => reservations.map((row) => ({ unit, ...row }))),
+    units.flatMap(({ personalData = [] }, unit) => personalData.map((row) => ({ unit, ...row }))),
+    units.flatMap(({ reference }, unit) => (reference ? [{ unit, ...reference }] : [])),
   ];
 }
 

@@ -39,6 +39,9 @@ export function toOrdersSummaryRow(order: Order) {
     tracking_number: order.trackingNumber ?? null,
     cancelled_at: order.cancelledAt ?? null,
     version: order.version,
+    external_reference: null,
+    shipment_progress: null,
+    allowance_cents: 0,
   };
 }
 

@@ -147,11 +147,11 @@ function columnsOf(order: Order): Partial<Order> {
   return columns;
 }
 
-/** A row of the table with the field names of the API, without the fields that are null. */
+/** A row of the table with the field names of the API, without the fields that are null or no member of the API. */
 function asShown(row: Readonly<Record<string, unknown>>): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(row).flatMap(([column, value]) => {
-      if (value === null) return [];
+      if (value === null || (column === 'allowance_cents' && value === 0)) return [];
       const name = column.replaceAll(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
       return [[name, value instanceof Date ? value.toISOString() : value]];
     }),
