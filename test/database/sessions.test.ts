@@ -68,7 +68,10 @@ describe.skipIf(skipReason('postgres'))('a session', () => {
 
   test('whose settings a pooler dropped is refused with the reason', async () => {
     await using database = await createTestDatabase();
-    await using pooler = await startTcpProxy(database.url, withoutSettings);
+    await using pooler = await startTcpProxy(database.url, () => ({
+      request: withoutSettings,
+      response: (data) => data,
+    }));
     const reason = /role is "none" and must be "orders_app".*session mode/;
     await forEachPool(pooler.url, async (pool) => {
       await expect(pool.query('select 1')).rejects.toThrow(reason);

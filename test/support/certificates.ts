@@ -11,7 +11,7 @@ export type Certificate = Readonly<{ certFile: string; keyFile: string }>;
 
 /** What a certificate says. */
 export type CertificateOptions = Readonly<{
-  /** Host names and addresses, as in `DNS:localhost,IP:127.0.0.1`. */
+  /** Host names and addresses, as in `DNS:localhost,IP:127.0.0.1`. Those of its authority if unset. */
   hosts?: string;
   /** How long it is valid from now. It has expired if this is negative. */
   days?: number;
@@ -24,8 +24,15 @@ export type Authority = Readonly<{
   sign(name: string, options?: CertificateOptions): Promise<Certificate>;
 }>;
 
-/** Makes a certificate authority with openssl. All its files are in the folder and begin with its name. */
-export async function createAuthority(folder: string, name: string): Promise<Authority> {
+/**
+ * Makes a certificate authority with openssl. All its files are in the folder and begin with its name. Its
+ * certificates are for this machine, or for the hosts that are given.
+ */
+export async function createAuthority(
+  folder: string,
+  name: string,
+  itsHosts = 'IP:127.0.0.1,DNS:localhost',
+): Promise<Authority> {
   const base = join(folder, name);
   const caFile = `${base}.pem`;
   const self = ['-x509', '-days', '30', '-keyout', `${base}.key`, '-out', caFile];
@@ -33,7 +40,7 @@ export async function createAuthority(folder: string, name: string): Promise<Aut
   let serial = 0;
   return {
     caFile,
-    sign: async (subject, { hosts = 'IP:127.0.0.1,DNS:localhost', days = 30 } = {}) => {
+    sign: async (subject, { hosts = itsHosts, days = 30 } = {}) => {
       serial += 1;
       const path = `${base}-${serial}`;
       const [certFile, keyFile] = [`${path}.pem`, `${path}.key`];

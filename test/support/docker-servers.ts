@@ -17,6 +17,14 @@ export const IMAGES = { postgres: 'postgres:18', kafka: 'apache/kafka:4.3.1' } a
 const RUN_LABEL = 'order-service.test-run';
 const START_MS_MAX = 60_000;
 
+/**
+ * Where the ports of the containers are. It is not this machine's loopback if the tests run in a container, or
+ * Docker on another machine. `TESTCONTAINERS_HOST_OVERRIDE=172.17.0.1` tries that out.
+ */
+export async function dockerHost(): Promise<string> {
+  return (await getContainerRuntimeClient()).info.containerRuntime.host;
+}
+
 export async function startDockerPostgres(run: string): Promise<TestServer> {
   const port = await freePort();
   const settings = Object.entries(POSTGRES_SETTINGS).map(([name, value]) => `-c${name}=${value}`);
@@ -28,15 +36,14 @@ export async function startDockerPostgres(run: string): Promise<TestServer> {
     // The first time it is ready, it still prepares the database and has no port open.
     .withWaitStrategy(Wait.forLogMessage(/ready to accept connections/, 2))
     .start();
-  const url = `postgres://postgres:postgres@${container.getHost()}:${port}/postgres`;
+  const url = `postgres://postgres:postgres@${await dockerHost()}:${port}/postgres`;
   return asTestServer(url, container, () => postgresResponds(url));
 }
 
 /** The port is chosen before the start, because the broker tells it to its clients. */
 export async function startDockerKafka(run: string): Promise<TestServer> {
   const port = await freePort();
-  const client = await getContainerRuntimeClient();
-  const broker = `${client.info.containerRuntime.host}:${port}`;
+  const broker = `${await dockerHost()}:${port}`;
   const nodeSettings = Object.fromEntries(
     Object.entries(NODE_SETTINGS).map(([name, value]) => {
       return [`KAFKA_${name.replaceAll('.', '_').toUpperCase()}`, String(value)];
@@ -62,7 +69,7 @@ export async function startDockerKafka(run: string): Promise<TestServer> {
 /** Runs Java by itself, because the image's own script makes no users and expects files of keys. */
 export async function startDockerKafkaWith(run: string, extras: KafkaExtras): Promise<TestServer> {
   const [port, controllerPort] = [await freePort(), await freePort()];
-  const { host } = (await getContainerRuntimeClient()).info.containerRuntime;
+  const host = await dockerHost();
   const content = kafkaProperties({ bind: '', host, port, controllerPort }, extras);
   const java = `java -Xmx512m -cp '/opt/kafka/libs/*'`;
   const options = extras.formatOptions.map((option) => `'${option}'`).join(' ');

@@ -1,5 +1,5 @@
 import { startTcpProxy } from './tcp-proxy.ts';
-import type { TcpProxy } from './tcp-proxy.ts';
+import type { Change, TcpProxy } from './tcp-proxy.ts';
 
 /** The partition that can be made to look leaderless. Its number occurs nowhere else in the metadata. */
 export const LEADERLESS = 7;
@@ -8,6 +8,7 @@ const PRODUCE_REQUEST = 0;
 const NO_ERROR = int16(0);
 const LEADER_NOT_AVAILABLE = int16(5);
 const NOT_LEADER = 6;
+const LENGTH_BYTES = 4;
 /** From the end of the topic's name in the response to a produce request: two counts, or one and a number. */
 const PRODUCE_ERROR_AT = 8;
 
@@ -24,36 +25,40 @@ export type KafkaProxy = AsyncDisposable &
 
 /** Starts a proxy for the broker with this address. It changes what the broker says of `topic`. */
 export async function startKafkaProxy(broker: string, topic: string): Promise<KafkaProxy> {
-  const [host = '', port = ''] = broker.split(':');
   const name = Buffer.from(topic);
-  const state = { port: 0, isHidden: false, isProducing: false };
+  let isHidden = false;
   let denied: PromiseWithResolvers<void> | undefined;
-  const proxy = await startTcpProxy(
-    `kafka://${broker}`,
-    (request) => {
-      state.isProducing = request.readInt16BE(4) === PRODUCE_REQUEST;
-      return request;
-    },
-    (response) => {
-      advertise(response, Buffer.from(host), Number(port), state.port);
-      const at = response.indexOf(name);
-      if (at === -1) return response;
-      const topicEnd = at + name.length;
-      if (state.isHidden) hideLeaderIn(response, topicEnd);
-      if (denied !== undefined && state.isProducing) {
-        response.writeInt16BE(NOT_LEADER, topicEnd + PRODUCE_ERROR_AT);
-        denied.resolve();
-        denied = undefined;
-      }
-      return response;
-    },
-  );
-  state.port = Number(new URL(proxy.url).port);
+  const changeResponse = (original: Buffer, isProduced: boolean): Buffer => {
+    const response = advertise(original, broker, new URL(proxy.url).host);
+    const at = response.indexOf(name);
+    if (at === -1) return response;
+    const topicEnd = at + name.length;
+    if (isHidden) hideLeaderIn(response, topicEnd);
+    if (denied !== undefined && isProduced) {
+      response.writeInt16BE(NOT_LEADER, topicEnd + PRODUCE_ERROR_AT);
+      denied.resolve();
+      denied = undefined;
+    }
+    return response;
+  };
+  const proxy = await startTcpProxy(`kafka://${broker}`, () => {
+    /** The kinds of the requests without a response yet. Kafka responds in their order. */
+    const waiting: number[] = [];
+    return {
+      request: eachFrame((request) => {
+        waiting.push(request.readInt16BE(LENGTH_BYTES));
+        return request;
+      }),
+      response: eachFrame((response) =>
+        changeResponse(response, waiting.shift() === PRODUCE_REQUEST),
+      ),
+    };
+  });
   return {
-    brokers: [`${host}:${state.port}`],
+    brokers: [new URL(proxy.url).host],
     trap: proxy.trap,
-    hideLeader: (isHidden) => {
-      state.isHidden = isHidden;
+    hideLeader: (shouldHide) => {
+      isHidden = shouldHide;
     },
     denyNextBatch: () => {
       denied = Promise.withResolvers();
@@ -63,11 +68,40 @@ export async function startKafkaProxy(broker: string, topic: string): Promise<Ka
   };
 }
 
-/** Replaces the port of the broker by the proxy's. */
-function advertise(response: Buffer, host: Buffer, port: number, proxyPort: number): void {
-  const address = Buffer.concat([host, int32(port)]);
-  const at = response.indexOf(address);
-  if (at !== -1) response.writeInt32BE(proxyPort, at + host.length);
+/** Changes requests or responses one by one, however they are cut into packets. Each begins with its length. */
+function eachFrame(change: Change): Change {
+  let rest: Buffer = Buffer.alloc(0);
+  return (data) => {
+    rest = Buffer.concat([rest, data]);
+    const frames: Buffer[] = [];
+    while (rest.length >= LENGTH_BYTES) {
+      const end = LENGTH_BYTES + rest.readInt32BE();
+      if (rest.length < end) break;
+      frames.push(change(rest.subarray(0, end)));
+      rest = rest.subarray(end);
+    }
+    return Buffer.concat(frames);
+  };
+}
+
+/** Replaces the address of the broker by another one. Clients connect to the one that they are told. */
+function advertise(response: Buffer, broker: string, other: string): Buffer {
+  const [from, to] = [addressOf(broker), addressOf(other)];
+  const at = response.indexOf(from);
+  if (at === -1) return response;
+  const [before, after] = [response.subarray(0, at), response.subarray(at + from.length)];
+  const changed = Buffer.concat([before, to, after]);
+  const longerBy = to.length - from.length;
+  changed.writeInt32BE(response.readInt32BE() + longerBy);
+  // In old and new versions of the response, the byte before a host counts its letters.
+  changed.writeUInt8(response.readUInt8(at - 1) + longerBy, at - 1);
+  return changed;
+}
+
+/** A broker as it is in the metadata: its host, and then its port. */
+function addressOf(broker: string): Buffer {
+  const [host = '', port] = broker.split(':');
+  return Buffer.concat([Buffer.from(host), int32(Number(port))]);
 }
 
 /** In the metadata a partition begins with its error, its number and its leader. */

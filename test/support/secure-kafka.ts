@@ -1,6 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
 import { connect } from 'node:tls';
 import kafkajs from 'kafkajs';
 import type { Admin } from 'kafkajs';
@@ -13,17 +14,21 @@ import { eventually } from './poll.ts';
 import { keySettings, PASSWORDS, secureListeners } from './secure-listeners.ts';
 import type { ListenerName } from './secure-listeners.ts';
 import { createTestFolder } from './test-folder.ts';
-import { startTestKafkaWith } from './test-servers.ts';
+import { hostOfServers, startTestKafkaWith } from './test-servers.ts';
 import type { TestServer } from './test-servers.ts';
 
 /** A Kafka with TLS and logins, for one test file. */
 export type SecureKafka = AsyncDisposable &
   Readonly<{
     server: TestServer;
+    /** The host name or address in `brokers`, which its certificates are for. */
+    host: string;
     /** The addresses of a listener. */
     brokers: (listener: ListenerName | 'plaintext') => string[];
     /** Signs the certificates of the broker and of `mutual`'s clients. */
     authority: Authority;
+    /** Its certificates are for the same host. Nobody trusts it. */
+    foreign: Authority;
     /** Where the files are. */
     folder: string;
     /** For a connection with the right certificate authority and the password of `orders`. */
@@ -36,10 +41,12 @@ export type SecureKafka = AsyncDisposable &
 
 export async function startSecureKafka(): Promise<SecureKafka> {
   const folder = await createTestFolder('certificates-');
-  const authority = await createAuthority(folder.path, 'ca');
+  const host = await hostOfServers(inject('infra'));
+  const names = isIP(host) ? `IP:${host}` : `DNS:${host}`;
+  const authority = await createAuthority(folder.path, 'ca', names);
+  const foreign = await createAuthority(folder.path, 'foreign', names);
   const { extras, ports } = await secureListeners(authority);
   const server = await startTestKafkaWith(inject('infra'), extras);
-  const [host = ''] = server.address.split(':');
   const brokers = (listener: ListenerName | 'plaintext') => [
     listener === 'plaintext' ? server.address : `${host}:${ports[listener]}`,
   ];
@@ -48,8 +55,10 @@ export async function startSecureKafka(): Promise<SecureKafka> {
   await admin.connect();
   return {
     server,
+    host,
     brokers,
     authority,
+    foreign,
     folder: folder.path,
     connection: (mechanism = 'scram-sha-512') => ({
       brokers: brokers('login'),

@@ -31,10 +31,14 @@ export type TcpProxy = AsyncDisposable &
     cut(): void;
   }>;
 
-/** Changes what one side sends before the other gets it. */
+/** Changes what one side sends before the other gets it. What it returns later is missing at first. */
 export type Change = (data: Buffer) => Buffer;
 
+/** What is changed on one connection. */
+export type Changes = Readonly<{ request: Change; response: Change }>;
+
 const unchanged: Change = (data) => data;
+const noChanges = () => ({ request: unchanged, response: unchanged });
 
 type SetTrap = Readonly<{
   words: string;
@@ -46,8 +50,7 @@ type SetTrap = Readonly<{
 
 export async function startTcpProxy(
   serverUrl: string,
-  change: Change = unchanged,
-  changeResponse: Change = unchanged,
+  changesOfConnection: () => Changes = noChanges,
 ): Promise<TcpProxy> {
   let target = new URL(serverUrl);
   const traps = new Set<SetTrap>();
@@ -60,7 +63,7 @@ export async function startTcpProxy(
       socket.on('error', () => {});
       socket.on('close', () => sockets.delete(socket));
     }
-    join(client, upstream, traps, { change, changeResponse });
+    join(client, upstream, traps, changesOfConnection());
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
@@ -86,12 +89,7 @@ export async function startTcpProxy(
   };
 }
 
-function join(
-  client: Socket,
-  upstream: Socket,
-  traps: Set<SetTrap>,
-  { change, changeResponse }: Readonly<Record<'change' | 'changeResponse', Change>>,
-): void {
+function join(client: Socket, upstream: Socket, traps: Set<SetTrap>, changes: Changes): void {
   let held: Buffer[] | undefined;
   const letGo = () => {
     for (const data of held ?? []) upstream.write(data);
@@ -99,7 +97,7 @@ function join(
     if (client.destroyed) upstream.end();
   };
   client.on('data', (sent: Buffer) => {
-    const data = change(sent);
+    const data = changes.request(sent);
     if (held) {
       held.push(data);
       return;
@@ -130,7 +128,7 @@ function join(
     upstream.once('data', cut);
     upstream.write(data);
   });
-  upstream.on('data', (data: Buffer) => void client.write(changeResponse(data)));
+  upstream.on('data', (data: Buffer) => void client.write(changes.response(data)));
   upstream.on('close', () => client.destroy());
   client.on('close', () => {
     if (!held) upstream.destroy();

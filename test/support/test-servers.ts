@@ -60,6 +60,11 @@ export async function startTestKafka(source: ServerSource): Promise<TestServer> 
   return embedded(server.broker, folder, server);
 }
 
+/** The host name or address of the servers that are started here. */
+export async function hostOfServers({ mode }: ServerSource): Promise<string> {
+  return mode === 'docker' ? (await docker()).dockerHost() : '127.0.0.1';
+}
+
 /** A Kafka with more listeners. `address` is that of the listener in plaintext. */
 export async function startTestKafkaWith(
   source: ServerSource,
