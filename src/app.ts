@@ -268,8 +268,14 @@ function createProviders(config: Config): Providers | undefined {
     callsMax: config.PROVIDER_CALLS_MAX,
   });
   return {
-    payments: createHttpPaymentProvider(connection(config.PAYMENT_URL, config.PAYMENT_API_KEY)),
-    shipping: createHttpShippingProvider(connection(config.SHIPPING_URL, config.SHIPPING_API_KEY)),
+    payments: createHttpPaymentProvider(
+      connection(config.PAYMENT_URL, config.PAYMENT_API_KEY),
+      config.PAYMENT_CONTRACT,
+    ),
+    shipping: createHttpShippingProvider(
+      connection(config.SHIPPING_URL, config.SHIPPING_API_KEY),
+      config.SHIPPING_CONTRACT,
+    ),
   };
 }
 

@@ -42,6 +42,10 @@ const isBroker = (broker: string) => {
   return port >= 1 && port <= PORT_MAX;
 };
 const onOff = z.enum(['on', 'off']).transform((value) => value === 'on');
+const contractVersion = z
+  .enum(['1', '2'], { error: 'must be 1 or 2' })
+  .transform((version) => (version === '1' ? 1 : 2))
+  .default(2);
 const MECHANISMS = ['', 'plain', 'scram-sha-256', 'scram-sha-512'] as const;
 const optionalText = z.string().default('');
 
@@ -215,6 +219,12 @@ const settings = {
     'Payment provider (docs/providers.md). If both URLs are empty, orders are fulfilled by hand.',
   ),
   SHIPPING_URL: providerUrl.describe('Shipping provider (docs/providers.md).'),
+  PAYMENT_CONTRACT: contractVersion.describe(
+    'Version of the contract that the payment provider speaks: 1 or 2.',
+  ),
+  SHIPPING_CONTRACT: contractVersion.describe(
+    'Version of the contract that the shipping provider speaks: 1 or 2.',
+  ),
   PAYMENT_API_KEY: secret(apiKey).describe('Bearer token for the payment provider.'),
   SHIPPING_API_KEY: secret(apiKey).describe('Bearer token for the shipping provider.'),
   PROVIDER_TIMEOUT_MS: count(50, 300_000)

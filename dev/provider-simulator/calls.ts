@@ -1,12 +1,14 @@
 import { z } from 'zod';
-import { operation } from './contract.ts';
-import type { Operation } from './contract.ts';
+import { contractVersion, operation } from './contract.ts';
+import type { ContractRequest, ContractVersion } from './contract.ts';
 
 const CALLS_KEPT = 10_000;
 
 /** A call that arrived. `attempt` counts the calls of this operation with this key, from 1. */
 export const simulatedCall = z.object({
   number: z.int(),
+  /** The version of the contract. */
+  contract: contractVersion,
   operation,
   key: z.string(),
   orderId: z.string(),
@@ -22,7 +24,10 @@ export const selection = z.strictObject({
 });
 export type Selection = Readonly<z.infer<typeof selection>>;
 
-export function selects(chosen: Selection, call: Omit<SimulatedCall, 'number'>): boolean {
+export function selects(
+  chosen: Selection,
+  call: Pick<SimulatedCall, 'operation' | 'key' | 'orderId'>,
+): boolean {
   return (
     (chosen.operation === undefined || chosen.operation === call.operation) &&
     (chosen.key === undefined || call.key.startsWith(chosen.key)) &&
@@ -43,14 +48,16 @@ export function createCallLog() {
 
   return {
     /** Numbers a call. A call without an order belongs to the order of earlier calls with its key. */
-    number: (operation: Operation, key: string, ofOrder: string | undefined): SimulatedCall => {
+    number: (contract: ContractVersion, request: ContractRequest): SimulatedCall => {
+      const { operation, key } = request;
+      const ofOrder = 'body' in request ? request.body.orderId : undefined;
       const orderId = ofOrder ?? orderIds.get(key) ?? '';
       orderIds.set(key, orderId);
       const name = `${operation} ${key}`;
       const attempt = (attempts.get(name) ?? 0) + 1;
       attempts.set(name, attempt);
       arrived += 1;
-      return { number: arrived, operation, key, orderId, attempt };
+      return { number: arrived, contract, operation, key, orderId, attempt };
     },
     add: (call: SimulatedCall, fault: string) => {
       calls.push({ ...call, fault });

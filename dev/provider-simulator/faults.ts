@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { selection, selects } from './calls.ts';
 import type { SimulatedCall } from './calls.ts';
 import { operation } from './contract.ts';
-import type { Operation } from './contract.ts';
+import type { ContractVersion, Operation } from './contract.ts';
 
 const RULES_MAX = 10_000;
 const MS_MAX = 600_000;
@@ -41,6 +41,9 @@ export const faults = {
   other_currency: { effect: 'other_currency', response: 'right' },
   misstated_amount: { effect: 'now', response: 'misstated_amount' },
   misstated_currency: { effect: 'now', response: 'misstated_currency' },
+  split: { effect: 'split', response: 'right' },
+  misstated_parcels: { effect: 'now', response: 'misstated_parcels' },
+  repeated_parcel: { effect: 'now', response: 'repeated_parcel' },
 } as const;
 
 export type FaultName = keyof typeof faults;
@@ -56,11 +59,22 @@ const faultName = z.custom<FaultName>(
 
 const REFUSABLE = new Set<Operation>(['capture', 'refund', 'ship']);
 const MOVES_MONEY = new Set<Operation>(['capture', 'refund']);
+const STATES_PARCELS = new Set<Operation>(['ship', 'look_up_shipment']);
 const STATES_MONEY = new Set<Operation>(['capture', 'refund', 'look_up_capture', 'look_up_refund']);
 
-/** Whether the fault applies to the operation. For example, a look-up cannot be refused. */
-export function canHappen(name: FaultName, operation: Operation): boolean {
+/**
+ * Whether the fault applies to the operation in a version of the contract. For example, a look-up cannot be
+ * refused, and version 1 knows one parcel only.
+ */
+export function canHappen(
+  name: FaultName,
+  operation: Operation,
+  contract: ContractVersion = 2,
+): boolean {
   const { effect, response }: Fault = faults[name];
+  if (effect === 'split') return contract === 2 && operation === 'ship';
+  if (response === 'misstated_parcels' || response === 'repeated_parcel')
+    return contract === 2 && STATES_PARCELS.has(operation);
   if (effect === 'refuse') return REFUSABLE.has(operation);
   if (effect === 'other_amount' || effect === 'other_currency') return MOVES_MONEY.has(operation);
   if (response === 'misstated_amount' || response === 'misstated_currency')
@@ -83,6 +97,8 @@ export const faultRule = selection.extend({
   lateMs: z.int().min(0).max(MS_MAX).optional(),
   /** The `Retry-After` header of a 429 or 503. */
   retryAfterSeconds: z.int().min(0).default(1),
+  /** How many parcels `split` makes, if there are so many pieces. */
+  parcels: z.int().min(2).max(100).default(2),
 });
 type FaultRule = Readonly<z.infer<typeof faultRule>>;
 
@@ -92,6 +108,7 @@ export type ChosenFault = Readonly<{
   delayMs: number;
   lateMs?: number | undefined;
   retryAfterSeconds: number;
+  parcels: number;
 }>;
 
 /**
@@ -117,10 +134,10 @@ export function createFaultRules() {
         if (name === undefined) continue;
         entry.left -= 1;
         if (entry.left === 0) rules.delete(entry);
-        const { delayMs, lateMs, retryAfterSeconds } = entry.rule;
-        return { name, delayMs, lateMs, retryAfterSeconds };
+        const { delayMs, lateMs, retryAfterSeconds, parcels } = entry.rule;
+        return { name, delayMs, lateMs, retryAfterSeconds, parcels };
       }
-      return { name: 'none', delayMs: 0, retryAfterSeconds: 1 };
+      return { name: 'none', delayMs: 0, retryAfterSeconds: 1, parcels: 1 };
     },
   };
 }
@@ -129,7 +146,9 @@ function drawFault(rule: FaultRule, call: SimulatedCall): FaultName | undefined 
   const { operation, key, orderId } = rule;
   if (operation !== undefined && ![operation].flat().includes(call.operation)) return undefined;
   if (!selects({ key, orderId }, call)) return undefined;
-  const possible = [rule.fault].flat().filter((name) => canHappen(name, call.operation));
+  const possible = [rule.fault]
+    .flat()
+    .filter((name) => canHappen(name, call.operation, call.contract));
   if (draw(rule, 'whether', call) >= rule.probability) return undefined;
   return possible[Math.floor(draw(rule, 'which', call) * possible.length)];
 }

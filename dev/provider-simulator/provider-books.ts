@@ -3,14 +3,18 @@ import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync 
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import type { SimulatedCall } from './calls.ts';
-import { contractResponse, operation } from './contract.ts';
-import type { ContractRequest, ContractResponse, Operation } from './contract.ts';
+import { contentOf, details, isSame, pack, parcel } from './contents.ts';
+import type { ActingRequest, Content, Parcel } from './contents.ts';
+import { contractResponse, contractVersion, operation } from './contract.ts';
+import type { ContractRequest, ContractResponse, ContractVersion, Operation } from './contract.ts';
 
 /** One line of the ledger. `refusal` and `tombstone` settle a key without an effect. */
 export const ledgerEntry = z.object({
   number: z.int(),
   at: z.iso.datetime(),
   effect: z.enum(['capture', 'refund', 'shipment', 'refusal', 'tombstone']),
+  /** The version in which the key was settled. */
+  contract: contractVersion.default(1),
   operation,
   key: z.string(),
   orderId: z.string(),
@@ -18,15 +22,20 @@ export const ledgerEntry = z.object({
   amountCents: z.int().optional(),
   currency: z.string().optional(),
   paymentId: z.string().optional(),
-  /** The request as JSON, and the response to it and to every duplicate. */
+  parcels: z.array(parcel).optional(),
+  /** What both versions know of the request, as JSON, and what only version 2 knows. */
   request: z.string(),
+  details: details.exactOptional(),
+  /** The response to the request and to every duplicate in the same version. */
   answer: contractResponse,
 });
 export type LedgerEntry = Readonly<z.infer<typeof ledgerEntry>>;
 
-type Acting = Extract<ContractRequest, { operation: 'capture' | 'refund' | 'ship' }>;
 type Money = Readonly<{ amountCents: number; currency: string }>;
-type Decision = Pick<LedgerEntry, 'effect' | 'amountCents' | 'currency' | 'paymentId' | 'answer'>;
+type Decision = Pick<
+  LedgerEntry,
+  'effect' | 'amountCents' | 'currency' | 'paymentId' | 'parcels' | 'answer'
+>;
 
 const REFUSALS = {
   capture: { status: 402, code: 'card_declined' },
@@ -35,7 +44,11 @@ const REFUSALS = {
 } as const;
 
 /** What the provider does under a fresh key instead of what the request says. */
-export type Twist = Readonly<{ refuse?: boolean; alter?: (asked: Money) => Money }>;
+export type Twist = Readonly<{
+  refuse?: boolean;
+  alter?: (asked: Money) => Money;
+  parcels?: number;
+}>;
 
 /** What both providers have done, and what they do and say next. */
 export type ProviderBooks = Readonly<{
@@ -57,32 +70,37 @@ export function openProviderBooks(ledgerFile: string): ProviderBooks {
   const cancel = (call: SimulatedCall): ContractResponse => {
     const known = keys.find(call);
     if (known?.effect === 'capture' || known?.effect === 'shipment') {
-      const body = { outcome: 'already_done', key: call.key, result: known.answer.body };
-      return { status: 200, body };
+      const { status, body: result } = answerIn(call.contract, known);
+      if (status !== 201) return { status, body: result };
+      return { status: 200, body: { outcome: 'already_done', key: call.key, result } };
     }
     if (!known) {
       const answer = statement(409, 'refused', 'key_cancelled', call.key);
-      keys.settle(call, '', { effect: 'tombstone', answer });
+      keys.settle(call, { request: '' }, { effect: 'tombstone', answer });
     }
     return { status: 200, body: { outcome: 'cancelled', key: call.key } };
   };
 
   const lookUp = (call: SimulatedCall): ContractResponse => {
     const known = keys.find(call);
-    return known && known.effect !== 'refusal' && known.effect !== 'tombstone'
-      ? { status: 200, body: known.answer.body }
-      : statement(404, 'absent', 'not_found', call.key);
+    if (!known || known.effect === 'refusal' || known.effect === 'tombstone')
+      return statement(404, 'absent', 'not_found', call.key);
+    const { status, body } = answerIn(call.contract, known);
+    return { status: status === 201 ? 200 : status, body };
   };
 
-  const decide = (call: SimulatedCall, request: Acting, { refuse, alter }: Twist): Decision => {
+  const decide = (call: SimulatedCall, request: ActingRequest, twist: Twist): Decision => {
     const { operation, body } = request;
-    if (refuse) return refusal(REFUSALS[operation].status, REFUSALS[operation].code, call.key);
-    if (operation === 'ship') return ship(call);
+    const { refuse, alter, parcels = 1 } = twist;
+    if (refuse) return refusal(REFUSALS[operation], call.key);
+    if (operation === 'ship') return ship(call, pack(body.items, parcels));
+    const declined = operation === 'capture' && objectionToMethod(body.paymentMethod);
+    if (declined) return refusal(declined, call.key);
     const asked = { amountCents: body.amountCents, currency: body.currency };
     const money = alter ? alter(asked) : asked;
     if (operation === 'capture') return capture(call, money);
     const objection = keys.objectionToRefund(body.paymentId, asked);
-    if (objection !== undefined) return refusal(422, objection, call.key);
+    if (objection !== undefined) return refusal({ status: 422, code: objection }, call.key);
     return refund(call, body.paymentId, money);
   };
 
@@ -93,7 +111,9 @@ export function openProviderBooks(ledgerFile: string): ProviderBooks {
         case 'capture':
         case 'refund':
         case 'ship':
-          return keys.once(call, request.body, () => decide(call, request, twist));
+          return keys.once(call, contentOf(call.contract, request), () =>
+            decide(call, request, twist),
+          );
         case 'cancel_capture':
         case 'cancel_shipment':
           return cancel(call);
@@ -127,9 +147,10 @@ function createSettledKeys(ledger: ReturnType<typeof openLedger>) {
 
   const find = (call: SimulatedCall) => settled.get(slot(call));
 
-  const settle = (call: SimulatedCall, request: string, decision: Decision): ContractResponse => {
-    const { operation, key, orderId, attempt } = call;
-    const entry = ledger.append({ operation, key, orderId, attempt, request, ...decision });
+  const settle = (call: SimulatedCall, content: Content, decision: Decision): ContractResponse => {
+    const { contract, operation, key, orderId, attempt } = call;
+    const of = { contract, operation, key, orderId, attempt };
+    const entry = ledger.append({ ...of, ...content, ...decision });
     index(entry);
     return entry.answer;
   };
@@ -138,11 +159,11 @@ function createSettledKeys(ledger: ReturnType<typeof openLedger>) {
     find,
     settle,
     /** Decides under a fresh key only. A duplicate gets the first response. */
-    once: (call: SimulatedCall, body: unknown, decide: () => Decision): ContractResponse => {
-      const request = JSON.stringify(body);
+    once: (call: SimulatedCall, content: Content, decide: () => Decision): ContractResponse => {
       const known = find(call);
-      if (!known) return settle(call, request, decide());
-      if (known.effect === 'tombstone' || known.request === request) return known.answer;
+      if (!known) return settle(call, content, decide());
+      if (known.effect === 'tombstone' || isSame(known, content))
+        return answerIn(call.contract, known);
       return { status: 422, body: { code: 'key_reused', key: call.key } };
     },
     /** The code with which a refund is refused, if it does not fit its capture. */
@@ -197,17 +218,46 @@ function refund(call: SimulatedCall, paymentId: string, money: Money): Decision 
   return { effect: 'refund', paymentId, ...money, answer };
 }
 
-function ship(call: SimulatedCall): Decision {
-  const trackingNumber = `SIM${randomUUID().replaceAll('-', '').slice(0, 16).toUpperCase()}`;
-  const answer = created(call, { trackingNumber, carrier: 'Simulated Post' });
-  return { effect: 'shipment', answer };
+function ship(call: SimulatedCall, parcels: readonly Parcel[]): Decision {
+  const answer = created(call, statedParcels(call.contract, parcels) ?? {});
+  return { effect: 'shipment', parcels: [...parcels], answer };
 }
 
-function refusal(status: number, code: string, key: string): Decision {
+/** How a version states parcels. Version 1 has no words for several. */
+function statedParcels(contract: ContractVersion, parcels: readonly Parcel[]) {
+  if (contract === 2) return { parcels };
+  const [only, ...more] = parcels;
+  return only && more.length === 0
+    ? { trackingNumber: only.trackingNumber, carrier: only.carrier }
+    : undefined;
+}
+
+/** The response of a settled key, in the form of a version. Only shipments look different. */
+function answerIn(contract: ContractVersion, entry: LedgerEntry): ContractResponse {
+  if (contract === entry.contract || entry.effect !== 'shipment') return entry.answer;
+  const { parcels = [parcel.parse(entry.answer.body)] } = entry;
+  const stated = statedParcels(contract, parcels);
+  return stated
+    ? created(entry, stated)
+    : { status: 409, body: { code: 'several_parcels', key: entry.key } };
+}
+
+/** Why no money can be taken with a payment method. */
+function objectionToMethod(method: string | undefined): Refusal | undefined {
+  if (method === undefined) return undefined;
+  if (!method.startsWith('pm_')) return { status: 422, code: 'payment_method_unknown' };
+  return method.startsWith('pm_decline') ? REFUSALS.capture : undefined;
+}
+
+type Refusal = Readonly<{ status: number; code: string }>;
+
+function refusal({ status, code }: Refusal, key: string): Decision {
   return { effect: 'refusal', answer: statement(status, 'refused', code, key) };
 }
 
-function created({ key, orderId }: SimulatedCall, result: Readonly<Record<string, unknown>>) {
+type OfOrder = Readonly<{ key: string; orderId: string }>;
+
+function created({ key, orderId }: OfOrder, result: Readonly<Record<string, unknown>>) {
   return { status: 201, body: { key, orderId, ...result } };
 }
 

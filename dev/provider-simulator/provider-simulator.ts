@@ -86,8 +86,12 @@ function createHandler(parts: SimulatorParts) {
     if (route) {
       sendDuplicate(request.socket);
       const key = route.key ?? request.headers['idempotency-key'];
-      const asked = contractRequest.safeParse({ ...route, key, body });
-      if (asked.success) return await handleContractCall(parts, asked.data, response);
+      const { contract, operation } = route;
+      const asked = contractRequest(contract).safeParse({ operation, key, body });
+      if (asked.success) {
+        const call = parts.calls.number(contract, asked.data);
+        return await handleContractCall(parts, call, asked.data, response);
+      }
       return sendJson(response, 400, { outcome: 'not_applied', code: 'invalid_request', key });
     }
     const controlRoute = control[`${method} ${url.pathname}`];
@@ -154,18 +158,17 @@ async function readBody(request: IncomingMessage): Promise<unknown> {
 /** Responds to one call of the contract, well or badly, as the rules in force say. */
 async function handleContractCall(
   parts: SimulatorParts,
+  call: SimulatedCall,
   request: ContractRequest,
   response: ServerResponse,
 ): Promise<void> {
   const { calls, rules } = parts;
-  const { operation, key } = request;
-  const call = calls.number(operation, key, 'body' in request ? request.body.orderId : undefined);
   const chosen = rules.choose(call);
   calls.add(call, chosen.name);
   const right = await carryOut(parts, call, request, chosen);
   if (chosen.delayMs > 0) await delay(chosen.delayMs);
   const { retryAfterSeconds, name } = chosen;
-  sendSpoilt(response, { kind: faults[name].response, key, right, retryAfterSeconds });
+  sendSpoilt(response, { kind: faults[name].response, key: call.key, right, retryAfterSeconds });
 }
 
 /** Lets the effect happen as the fault says. Returns the honest response, if there is one. */
@@ -189,6 +192,8 @@ async function carryOut(
     case 'late':
       waiting.add(call, () => void books.perform(call, request), chosen.lateMs);
       return undefined;
+    case 'split':
+      return books.perform(call, request, { parcels: chosen.parcels });
     case 'refuse':
       return books.perform(call, request, { refuse: true });
     case 'other_amount':

@@ -16,6 +16,19 @@ export function otherCurrency(currency: unknown): string {
   return currency === 'XTS' ? 'XXX' : 'XTS';
 }
 
+const PARCEL_1 = { trackingNumber: 'SIM0', carrier: 'Simulated Post', items: lines('1') };
+/** A parcel with a line that no order has. */
+const OTHER_LINE = { ...PARCEL_1, items: lines('none') };
+
+function lines(lineId: string) {
+  return [{ lineId, quantity: 1 }];
+}
+
+/** The body with other parcels, if it states any. */
+function withParcels(body: ContractResponse['body'], parcels: readonly unknown[]) {
+  return 'parcels' in body ? { ...body, parcels } : body;
+}
+
 /** A response, and the way in which it is spoilt. */
 type SpoiltResponse = Readonly<{
   kind: ResponseKind;
@@ -77,6 +90,10 @@ export function sendSpoilt(response: ServerResponse, spoilt: SpoiltResponse): vo
       return sendJson(response, status, { ...body, amountCents: otherAmount(body['amountCents']) });
     case 'misstated_currency':
       return sendJson(response, status, { ...body, currency: otherCurrency(body['currency']) });
+    case 'misstated_parcels':
+      return sendJson(response, status, withParcels(body, [OTHER_LINE]));
+    case 'repeated_parcel':
+      return sendJson(response, status, withParcels(body, [PARCEL_1, PARCEL_1]));
   }
 }
 

@@ -36,7 +36,7 @@ export type ContractVersion = 1 | 2;
 /** Payments over the HTTP contract in docs/providers.md. */
 export function createHttpPaymentProvider(
   connection: ProviderConnection,
-  version: ContractVersion = 1,
+  version: ContractVersion = 2,
 ): PaymentProvider {
   const resource = createResources(connection, version);
   const captures = resource('/payments/captures');
@@ -59,7 +59,7 @@ export function createHttpPaymentProvider(
 /** Shipping over the HTTP contract in docs/providers.md. */
 export function createHttpShippingProvider(
   connection: ProviderConnection,
-  version: ContractVersion = 1,
+  version: ContractVersion = 2,
 ): ShippingProvider {
   const shipments = createResources(connection, version)('/shipping/shipments');
   const expected = (request: KeyOfShipment) => expectedShipment(request, version);

@@ -69,7 +69,7 @@ describe('a request to a provider', () => {
     const payments = createHttpPaymentProvider({ url, apiKey: SECRET, ...limits });
     expect(await payments.capture(request)).toMatchObject({ outcome: 'ok' });
     const [head = '', body = ''] = server.requests.join('').split('\r\n\r\n');
-    expect(head).toMatch(/^POST \/eu\/payments\/captures HTTP\/1\.1\r\n/);
+    expect(head).toMatch(/^POST \/eu\/v2\/payments\/captures HTTP\/1\.1\r\n/);
     expect(head).toContain('\r\nidempotency-key: k\r\n');
     expect(head).toContain(`\r\nauthorization: Bearer ${SECRET}\r\n`);
     expect(JSON.parse(body)).toEqual({ orderId: 'o1', amountCents: 1999, currency: 'EUR' });

@@ -141,6 +141,8 @@ const looks: Readonly<Record<ResponseKind, string>> = {
   other_key: 'unreadable',
   misstated_amount: 'misstated',
   misstated_currency: 'misstated',
+  misstated_parcels: 'misstated',
+  repeated_parcel: 'unreadable',
 };
 
 export const faultNames = Object.keys(faults).filter((name): name is FaultName => name in faults);

@@ -129,7 +129,7 @@ function aboutMoney({ order, effects, ledger, saga }: Whole): string[] {
     'nothing was given back': refunds.length === 0,
     'it was sent, as its tracking number says':
       shipments.length === 1 &&
-      shipments[0]?.answer.body['trackingNumber'] === order.trackingNumber,
+      shipments[0]?.parcels?.at(-1)?.trackingNumber === order.trackingNumber,
     'the order says what was charged': capturedCents === takenCents,
   };
   const cancelled: Rules = {
