@@ -182,6 +182,29 @@ describe('a lost race', () => {
   });
 });
 
+describe('a command whose unit was refused', () => {
+  test.each<Verdict>(['short', 'fenced', 'reference'])(
+    'is decided again and told the verdict %s, and what it throws then concerns it alone',
+    async (verdict) => {
+      const { commit, submit, nth } = setUp();
+      const told: (Verdict | undefined)[] = [];
+      const refused = commit.submit({
+        loads: [],
+        attemptsMax: 3,
+        decide: (_, refusedBy) => {
+          told.push(refusedBy);
+          if (refusedBy !== undefined) throw new Error(`refused: ${refusedBy}`);
+          return { unit: unitNamed('refused'), result: 'done' };
+        },
+      });
+      const all = Promise.all([submit('other'), refused.catch(({ message }: Error) => message)]);
+      (await nth(0)).succeed([verdict, 'ok']);
+      expect(await all).toEqual(['other done', `refused: ${verdict}`]);
+      expect(told).toEqual([undefined, verdict]);
+    },
+  );
+});
+
 describe('a command that needs a row that another transaction has locked', () => {
   test('is decided again until the row is free, whatever attemptsMax is', async () => {
     const { submit, nth, retries } = setUp();

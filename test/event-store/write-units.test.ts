@@ -26,6 +26,8 @@ describe.skipIf(skipReason('postgres'))(
     const [stream, order, sagaId, subjectId] = [uuidv7(), uuidv7(), uuidv7(), uuidv7()];
     const newOrder = appendToOrder(order, null, [placed], context);
     const shipping = appendToOrder(order, newOrder.order, [shipped], context);
+    const customer = { customer_id: 'c-1', shipping_address: { city: 'Berlin' } };
+    const secrets = { contact: null, payment_method: 'tok_1' };
     test.each<[string, string, Unit]>([
       [
         'stream',
@@ -50,6 +52,28 @@ describe.skipIf(skipReason('postgres'))(
         unit({ reservations: [{ op: 'release', reservation_id: sagaId }] }),
       ],
       [
+        'goods, which it brings back',
+        `select from stock where sku = 'a' for update`,
+        unit({ reservations: [{ op: 'restock', sku: 'a', quantity: 1 }] }),
+      ],
+      [
+        'personal data, which it changes',
+        'select from order_personal_data for update',
+        unit({ personalData: [{ op: 'address', order_id: stream, ...customer }] }, [
+          append(stream, 1),
+        ]),
+      ],
+      [
+        'personal data, which it erases',
+        'select from order_personal_data for update',
+        unit({ personalData: [{ op: 'erase', order_id: stream }] }, [append(stream, 1)]),
+      ],
+      [
+        'reference',
+        `insert into external_references values ('p', 'r', gen_random_uuid())`,
+        unit({ reference: { principal: 'p', reference: 'r', order_id: uuidv7() } }),
+      ],
+      [
         'key',
         `insert into idempotency_keys (principal, key, command_id, request_hash, status, body)
        values ('p', 'k', gen_random_uuid(), '', 200, '')`,
@@ -60,7 +84,9 @@ describe.skipIf(skipReason('postgres'))(
       await store.stock('a', 5);
       await store.stock('b', 5);
       await store.write([
-        unit({}, [append(stream)]),
+        unit({ personalData: [{ op: 'put', order_id: stream, ...customer, ...secrets }] }, [
+          append(stream),
+        ]),
         { ...newOrder.unit, sagas: [begin(sagaId, subjectId)] },
         unit({ reservations: [reserve('a', 1, sagaId)] }),
       ]);
@@ -106,6 +132,11 @@ describe.skipIf(skipReason('postgres'))('two batches that need the same rows', (
       'goods',
       (name) => unit({ reservations: [reserve(`sku-${name}`, 1)] }),
       (name) => ['select pg_advisory_xact_lock(5, hashtext($1))', [`sku-${name}`]],
+    ],
+    [
+      'goods that come back',
+      (name) => unit({ reservations: [{ op: 'restock', sku: `new-${name}`, quantity: 1 }] }),
+      (name) => ['select pg_advisory_xact_lock(5, hashtext($1))', [`new-${name}`]],
     ],
   ])('do not deadlock: %s', async (_, unitOf, gate) => {
     await using store = await createStore();
