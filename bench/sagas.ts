@@ -146,6 +146,7 @@ async function createBench() {
   const outboxIsFull = () => false;
   const handle = createOrderCommandHandler({
     isOwner: async () => true,
+    orderOfReference: async () => undefined,
     commit,
     now,
     topic,
@@ -164,7 +165,15 @@ async function createBench() {
       const sku = `sku-${Math.floor(Math.random() * 100)}`;
       return { sku, quantity: 1, priceCents: 1250 };
     });
-    const order = { orderId, customerId: 'c-1', currency: 'EUR', items, sagaId: uuidv7() };
+    const given = { hasShippingAddress: true, hasPaymentMethod: true } as const;
+    const order = {
+      orderId,
+      customerId: 'c-1',
+      currency: 'EUR',
+      items,
+      ...given,
+      sagaId: uuidv7(),
+    };
     const metadata = { correlationId: orderId, actor: 'bench' };
     await handle({ orderId, command: { type: 'PlaceOrder', ...order }, metadata });
     await promise;

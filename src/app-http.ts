@@ -19,7 +19,7 @@ import type { Metrics } from './http/metrics.ts';
 import { createServer } from './http/server.ts';
 import { createOrderCommandHandler } from './orders/handle-order-command.ts';
 import { orderCommandRoutes } from './orders/order-command-routes.ts';
-import { isOwner } from './orders/orders-summary.ts';
+import { isOwner, orderOfReference } from './orders/orders-summary.ts';
 import { orderQueryRoutes } from './orders/order-query-routes.ts';
 import { isLoopback } from './network/loopback.ts';
 import type { Relay } from './outbox/relay.ts';
@@ -107,6 +107,7 @@ function createApi({ config, database, metrics, isDraining, log, ...parts }: Htt
     topic: config.KAFKA_TOPIC,
     startOrWakeSaga,
     isOwner: (orderId, customerId) => isOwner(reads, orderId, customerId),
+    orderOfReference: (principal, reference) => orderOfReference(reads, principal, reference),
   });
   const eventStore = createPostgresEventStore(reads.pool);
   const inFlight = createInFlight();

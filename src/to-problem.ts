@@ -26,6 +26,12 @@ export type Circumstances = Readonly<{
   orderId?: string | undefined;
 }>;
 
+/** Where the body that places an order lacks something. */
+const MISSING_AT: ReadonlyMap<string, string> = new Map([
+  ['shipping_address_missing', '/shippingAddress'],
+  ['payment_method_missing', '/payment'],
+]);
+
 /**
  * The problem that an error becomes, whether it comes from the rules of orders, the write path, a read, an
  * operator's request or Fastify. Undefined for an unexpected error.
@@ -35,9 +41,12 @@ export function toProblem(
   { ifMatch, orderId }: Circumstances = {},
 ): Problem | undefined {
   if (error instanceof OrderRejected) {
-    const { code, current } = error;
+    const { code, current, details: extra } = error;
     const isWeak = code === 'version_mismatch' && ifMatch !== undefined && isWeakOnly(ifMatch);
-    return new Problem(isWeak ? problemKind('if_match_weak') : orderProblemKind(code), { current });
+    const pointer = current === undefined ? MISSING_AT.get(code) : undefined;
+    const errors = pointer && [{ pointer, message: 'is needed for an automatic fulfilment' }];
+    const kind = isWeak ? problemKind('if_match_weak') : orderProblemKind(code);
+    return new Problem(kind, { current, extra, ...(errors && { errors }) });
   }
   if (error instanceof CursorInvalid) {
     const errors = [{ pointer: 'query/cursor', message: error.message }];

@@ -15,6 +15,8 @@ export type EventReader<Event> = Readonly<{
   upcasts: readonly Cast[];
   /** For versions that the next release writes: the first turns its first one into the one written now. */
   downcasts: readonly Cast[];
+  /** Adds to data of the version that is written now the members that earlier releases did not store. */
+  fill?: Cast | undefined;
 }>;
 
 /** Reads stored events. The schema version that is written is one more than the number of upcasts. */
@@ -39,11 +41,13 @@ export function createEventCodec<Event extends Readonly<{ type: string; data: un
   readers: Readonly<Record<Event['type'], EventReader<Event>>>,
 ): EventCodec<Event> {
   const byType = new Map(
-    Object.entries<EventReader<Event>>(readers).map(([type, { schema, upcasts, downcasts }]) => {
+    Object.entries<EventReader<Event>>(readers).map(([type, reader]) => {
+      const { schema, upcasts, downcasts, fill } = reader;
       const older = upcasts.map((_, index) => upcasts.slice(index));
       const newer = downcasts.map((_, index) => downcasts.slice(0, index + 1).toReversed());
       /** What to apply to the data of each version, the first version first. */
-      return [type, { schema, casts: [...older, [], ...newer] }] as const;
+      const casts = [...older, [], ...newer].map((list) => (fill ? list.concat(fill) : list));
+      return [type, { schema, casts }] as const;
     }),
   );
   return {

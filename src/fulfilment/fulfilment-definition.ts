@@ -223,7 +223,7 @@ function resultCommand(step: string, result: unknown, view: Order): FulfilmentCo
       return { type: 'RecordRefund', refundId, paymentId, amountCents };
     }
     case 'ship':
-      return { type: 'RecordShipment', ...shipped.parse(result) };
+      return { type: 'RecordShipment', parcels: [shipped.parse(result)] };
     default:
       return null;
   }

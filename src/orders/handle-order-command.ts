@@ -7,6 +7,8 @@ import type {
   StoredEvent,
   StoredResponse,
   StreamAppend,
+  Unit,
+  Verdict,
 } from '#src/event-store/event-store.ts';
 import type { Decision, GroupCommit } from '#src/event-store/group-commit.ts';
 import { VersionConflict, recordedAt } from '#src/event-store/event-store.ts';
@@ -17,9 +19,10 @@ import type { OrderCommand } from './domain/order-commands.ts';
 import { ORDER_CATEGORY } from './domain/order-events.ts';
 import type { OrderEvent } from './domain/order-events.ts';
 import { OrderRejected, decide, isDuplicate } from './domain/order-commands.ts';
-import { StreamDamaged, toJson } from './domain/order.ts';
+import { StreamDamaged, requestedRefund, toJson } from './domain/order.ts';
 import type { Order } from './domain/order.ts';
 import { appendToOrder, foldOrder } from './order-stream.ts';
+import type { PersonalData } from './personal-data.ts';
 
 /** How often a command is decided in all while it loses races. Then its caller gets `version_conflict`. */
 const ATTEMPTS_MAX = 5;
@@ -32,6 +35,8 @@ export type OrderRequest = Readonly<{
   /** Whether If-Match allows this version. Absent if the request has no If-Match. */
   matches?: (version: number) => boolean;
   keyed?: KeyedRequest | undefined;
+  /** Stored beside the events, with what the command says of it. */
+  personalData?: PersonalData | undefined;
   /** The customer who sends it. The order of another customer is then as if it did not exist. */
   customerId?: string | undefined;
 }>;
@@ -69,6 +74,8 @@ export type OrderCommandHandlerDependencies = Readonly<{
   startOrWakeSaga: StartOrWakeSaga;
   /** Whether the order exists and is the customer's. */
   isOwner: (orderId: string, customerId: string) => Promise<boolean>;
+  /** The order that this principal has placed under this reference. */
+  orderOfReference: (principal: string, reference: string) => Promise<string | undefined>;
 }>;
 
 /**
@@ -79,11 +86,16 @@ export type OrderCommandHandlerDependencies = Readonly<{
 export function createOrderCommandHandler(
   dependencies: OrderCommandHandlerDependencies,
 ): HandleOrderCommand {
-  const { commit, isOwner } = dependencies;
+  const { commit, isOwner, orderOfReference } = dependencies;
   /** The order of another is not even loaded: that would take longer than for a missing one, and show. */
   const isLoaded = async ({ command, orderId, customerId }: OrderRequest) =>
     command.type !== 'PlaceOrder' &&
     (customerId === undefined || (await isOwner(orderId, customerId)));
+  const nameFirst = async ({ command, metadata }: OrderRequest) => {
+    const reference = command.type === 'PlaceOrder' ? command.externalReference : undefined;
+    const first = reference && (await orderOfReference(metadata.actor, reference));
+    return new OrderRejected('reference_taken', null, first ? { orderId: first } : undefined);
+  };
   return async (request) => {
     const commandId = randomUUID();
     const isNew = request.command.type === 'PlaceOrder';
@@ -93,15 +105,20 @@ export function createOrderCommandHandler(
         ...(request.keyed && { key: request.keyed.ref }),
         assumeNewKey: isNew,
         attemptsMax: ATTEMPTS_MAX,
-        decide: (loaded) => decideRequest(request, commandId, loaded, dependencies),
+        decide: (loaded, refusedBy) =>
+          decideRequest({ ...request, commandId, refusedBy }, loaded, dependencies),
       });
     } catch (error) {
+      if (error instanceof ReferenceTaken) throw await nameFirst(request);
       if (!(error instanceof VersionConflict)) throw error;
       const order = await readAgain(commit, request.orderId);
       throw new OrderRejected('version_conflict', order);
     }
   };
 }
+
+/** The principal has already placed an order under this reference. */
+class ReferenceTaken extends Error {}
 
 /** The order after the lost races, for the caller to see. Null if it cannot be read. */
 async function readAgain(commit: GroupCommit, orderId: string): Promise<Order | null> {
@@ -121,16 +138,16 @@ async function readAgain(commit: GroupCommit, orderId: string): Promise<Order | 
  * of an order never changes.
  */
 function decideRequest(
-  request: OrderRequest,
-  commandId: string,
+  request: OrderRequest & Readonly<{ commandId: string; refusedBy: Verdict | undefined }>,
   loaded: Loaded,
   dependencies: OrderCommandHandlerDependencies,
 ): Decision<HandledResponse> {
-  const { orderId, command, metadata, matches, keyed } = request;
+  const { orderId, command, metadata, matches, keyed, commandId, refusedBy } = request;
   const stream = ownStream(loaded.stream(orderId, ORDER_CATEGORY), request);
   const stored = keyed && loaded.response(keyed.ref);
   if (stored) return { result: replay(stored, keyed, request, stream) };
 
+  if (refusedBy === 'reference') throw new ReferenceTaken();
   const order = foldOrder(stream);
   if (order && isDuplicate(command, order)) {
     const result = { ...responseTo(command, order), replayed: false };
@@ -153,6 +170,7 @@ function decideRequest(
   return {
     unit: {
       ...unit,
+      ...besideEvents(request),
       appends: [...unit.appends, ...saga.appends],
       sagas: saga.sagas,
       ...(keyed && {
@@ -160,6 +178,30 @@ function decideRequest(
       }),
     },
     result: { ...response, replayed: false },
+  };
+}
+
+/** What a command writes besides what follows from its events: a reference, and personal data. */
+function besideEvents({ command, orderId, personalData, metadata }: OrderRequest): Partial<Unit> {
+  if (command.type === 'ErasePersonalData') {
+    return { personalData: [{ op: 'erase', order_id: orderId }] };
+  }
+  if (command.type !== 'PlaceOrder') return {};
+  const { customerId, externalReference: reference } = command;
+  const row = {
+    op: 'put',
+    order_id: orderId,
+    customer_id: customerId,
+    shipping_address: personalData?.shippingAddress ?? null,
+    contact: personalData?.contact ?? null,
+    payment_method: personalData?.paymentMethod ?? null,
+  } as const;
+  const isGiven = row.shipping_address ?? row.contact ?? row.payment_method;
+  return {
+    ...(isGiven !== null && { personalData: [row] }),
+    ...(reference !== undefined && {
+      reference: { principal: metadata.actor, reference, order_id: orderId },
+    }),
   };
 }
 
@@ -191,22 +233,25 @@ function replay(
   return { ...responseTo(command, order), replayed: true };
 }
 
-function responseTo({ type }: OrderCommand, order: Order): CommandResponse {
+function responseTo(command: OrderCommand, order: Order): CommandResponse {
   return {
-    status: statusAfter(type, order),
+    status: 200,
     etag: versionETag(order.version),
-    location: locationAfter(type, order.orderId),
+    location: null,
     body: toJson(order),
+    ...statusAfter(command, order),
   };
 }
 
-function statusAfter(type: OrderCommand['type'], { fulfilment }: Order): number {
-  if (type === 'PlaceOrder') return 201;
-  const isLeftToSaga = type === 'CancelOrder' && fulfilment === 'compensating';
-  return isLeftToSaga || type === 'FulfilOrder' ? 202 : 200;
-}
-
-function locationAfter(type: OrderCommand['type'], orderId: string): string | null {
-  if (type === 'PlaceOrder') return `/v1/orders/${orderId}`;
-  return type === 'FulfilOrder' ? `/v1/orders/${orderId}/fulfilment` : null;
+function statusAfter(command: OrderCommand, order: Order): Partial<CommandResponse> {
+  const { type } = command;
+  const path = `/v1/orders/${order.orderId}`;
+  if (type === 'PlaceOrder') return { status: 201, location: path };
+  if (type === 'FulfilOrder') return { status: 202, location: `${path}/fulfilment` };
+  if (type === 'CancelOrder' && order.fulfilment === 'compensating') return { status: 202 };
+  if (type === 'RefundOrder' && requestedRefund(order, command.refundId) !== undefined) {
+    const location = `${path}/refunds/${encodeURIComponent(command.refundId)}`;
+    return { status: 202, location };
+  }
+  return {};
 }

@@ -1,10 +1,9 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { v7 as uuidv7 } from 'uuid';
-import { z } from 'zod';
+import type { z } from 'zod';
 import { requireService } from '#src/http/access.ts';
 import { ifMatchHolds } from '#src/http/entity-tags.ts';
-import { currencyCode, safeText, skuText } from '#src/http/fields.ts';
 import type { InFlight } from '#src/http/idempotency.ts';
 import { response } from '#src/http/openapi.ts';
 import { Problem, problemKind } from '#src/http/problem.ts';
@@ -14,16 +13,11 @@ import type { OrderCommand } from './domain/order-commands.ts';
 import type { HandleOrderCommand } from './handle-order-command.ts';
 import { orderProblemKind, orderProblemKinds } from './order-problems.ts';
 import type { OrderProblemCode } from './order-problems.ts';
-import { orderParams, orderResponse } from './order-schemas.ts';
+import { commandBodies, orderParams, orderResponse, placeOrderBody } from './order-schemas.ts';
+import type { PersonalData } from './personal-data.ts';
 
-const ITEMS_MAX = 200;
-const QUANTITY_MAX = 100_000;
-const PRICE_CENTS_MAX = 1_000_000_000_000;
 /** The caller sets the prices, so a customer could have goods shipped at a price of its own choice. */
 const AUTOMATIC_IS_FOR_SERVICES = 'Only a service can ask for an automatic fulfilment.';
-
-const reference = safeText(1, 100);
-const cents = (min: number) => z.int().min(min).max(Number.MAX_SAFE_INTEGER);
 
 export type CommandOutcome = 'ok' | 'replayed' | 'conflict' | 'rejected' | 'shed' | 'unknown';
 
@@ -73,7 +67,7 @@ const commands: Readonly<Record<string, CommandRow>> = {
       'automatic fulfilment. owedCents of the response is what the order must pay back. The order is paid ' +
       'once its payments cover the total. Repeating the same payment changes nothing. The service does not ' +
       'check that a paymentId is used for one order only.',
-    body: z.strictObject({ paymentId: reference, amountCents: cents(0) }),
+    body: commandBodies.pay,
     example: { paymentId: 'pay-1', amountCents: 2500 },
     toCommand: (body) => ({ type: 'PayOrder', ...body }),
     responses: { 200: 'The order, with the payment.' },
@@ -81,15 +75,56 @@ const commands: Readonly<Record<string, CommandRow>> = {
   }),
   ship: command({
     operationId: 'shipOrder',
-    summary: 'Record the shipment',
+    summary: 'Record the shipment of a parcel',
     description:
-      'Send this for a paid order before the parcel leaves. If the order is cancelled at the same time, ' +
-      'the first request wins and the other is refused. Repeating the same trackingNumber changes nothing.',
-    body: z.strictObject({ trackingNumber: reference, carrier: reference }),
-    example: { trackingNumber: 'T-1', carrier: 'post' },
+      'Send this for a paid order before a parcel leaves. Each call is one parcel: with items, a part of ' +
+      'the order; without, all that is left. The order is shipped once every line has shipped. If the ' +
+      'order is cancelled at the same time, the first request wins and the other is refused. Repeating ' +
+      'the same trackingNumber changes nothing.',
+    body: commandBodies.ship,
+    example: { trackingNumber: 'T-1', carrier: 'post', items: [{ lineId: '1', quantity: 1 }] },
     toCommand: (body) => ({ type: 'ShipOrder', ...body }),
-    responses: { 200: 'The shipped order.' },
-    problems: ['order_not_paid', 'order_already_shipped', 'order_cancelled', 'fulfilment_running'],
+    responses: { 200: 'The order, with the parcel.' },
+    problems: [
+      'order_not_paid',
+      'order_already_shipped',
+      'order_cancelled',
+      'fulfilment_running',
+      'line_not_found',
+      'shipment_exceeds_ordered',
+      'tracking_number_taken',
+      'too_many_parcels',
+    ],
+  }),
+  deliver: command({
+    operationId: 'deliverParcel',
+    summary: 'Record the delivery of a parcel',
+    description:
+      'Records that a parcel has reached the customer. The shipment status is delivered once every line ' +
+      'has shipped and every parcel was delivered. Repeating it changes nothing.',
+    body: commandBodies.deliver,
+    example: { trackingNumber: 'T-1' },
+    toCommand: (body) => ({ type: 'DeliverParcel', ...body }),
+    responses: { 200: 'The order, with the delivery.' },
+    problems: ['parcel_not_found'],
+  }),
+  return: command({
+    operationId: 'returnItems',
+    summary: 'Record a return',
+    description:
+      'Records what the customer has sent back, up to what was shipped. With restock the items are put ' +
+      'into the stock in the same transaction. A return moves no money: refund it with its returnId. ' +
+      'Repeating the same return changes nothing.',
+    body: commandBodies.return,
+    example: {
+      returnId: 'ret-1',
+      items: [{ lineId: '1', quantity: 1 }],
+      reason: 'too small',
+      restock: true,
+    },
+    toCommand: (body) => ({ type: 'ReturnItems', ...body }),
+    responses: { 200: 'The order, with the return.' },
+    problems: ['line_not_found', 'return_exceeds_shipped', 'return_id_taken', 'too_many_returns'],
   }),
   cancel: command({
     operationId: 'cancelOrder',
@@ -97,7 +132,7 @@ const commands: Readonly<Record<string, CommandRow>> = {
     description:
       'owedCents of the response is what must be paid back to the customer. During an automatic fulfilment ' +
       'the response is 202, and the order is cancelled once the fulfilment has been undone.',
-    body: z.strictObject({ reason: safeText(1, 500) }),
+    body: commandBodies.cancel,
     example: { reason: 'changed my mind' },
     toCommand: (body) => ({ type: 'CancelOrder', ...body }),
     responses: {
@@ -105,32 +140,32 @@ const commands: Readonly<Record<string, CommandRow>> = {
       202: 'The order. Its fulfilment is being undone.',
     },
     customers: true,
-    problems: ['order_already_shipped', 'shipment_requested'],
+    problems: ['order_already_shipped', 'order_partly_shipped', 'shipment_requested'],
   }),
   refund: command({
     operationId: 'refundOrder',
-    summary: 'Record a refund',
+    summary: 'Refund a payment',
     description:
-      'Records a refund that has already happened, up to owedCents. A cancelled order owes all that was ' +
-      'captured; any other order owes what exceeds its total. An order can have up to 100 refunds. ' +
-      'paymentId names the refunded payment; by default it is the newest one with enough left. Repeating ' +
-      'the same refund changes nothing.',
-    body: z.strictObject({
-      refundId: reference,
-      amountCents: cents(1),
-      paymentId: reference
-        .optional()
-        .describe('The payment that is refunded. By default the newest one with enough left.'),
-    }),
-    example: { refundId: 'ref-1', amountCents: 2500 },
-    toCommand: (body) => ({ type: 'RefundOrder', ...body }),
-    responses: { 200: 'The order, with the refund.' },
+      'Refunds up to what was captured and not refunded yet, also of a shipped order. A payment that the ' +
+      'automatic fulfilment captured is refunded by its provider: the response is 202, and Location leads ' +
+      'to the refund. A payment that was reported by hand is refunded by hand: the refund has already ' +
+      'happened, and is recorded. recordOnly records a refund of any payment. An order can have up to 100 ' +
+      'refunds. Repeating the same refund changes nothing; one that failed needs a new refundId.',
+    body: commandBodies.refund,
+    example: { refundId: 'ref-1', amountCents: 1000, reason: 'too small' },
+    toCommand: (body) => ({ type: 'RefundOrder', sagaId: uuidv7(), ...body }),
+    responses: {
+      200: 'The order, with the refund.',
+      202: 'The order. The provider is being asked for the refund.',
+    },
+    isLocated: true,
     problems: [
-      'order_not_cancelled',
       'refund_id_taken',
-      'refund_exceeds_owed',
+      'refund_exceeds_captured',
+      'return_not_found',
       'too_many_refunds',
       'fulfilment_running',
+      'fulfilment_off',
     ],
   }),
   fulfil: command({
@@ -143,7 +178,14 @@ const commands: Readonly<Record<string, CommandRow>> = {
     toCommand: () => ({ type: 'FulfilOrder', sagaId: uuidv7() }),
     responses: { 202: 'The order. Its fulfilment is running.' },
     isLocated: true,
-    problems: ['order_already_paid', 'order_already_shipped', 'order_cancelled', 'fulfilment_off'],
+    problems: [
+      'order_already_paid',
+      'order_already_shipped',
+      'order_cancelled',
+      'shipping_address_missing',
+      'payment_method_missing',
+      'fulfilment_off',
+    ],
   }),
 };
 
@@ -153,40 +195,12 @@ const writeProblems = [
   ...orderProblemKinds('outbox_full', 'clock_off', 'database_unavailable', 'outcome_unknown'),
 ];
 
-const orderItem = z.strictObject({
-  sku: skuText,
-  quantity: z.int().min(1).max(QUANTITY_MAX),
-  priceCents: z.int().min(0).max(PRICE_CENTS_MAX).describe('Price of one.'),
-});
-
-const placeOrderBody = z
-  .strictObject({
-    customerId: safeText(1, 64),
-    currency: currencyCode,
-    items: z.array(orderItem).min(1).max(ITEMS_MAX),
-    fulfilment: z
-      .enum(['manual', 'automatic'])
-      .default('manual')
-      .describe(
-        'automatic: the service reserves the stock, captures the payment and ships by itself.',
-      ),
-  })
-  .meta({
-    examples: [
-      {
-        customerId: 'c-1',
-        currency: 'EUR',
-        items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
-      },
-    ],
-  });
-
 const placeOrder = {
   operationId: 'placeOrder',
   tags: ['Orders'],
   summary: 'Place an order',
   description:
-    'The server computes the total. With automatic fulfilment the service reserves the stock, captures ' +
+    'The server computes the total and numbers the lines. With automatic fulfilment the service reserves the stock, captures ' +
     'the payment and ships the order by itself, or cancels the order if that fails.',
   headers: keyedHeaders,
   body: placeOrderBody,
@@ -207,17 +221,28 @@ export const orderCommandRoutes: FastifyPluginAsyncZod<CommandRouteDependencies>
       schema: placeOrder,
       config: {
         access: { scope: 'orders:write', customers: true },
-        problems: [...orderProblemKinds('total_too_large', 'fulfilment_off'), ...writeProblems],
+        problems: [
+          ...orderProblemKinds(
+            'total_too_large',
+            'discount_exceeds_total',
+            'reference_taken',
+            'shipping_address_missing',
+            'payment_method_missing',
+            'fulfilment_off',
+          ),
+          ...writeProblems,
+        ],
         customerProblems: [...orderProblemKinds('other_customer'), problemKind('services_only')],
       },
     },
     (request, reply) => {
       const orderId = uuidv7();
-      const { fulfilment, ...order } = request.body;
-      requireOwn(request, order.customerId);
-      if (fulfilment === 'automatic') requireService(request.principal, AUTOMATIC_IS_FOR_SERVICES);
-      const saga = fulfilment === 'automatic' ? { sagaId: uuidv7() } : {};
-      return run(request, reply, orderId, { type: 'PlaceOrder', orderId, ...order, ...saga });
+      const { command, personalData } = toPlaceOrder(orderId, request.body);
+      requireOwn(request, command.customerId);
+      if (command.sagaId !== undefined) {
+        requireService(request.principal, AUTOMATIC_IS_FOR_SERVICES);
+      }
+      return run(request, reply, orderId, command, personalData);
     },
   );
   for (const [name, row] of Object.entries(commands)) {
@@ -234,6 +259,35 @@ export const orderCommandRoutes: FastifyPluginAsyncZod<CommandRouteDependencies>
     );
   }
 };
+
+/** Only what is set is stored: it is published with the order, and takes space in every copy of it. */
+function toPlaceOrder(orderId: string, body: z.output<typeof placeOrderBody>) {
+  const { fulfilment, payment, shippingAddress, contact, metadata, ...placed } = body;
+  const { customerId, currency, items, externalReference } = placed;
+  const { shippingCents, taxCents, discountCents } = placed;
+  const command = {
+    type: 'PlaceOrder',
+    orderId,
+    customerId,
+    currency,
+    items,
+    ...(shippingCents > 0 && { shippingCents }),
+    ...(taxCents > 0 && { taxCents }),
+    ...(discountCents > 0 && { discountCents }),
+    ...(externalReference !== undefined && { externalReference }),
+    ...(metadata !== undefined && Object.keys(metadata).length > 0 && { metadata }),
+    ...(shippingAddress && { hasShippingAddress: true as const }),
+    ...(contact && { hasContact: true as const }),
+    ...(payment && { hasPaymentMethod: true as const }),
+    ...(fulfilment === 'automatic' && { sagaId: uuidv7() }),
+  } as const satisfies OrderCommand;
+  const personalData: PersonalData = {
+    ...(shippingAddress && { shippingAddress }),
+    ...(contact && { contact }),
+    ...(payment && { paymentMethod: payment.method }),
+  };
+  return { command, personalData };
+}
 
 function schemaOf({ operationId, tag = 'Orders', summary, description, ...row }: CommandRow) {
   const { body, example, isLocated = false, responses } = row;
@@ -263,13 +317,19 @@ function requireOwn({ principal }: FastifyRequest, customerId: string): void {
 
 /** Makes the function that runs one command for its route, sends the response and counts the outcome. */
 function createRun({ handle, inFlight, countCommand, toProblem }: CommandRouteDependencies) {
-  const respond = async (request: FastifyRequest, orderId: string, command: OrderCommand) => {
+  const respond = async (
+    request: FastifyRequest,
+    orderId: string,
+    command: OrderCommand,
+    personalData: PersonalData | undefined,
+  ) => {
     const { keyed, ifMatch } = request;
     try {
       const result = await inFlight.run(keyed, () =>
         handle({
           orderId,
           command,
+          personalData,
           metadata: requestMetadata(request),
           ...(ifMatch && { matches: (version) => ifMatchHolds(ifMatch, version) }),
           keyed,
@@ -289,8 +349,9 @@ function createRun({ handle, inFlight, countCommand, toProblem }: CommandRouteDe
     reply: FastifyReply,
     orderId: string,
     command: OrderCommand,
+    personalData?: PersonalData,
   ): Promise<void> => {
-    await sendText(reply, await respond(request, orderId, command));
+    await sendText(reply, await respond(request, orderId, command, personalData));
   };
 }
 

@@ -44,18 +44,31 @@ const kinds = {
     title: 'Order cancelled',
     advice: 'The order is cancelled and stays cancelled. Place a new one.',
   },
-  order_not_cancelled: {
+  order_partly_shipped: {
     status: 409,
-    title: 'Order not cancelled',
+    title: 'Order partly shipped',
     advice:
-      'The order owes nothing. Before it is cancelled, only payments above its total can be ' +
-      'refunded. Cancel it first.',
+      'A parcel of the order has left, so it cannot be cancelled and its address cannot change. Ship the ' +
+      'rest, or record a return and refund it.',
   },
   total_too_large: {
     status: 400,
     title: 'Total too large',
     advice:
-      'The total, which is the sum of quantity times price, is above 2^53-1. Split the order.',
+      'The total, which is the sum of quantity times price plus shipping and tax, is above 2^53-1. ' +
+      'Split the order.',
+  },
+  discount_exceeds_total: {
+    status: 422,
+    title: 'Discount larger than the sum',
+    advice: 'discountCents is more than items, shipping and tax together. Lower it.',
+  },
+  reference_taken: {
+    status: 409,
+    title: 'Reference taken',
+    advice:
+      'You have already placed an order with this externalReference: orderId of this response. ' +
+      'Nothing was placed. Read that order, or send another reference.',
   },
   payment_amount_mismatch: {
     status: 422,
@@ -78,24 +91,97 @@ const kinds = {
       'An order can have at most 100 payments. Nothing was recorded. Refund this payment ' +
       'outside of this service.',
   },
-  refund_exceeds_owed: {
-    status: 422,
-    title: 'Refund larger than the amount owed',
+  refund_exceeds_captured: {
+    status: 409,
+    title: 'Refund larger than what was captured',
     advice:
-      'Refund at most owedCents of the order. If you name a payment, refund at most what is ' +
-      'left of that payment.',
+      'Refund at most refundableCents of this response: what was captured, less what was refunded ' +
+      'or is being refunded. A payment cannot give back more than is left of it.',
   },
   refund_id_taken: {
     status: 409,
     title: 'Refund id taken',
     advice:
       'This refundId is already recorded with another amount or payment. Nothing was recorded. ' +
-      'Report another refund under its own id.',
+      'Send another refund under its own id.',
   },
   too_many_refunds: {
     status: 409,
     title: 'Too many refunds',
     advice: 'An order can have at most 100 refunds. Refund the rest outside of this service.',
+  },
+  line_not_found: {
+    status: 422,
+    title: 'No such line',
+    advice:
+      'The order has no line with this lineId. `lines` of this response lists its lines, with what is ' +
+      'left of each.',
+  },
+  shipment_exceeds_ordered: {
+    status: 409,
+    title: 'Shipment larger than what is left',
+    advice:
+      'A line has fewer items left to ship than the parcel would hold. `lines` of this response says ' +
+      'how many are left. Nothing was recorded.',
+  },
+  tracking_number_taken: {
+    status: 409,
+    title: 'Tracking number taken',
+    advice:
+      'The order already has a parcel with this trackingNumber and another content. Nothing was ' +
+      'recorded. Compare the two.',
+  },
+  too_many_parcels: {
+    status: 409,
+    title: 'Too many parcels',
+    advice: 'An order can have at most 100 parcels. Ship everything that is left in one.',
+  },
+  parcel_not_found: {
+    status: 404,
+    title: 'No such parcel',
+    advice: 'The order has no parcel with this trackingNumber. Read `parcels` of the order.',
+  },
+  return_exceeds_shipped: {
+    status: 409,
+    title: 'Return larger than what was shipped',
+    advice:
+      'A line has fewer items that were shipped and not returned. `lines` of this response says how ' +
+      'many are left. Nothing was recorded.',
+  },
+  return_id_taken: {
+    status: 409,
+    title: 'Return id taken',
+    advice:
+      'This returnId is already recorded with another content. Nothing was recorded. Report another ' +
+      'return under its own id.',
+  },
+  return_not_found: {
+    status: 422,
+    title: 'No such return',
+    advice: 'The order has no return with this returnId. Record the return first, or leave it out.',
+  },
+  too_many_returns: {
+    status: 409,
+    title: 'Too many returns',
+    advice: 'An order can have at most 100 returns. Nothing was recorded.',
+  },
+  shipping_address_missing: {
+    status: 422,
+    title: 'Shipping address missing',
+    advice:
+      'An automatic fulfilment needs an address to ship to. Set shippingAddress of the order.',
+  },
+  payment_method_missing: {
+    status: 422,
+    title: 'Payment method missing',
+    advice:
+      'An automatic fulfilment captures what is left to be paid, so the order needs a payment method. ' +
+      'Send payment.method when you place the order, or record its payment by hand.',
+  },
+  personal_data_erased: {
+    status: 409,
+    title: 'Personal data erased',
+    advice: 'The personal data of the order was erased, so it takes no new address.',
   },
   fulfilment_running: {
     status: 409,

@@ -1,5 +1,10 @@
 import { createEventCodec } from '#src/event-store/event-codec.ts';
-import type { EventMetadata, StoredEvent, Unit } from '#src/event-store/event-store.ts';
+import type {
+  EventMetadata,
+  ReservationRow,
+  StoredEvent,
+  Unit,
+} from '#src/event-store/event-store.ts';
 import type { Projection } from '#src/projections/projection.ts';
 import { ORDER_CATEGORY, orderEvents } from './domain/order-events.ts';
 import type { OrderEvent, RecordedOrderEvent } from './domain/order-events.ts';
@@ -44,6 +49,7 @@ export function appendToOrder(
 ): Readonly<{ order: Order; unit: Unit }> {
   const { recordedAt, metadata, topic } = context;
   const recorded: RecordedOrderEvent[] = [];
+  const reservations = restocked(order, events);
   let after = order;
   for (const event of events) {
     const next = recordNext(after, event, recordedAt);
@@ -69,8 +75,20 @@ export function appendToOrder(
       appends: [append],
       summaries: after === order ? [] : [toOrdersSummaryRow(after)],
       messages: recorded.map((event) => toMessageRow(orderId, event, metadata, topic)),
+      ...(reservations.length > 0 && { reservations }),
     },
   };
+}
+
+/** Returned goods that are put back into the stock. */
+function restocked(order: Order | null, events: readonly OrderEvent[]): ReservationRow[] {
+  return events.flatMap((event) => {
+    if (event.type !== 'ItemsReturned' || !event.data.restock) return [];
+    return event.data.items.flatMap(({ lineId, quantity }) => {
+      const line = order?.items.find((known) => known.lineId === lineId);
+      return line ? [{ op: 'restock', sku: line.sku, quantity } as const] : [];
+    });
+  });
 }
 
 /** The read model of orders, for `verify` and `rebuild`. */

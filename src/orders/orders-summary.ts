@@ -1,9 +1,9 @@
 import { z } from 'zod';
 import type { ReadPool } from '#src/database/database.ts';
 import { cursorText, instant, queryInteger, safeText, uuid } from '#src/http/fields.ts';
-import { orderView, owedCents } from './domain/order.ts';
+import { orderView, owedCents, paymentStatus } from './domain/order.ts';
 import type { Order } from './domain/order.ts';
-import { orderExample } from './order-schemas.ts';
+import { orderSummaryExample } from './order-schemas.ts';
 
 const PAGE_MAX = 100;
 const PAGE_DEFAULT = 25;
@@ -39,10 +39,23 @@ export function toOrdersSummaryRow(order: Order) {
     tracking_number: order.trackingNumber ?? null,
     cancelled_at: order.cancelledAt ?? null,
     version: order.version,
-    external_reference: null,
-    shipment_progress: null,
-    allowance_cents: 0,
+    external_reference: order.externalReference ?? null,
+    shipment_progress: shipmentProgress(order),
+    allowance_cents: order.allowanceCents,
   };
+}
+
+/** Null where the shipment status follows from the status: orders without parcels or returns then need no value. */
+function shipmentProgress({ status, shipmentStatus }: Order): Order['shipmentStatus'] | null {
+  return shipmentStatus === shipmentStatusOf({ status, shipment_progress: null })
+    ? null
+    : shipmentStatus;
+}
+
+function shipmentStatusOf(
+  row: Readonly<{ status: Order['status']; shipment_progress: Order['shipmentStatus'] | null }>,
+): Order['shipmentStatus'] {
+  return row.shipment_progress ?? (row.status === 'shipped' ? 'shipped' : 'unshipped');
 }
 
 /** A row as it is read: times are dates. */
@@ -52,14 +65,15 @@ type StoredRow = Readonly<{
     : OrdersSummaryRow[Column];
 }>;
 
-const { items: _, paymentId: _paymentId, ...summaryExample } = orderExample;
-
 /** An order in a list, without its items. */
 const orderSummary = orderView
   .pick({
     orderId: true,
     customerId: true,
+    externalReference: true,
     status: true,
+    paymentStatus: true,
+    shipmentStatus: true,
     currency: true,
     itemCount: true,
     totalCents: true,
@@ -74,7 +88,7 @@ const orderSummary = orderView
     cancelledAt: true,
     fulfilment: true,
   })
-  .meta({ id: 'OrderSummary', examples: [summaryExample] });
+  .meta({ id: 'OrderSummary', examples: [orderSummaryExample] });
 
 type OrderSummary = z.infer<typeof orderSummary>;
 
@@ -87,11 +101,14 @@ function toOrderSummary(row: StoredRow): OrderSummary {
   return {
     orderId: row.order_id,
     customerId: row.customer_id,
+    ...(row.external_reference !== null && { externalReference: row.external_reference }),
     status: row.status,
+    paymentStatus: paymentStatus({ ...money, paidAt: row.paid_at }),
+    shipmentStatus: shipmentStatusOf(row),
     currency: row.currency,
     itemCount: row.item_count,
     ...money,
-    owedCents: owedCents({ ...money, status: row.status }),
+    owedCents: owedCents({ ...money, status: row.status, allowanceCents: row.allowance_cents }),
     version: row.version,
     placedAt: row.placed_at.toISOString(),
     ...(row.paid_at && { paidAt: row.paid_at.toISOString() }),
@@ -116,6 +133,17 @@ export async function isOwner(
 ): Promise<boolean> {
   const owned = reads.knex('orders_summary').where({ order_id: orderId, customer_id: customerId });
   return (await reads.rows(owned.select('order_id'))).length > 0;
+}
+
+/** The order that the principal has placed under this reference of its own. */
+export async function orderOfReference(
+  reads: ReadPool,
+  principal: string,
+  reference: string,
+): Promise<string | undefined> {
+  const query = reads.knex('external_references').where({ principal, reference });
+  const [row] = await reads.rows<{ order_id: string }>(query.select('order_id'));
+  return row?.order_id;
 }
 
 /** Which part of a list to read. A customer sees only its own orders. */

@@ -183,7 +183,7 @@ function orderUnit(
   const newEvents = orderEvents(view, commands, at);
   const { unit } = appendToOrder(view.orderId, view, newEvents, { ...context, recordedAt: at });
   const reservations = events.flatMap((event) => definition.reservations(sagaId, event, order));
-  return { ...unit, reservations };
+  return { ...unit, reservations: [...(unit.reservations ?? []), ...reservations] };
 }
 
 function orderEvents(

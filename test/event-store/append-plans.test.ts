@@ -107,7 +107,7 @@ async function hasNoSession(database: TestDatabase): Promise<boolean> {
 
 function placeOrder() {
   const orderId = uuidv7();
-  const items = [{ sku: 'book', quantity: 2, priceCents: 1250 }];
+  const items = [{ lineId: '1', sku: 'book', quantity: 2, priceCents: 1250 }];
   const data = { orderId, customerId: 'c-1', currency: 'EUR', items, totalCents: 2500 };
   const context = {
     recordedAt: new Date().toISOString(),

@@ -109,6 +109,7 @@ export function createService(
   const { startOrWakeSaga } = fulfilment;
   const handle = createOrderCommandHandler({
     isOwner: async () => true,
+    orderOfReference: async () => undefined,
     commit,
     now,
     topic,
@@ -137,7 +138,7 @@ export function createService(
       handle({ metadata, ...request, orderId, command }),
     /** Places an order that is fulfilled at once; two books of 1250 each unless told otherwise. */
     place: async (
-      items: OrderItem[] = [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+      items: Omit<OrderItem, 'lineId'>[] = [{ sku: 'book', quantity: 2, priceCents: 1250 }],
       changes: Readonly<{ sagaId?: string | undefined; orderId?: string }> = { sagaId: uuidv7() },
     ) => {
       const { sagaId, orderId = uuidv7() } = changes;
@@ -149,6 +150,8 @@ export function createService(
           customerId: 'c-1',
           currency: 'EUR',
           items,
+          hasShippingAddress: true,
+          hasPaymentMethod: true,
           ...(sagaId !== undefined && { sagaId }),
         },
         metadata,

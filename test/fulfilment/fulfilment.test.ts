@@ -288,7 +288,12 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
       await world.simulator.nextCall({ operation: 'capture', orderId });
       const pay = { type: 'PayOrder', paymentId: 'hand', amountCents: 2500 } as const;
       expect((await service.handle(orderId, pay)).status).toBe(200);
-      const refund = { type: 'RefundOrder', refundId: 'back', amountCents: 2500 } as const;
+      const refund = {
+        type: 'RefundOrder',
+        refundId: 'back',
+        amountCents: 2500,
+        sagaId: 'refund-1',
+      } as const;
       const early = service.handle(orderId, refund);
       await expect(early).rejects.toMatchObject({ code: 'fulfilment_running' });
       if (reason) await service.handle(orderId, { type: 'CancelOrder', reason });

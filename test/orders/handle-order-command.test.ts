@@ -14,6 +14,7 @@ import * as a from '#test/support/orders.ts';
 function handlerOn(store: UnitStore) {
   const handle = createOrderCommandHandler({
     isOwner: async () => true,
+    orderOfReference: async () => undefined,
     commit: createGroupCommit(store, COMMIT_LIMITS, { committed: () => {}, failed: () => {} }),
     now: () => new Date(),
     topic: 'orders',
@@ -42,11 +43,21 @@ describe.skipIf(skipReason('postgres'))('a command that lost every race', () => 
       ...store,
       write: async (units) => {
         races += 1;
-        await rival(orderId, { type: 'RefundOrder', refundId: `r${races}`, amountCents: 1 });
+        await rival(orderId, {
+          type: 'RefundOrder',
+          refundId: `r${races}`,
+          amountCents: 1,
+          sagaId: 'refund-1',
+        });
         return store.write(units);
       },
     });
-    const lost = loser(orderId, { type: 'RefundOrder', refundId: 'mine', amountCents: 1 });
+    const lost = loser(orderId, {
+      type: 'RefundOrder',
+      refundId: 'mine',
+      amountCents: 1,
+      sagaId: 'refund-1',
+    });
     await expect(lost).rejects.toMatchObject({ code: 'version_conflict' });
     expect(races).toBe(5);
     await expect(lost).rejects.toMatchObject({

@@ -27,6 +27,13 @@ const events: readonly OrderEvent[] = [
   a.fulfilmentStarted,
   a.cancellationRequested,
   a.shipmentRequested,
+  a.parcelShipped,
+  a.parcelDelivered,
+  a.itemsReturned,
+  a.refundRequested,
+  a.refundFailed,
+  a.shippingAddressChanged,
+  a.personalDataErased,
 ];
 const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
 

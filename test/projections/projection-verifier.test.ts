@@ -21,6 +21,7 @@ function connect(database: TestDatabase) {
   const connected = createDatabase(database.url, { writersMax: 2, poolMax: 4 }, () => {});
   const handle = createOrderCommandHandler({
     isOwner: async () => true,
+    orderOfReference: async () => undefined,
     commit: createGroupCommit(createPostgresUnitStore(connected.writer), COMMIT_LIMITS, {
       committed: () => {},
       failed: () => {},
@@ -89,7 +90,12 @@ describe.skipIf(skipReason('postgres'))('a sample of the read model', () => {
     const sampling = new AbortController();
     const writers = ids.map(async (id) => {
       for (let refund = 0; refund < a.totalCents && !sampling.signal.aborted; refund += 1) {
-        await service.run(id, { type: 'RefundOrder', refundId: `r${refund}`, amountCents: 1 });
+        await service.run(id, {
+          type: 'RefundOrder',
+          refundId: `r${refund}`,
+          amountCents: 1,
+          sagaId: 'refund-1',
+        });
       }
     });
     let checked = 0;

@@ -25,6 +25,7 @@ function connect(database: TestDatabase, now = () => new Date()) {
   });
   const handle = createOrderCommandHandler({
     isOwner: async () => true,
+    orderOfReference: async () => undefined,
     commit,
     now,
     topic: 'orders',

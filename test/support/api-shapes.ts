@@ -9,12 +9,59 @@ import type { HttpResponse } from './http-client.ts';
 const cents = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 const instant = z.iso.datetime({ precision: 3 });
 const status = z.enum(['pending', 'paid', 'shipped', 'cancelled']);
-const item = z.strictObject({ sku: z.string(), quantity: z.int().min(1), priceCents: cents });
+const text = z.string();
+const pieces = z.int().min(0);
+const item = z.strictObject({
+  lineId: text,
+  sku: text,
+  name: text.optional(),
+  quantity: z.int().min(1),
+  priceCents: cents,
+  shippedQuantity: pieces,
+  returnedQuantity: pieces,
+});
+const lineQuantities = z.array(z.strictObject({ lineId: text, quantity: z.int().min(1) }));
+const payment = z.strictObject({
+  paymentId: text,
+  amountCents: cents,
+  source: z.enum(['reported', 'fulfilment']),
+  capturedAt: instant,
+});
+const refund = z.strictObject({
+  refundId: text,
+  amountCents: cents,
+  paymentId: text,
+  state: z.enum(['requested', 'refunded', 'failed']),
+  reason: text.optional(),
+  returnId: text.optional(),
+  sagaId: text.optional(),
+  requestedAt: instant.optional(),
+  refundedAt: instant.optional(),
+  failedAt: instant.optional(),
+  failure: text.optional(),
+});
+const parcel = z.strictObject({
+  trackingNumber: text,
+  carrier: text,
+  items: lineQuantities,
+  shippedAt: instant,
+  deliveredAt: instant.optional(),
+});
+const itemReturn = z.strictObject({
+  returnId: text,
+  items: lineQuantities,
+  reason: text,
+  restock: z.boolean(),
+  returnedAt: instant,
+});
 
 const summaryFields = {
   orderId: z.uuid({ version: 'v7' }),
   customerId: z.string(),
+  externalReference: text.optional(),
   status,
+  paymentStatus: z.enum(['unpaid', 'paid', 'partially_refunded', 'refunded']),
+  shipmentStatus: z.enum(['unshipped', 'partially_shipped', 'shipped', 'delivered', 'returned']),
   currency: z.string().length(3),
   itemCount: z.int().min(1),
   totalCents: cents,
@@ -33,6 +80,15 @@ export const summaryShape = z.strictObject(summaryFields);
 export const orderShape = z.strictObject({
   ...summaryFields,
   items: z.array(item).min(1),
+  shippingCents: cents,
+  taxCents: cents,
+  discountCents: cents,
+  metadata: z.record(text, text).optional(),
+  payments: z.array(payment),
+  refunds: z.array(refund),
+  parcels: z.array(parcel),
+  returns: z.array(itemReturn),
+  personalDataErasedAt: instant.optional(),
   paymentId: z.string().optional(),
   carrier: z.string().optional(),
   reason: z.string().optional(),
@@ -66,8 +122,10 @@ export const problemShape = z.strictObject({
   current: z
     .strictObject({ status, version: z.int().min(1), allowed: z.array(z.string()) })
     .optional(),
-  /** Of a place whose outcome is unknown. */
+  /** Of a place whose outcome is unknown, or whose reference is taken. */
   orderId: z.uuid().optional(),
+  refundableCents: cents.optional(),
+  lines: z.array(z.strictObject({ lineId: text, left: pieces })).optional(),
 });
 
 export type Order = z.infer<typeof orderShape>;

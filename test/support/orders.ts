@@ -7,6 +7,8 @@ export const orderId = '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11';
 export const totalCents = 2500;
 
 const items = [{ sku: 'book', quantity: 2, priceCents: 1250 }];
+const lines = items.map((item, index) => ({ lineId: String(index + 1), ...item }));
+const given = { hasShippingAddress: true, hasPaymentMethod: true } as const;
 
 export const place: OrderCommand = {
   type: 'PlaceOrder',
@@ -14,6 +16,7 @@ export const place: OrderCommand = {
   customerId: 'c-1',
   currency: 'EUR',
   items,
+  ...given,
 };
 export const pay: OrderCommand = { type: 'PayOrder', paymentId: 'pay-1', amountCents: totalCents };
 export const ship: OrderCommand = { type: 'ShipOrder', trackingNumber: 'T-1', carrier: 'post' };
@@ -22,12 +25,13 @@ export const refund: OrderCommand = {
   type: 'RefundOrder',
   refundId: 'ref-1',
   amountCents: totalCents,
+  sagaId: 'refund-1',
 };
 export const fulfil: OrderCommand = { type: 'FulfilOrder', sagaId: 'saga-1' };
 
 export const placedFor = (totalCents: number): OrderEvent => ({
   type: 'OrderPlaced',
-  data: { orderId, customerId: 'c-1', currency: 'EUR', items, totalCents },
+  data: { orderId, customerId: 'c-1', currency: 'EUR', items: lines, totalCents, ...given },
 });
 export const placed = placedFor(totalCents);
 export const paid: OrderEvent = {
@@ -55,6 +59,33 @@ export const cancellationRequested: OrderEvent = {
   data: { reason: 'changed my mind' },
 };
 export const shipmentRequested: OrderEvent = { type: 'ShipmentRequested', data: {} };
+export const parcelShipped: OrderEvent = {
+  type: 'ParcelShipped',
+  data: { trackingNumber: 'T-0', carrier: 'post', items: [{ lineId: '1', quantity: 1 }] },
+};
+export const parcelDelivered: OrderEvent = {
+  type: 'ParcelDelivered',
+  data: { trackingNumber: 'T-1' },
+};
+export const itemsReturned: OrderEvent = {
+  type: 'ItemsReturned',
+  data: {
+    returnId: 'ret-1',
+    items: [{ lineId: '1', quantity: 1 }],
+    reason: 'too small',
+    restock: true,
+  },
+};
+export const refundRequested: OrderEvent = {
+  type: 'RefundRequested',
+  data: { refundId: 'ref-1', amountCents: totalCents, paymentId: 'pay-1', sagaId: 'refund-1' },
+};
+export const refundFailed: OrderEvent = {
+  type: 'RefundFailed',
+  data: { refundId: 'ref-1', reason: 'refund_refused' },
+};
+export const shippingAddressChanged: OrderEvent = { type: 'ShippingAddressChanged', data: {} };
+export const personalDataErased: OrderEvent = { type: 'PersonalDataErased', data: {} };
 
 /** The order after one more event, which is recorded at a fixed time. */
 export function next(order: Order | null, event: OrderEvent): Order {

@@ -1,9 +1,62 @@
 import { z } from 'zod';
-import type { OrderEvent, OrderEventData, RecordedOrderEvent } from './order-events.ts';
+import type { LineQuantity, OrderEvent, RecordedOrderEvent } from './order-events.ts';
 
 const id = z.string().meta({ format: 'uuid', examples: ['01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11'] });
 const instant = z.string().meta({ format: 'date-time', examples: ['2026-01-31T12:00:00.000Z'] });
 const cents = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+const pieces = z.int().min(0);
+const lineQuantity = z.object({ lineId: z.string(), quantity: z.int().min(1) });
+
+const line = z.object({
+  lineId: z.string().describe('Names the line in ship and return.'),
+  sku: z.string(),
+  name: z.string().optional(),
+  quantity: z.int().min(1),
+  priceCents: cents,
+  shippedQuantity: pieces,
+  returnedQuantity: pieces,
+});
+
+const payment = z.object({
+  paymentId: z.string(),
+  amountCents: cents,
+  source: z
+    .enum(['reported', 'fulfilment'])
+    .describe('Who captured it: somebody who reported it, or the automatic fulfilment.'),
+  capturedAt: instant,
+});
+
+const refund = z.object({
+  refundId: z.string(),
+  amountCents: cents,
+  paymentId: z.string(),
+  state: z
+    .enum(['requested', 'refunded', 'failed'])
+    .describe('requested: the provider has not confirmed it yet. failed: the provider refused it.'),
+  reason: z.string().optional(),
+  returnId: z.string().optional(),
+  sagaId: id.optional().describe('The saga that asks the provider.'),
+  requestedAt: instant.optional(),
+  refundedAt: instant.optional(),
+  failedAt: instant.optional(),
+  failure: z.string().optional().describe('Why the provider refused it.'),
+});
+
+const parcel = z.object({
+  trackingNumber: z.string(),
+  carrier: z.string(),
+  items: z.array(lineQuantity),
+  shippedAt: instant,
+  deliveredAt: instant.optional(),
+});
+
+const itemReturn = z.object({
+  returnId: z.string(),
+  items: z.array(lineQuantity),
+  reason: z.string(),
+  restock: z.boolean().describe('Whether the items were put back into the stock.'),
+  returnedAt: instant,
+});
 
 /**
  * An order as callers see it: the body of every response that shows one. Fields that are not set are absent.
@@ -12,41 +65,58 @@ const cents = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 export const orderView = z.object({
   orderId: id,
   customerId: z.string(),
+  externalReference: z.string().optional().describe('What the caller calls the order.'),
   status: z.enum(['pending', 'paid', 'shipped', 'cancelled']),
+  paymentStatus: z.enum(['unpaid', 'paid', 'partially_refunded', 'refunded']),
+  shipmentStatus: z.enum(['unshipped', 'partially_shipped', 'shipped', 'delivered', 'returned']),
   currency: z.string(),
-  items: z.array(z.object({ sku: z.string(), quantity: z.int().min(1), priceCents: cents })),
+  items: z.array(line),
   itemCount: z.int().min(1).describe('Number of entries in items.'),
-  totalCents: cents,
+  shippingCents: cents,
+  taxCents: cents,
+  discountCents: cents,
+  totalCents: cents.describe('Items plus shipping and tax, minus the discount.'),
+  metadata: z.record(z.string(), z.string()).optional(),
   version: z.int().min(1).describe('Number of the last event of the order.'),
   placedAt: instant,
   paidAt: instant.optional().describe('When the payments covered the total.'),
   paymentId: z.string().optional().describe('The payment that covered the total.'),
-  shippedAt: instant.optional(),
-  trackingNumber: z.string().optional(),
-  carrier: z.string().optional(),
+  shippedAt: instant.optional().describe('When the last parcel left.'),
+  trackingNumber: z.string().optional().describe('Of the last parcel.'),
+  carrier: z.string().optional().describe('Of the last parcel.'),
   cancelledAt: instant.optional(),
   reason: z.string().optional().describe('Why the order was cancelled.'),
   refundAmountCents: cents.optional().describe('Captured before the order was cancelled.'),
   capturedCents: cents.describe('All payments together.'),
   refundedCents: cents.describe('All refunds together.'),
   owedCents: cents.describe('What must still be paid back to the customer.'),
+  payments: z.array(payment),
+  refunds: z.array(refund),
+  parcels: z.array(parcel),
+  returns: z.array(itemReturn),
   fulfilment: z
     .enum(['running', 'compensating', 'completed', 'compensated', 'stuck'])
     .optional()
     .describe('State of the automatic fulfilment. Absent if the order is fulfilled by hand.'),
   cancellationRequestedAt: instant.optional(),
+  personalDataErasedAt: instant.optional(),
 });
 
 /** An order, folded from its events: what callers see, and what only the rules need. */
 export type Order = Readonly<z.infer<typeof orderView>> &
   Readonly<{
-    payments: readonly OrderEventData<'PaymentCaptured'>[];
-    refunds: readonly OrderEventData<'PaymentRefunded'>[];
     shipmentRequested: boolean;
+    hasShippingAddress: boolean;
+    hasContact: boolean;
+    hasPaymentMethod: boolean;
+    /** What was refunded without being owed: the order costs less by this. */
+    allowanceCents: number;
   }>;
 
 /** `stuck` is known to the saga only. The other states follow from the order's own events. */
 export type FulfilmentState = NonNullable<Order['fulfilment']>;
+
+type Refund = Order['refunds'][number];
 
 /** The stream of an order does not start with `OrderPlaced`. */
 export class StreamDamaged extends Error {
@@ -66,29 +136,38 @@ export function evolve(order: Order | null, event: RecordedOrderEvent): Order {
   if (order === null) throw new StreamDamaged(event.version);
   const after = { ...order, ...changes(order, event), version: event.version };
   after.owedCents = owedCents(after);
+  after.paymentStatus = paymentStatus(after);
   return after;
 }
 
 type Recorded<Type> = Extract<RecordedOrderEvent, { type: Type }>;
 
 function placed({ data, version, recordedAt }: Recorded<'OrderPlaced'>): Order {
-  const { orderId, customerId, currency, items, totalCents } = data;
+  const { items, hasShippingAddress, hasContact, hasPaymentMethod, ...own } = data;
   return {
-    orderId,
-    customerId,
+    ...own,
     status: 'pending',
-    currency,
-    items,
+    paymentStatus: 'unpaid',
+    shipmentStatus: 'unshipped',
+    items: items.map((item) => ({ ...item, shippedQuantity: 0, returnedQuantity: 0 })),
     itemCount: items.length,
-    totalCents,
+    shippingCents: data.shippingCents ?? 0,
+    taxCents: data.taxCents ?? 0,
+    discountCents: data.discountCents ?? 0,
     version,
     placedAt: recordedAt,
     capturedCents: 0,
     refundedCents: 0,
     owedCents: 0,
+    allowanceCents: 0,
     payments: [],
     refunds: [],
+    parcels: [],
+    returns: [],
     shipmentRequested: false,
+    hasShippingAddress: hasShippingAddress ?? false,
+    hasContact: hasContact ?? false,
+    hasPaymentMethod: hasPaymentMethod ?? false,
   };
 }
 
@@ -101,16 +180,34 @@ function changes(
     case 'PaymentCaptured':
       return captured(order, event);
     case 'OrderShipped': {
+      const { trackingNumber, carrier } = event.data;
       const fields = { status: 'shipped', shippedAt: recordedAt } as const;
-      return { ...event.data, ...end(order, fields, 'completed') };
+      const parcel = { ...event.data, items: unshipped(order) };
+      const last = { trackingNumber, carrier, ...end(order, fields, 'completed') };
+      return { ...shipped(order, parcel, recordedAt), ...last };
     }
+    case 'ParcelShipped':
+      return shipped(order, event.data, recordedAt);
+    case 'ParcelDelivered':
+      return delivered(order, event);
+    case 'ItemsReturned':
+      return returned(order, event);
     case 'OrderCancelled': {
       const fields = { ...event.data, status: 'cancelled', cancelledAt: recordedAt } as const;
       return end(order, fields, 'compensated');
     }
-    case 'PaymentRefunded': {
-      const refundedCents = order.refundedCents + event.data.amountCents;
-      return { refundedCents, refunds: [...order.refunds, event.data] };
+    case 'RefundRequested': {
+      const refund = { ...event.data, state: 'requested', requestedAt: recordedAt } as const;
+      return { refunds: withRefund(order, refund) };
+    }
+    case 'PaymentRefunded':
+      return refunded(order, event);
+    case 'RefundFailed': {
+      const { refundId, reason: failure } = event.data;
+      const asked = requestedRefund(order, refundId);
+      if (asked === undefined) return {};
+      const failed = { ...asked, state: 'failed', failedAt: recordedAt, failure } as const;
+      return { refunds: withRefund(order, failed) };
     }
     case 'FulfilmentStarted':
       return { fulfilment: 'running' };
@@ -118,19 +215,120 @@ function changes(
       return { fulfilment: 'compensating', cancellationRequestedAt: recordedAt };
     case 'ShipmentRequested':
       return { shipmentRequested: true };
+    case 'ShippingAddressChanged':
+      return { hasShippingAddress: true };
+    case 'PersonalDataErased':
+      return { ...withoutPersonalData, personalDataErasedAt: recordedAt };
   }
 }
+
+const withoutPersonalData = {
+  hasShippingAddress: false,
+  hasContact: false,
+  hasPaymentMethod: false,
+};
 
 /**
  * A pending order is paid when its payments cover the total. Once a saga runs, its first payment makes it
  * paid, whatever the amount: the saga itself judges what it captured.
  */
 function captured(order: Order, { data, recordedAt }: Recorded<'PaymentCaptured'>): Partial<Order> {
-  const capturedCents = order.capturedCents + data.amountCents;
-  const money = { capturedCents, payments: [...order.payments, data] };
+  const { paymentId, amountCents } = data;
+  const capturedCents = order.capturedCents + amountCents;
   const isCovered = order.fulfilment !== undefined || capturedCents >= order.totalCents;
+  // Earlier releases did not record who captured. A refund of such a payment is recorded, as it was then.
+  const source = data.sagaId === undefined ? 'reported' : 'fulfilment';
+  const payment = { paymentId, amountCents, source, capturedAt: recordedAt } as const;
+  const money = { capturedCents, payments: [...order.payments, payment] };
   if (order.status !== 'pending' || !isCovered) return money;
-  return { ...money, status: 'paid', paidAt: recordedAt, paymentId: data.paymentId };
+  return { ...money, status: 'paid', paidAt: recordedAt, paymentId };
+}
+
+type Parcel = Readonly<{ trackingNumber: string; carrier: string; items: readonly LineQuantity[] }>;
+
+/** What of each line has not shipped yet. */
+export function unshipped({ items }: Pick<Order, 'items'>): LineQuantity[] {
+  return items.flatMap(({ lineId, quantity, shippedQuantity }) =>
+    quantity > shippedQuantity ? [{ lineId, quantity: quantity - shippedQuantity }] : [],
+  );
+}
+
+function shipped(order: Order, parcel: Parcel, shippedAt: string): Partial<Order> {
+  const { trackingNumber, carrier, items } = parcel;
+  const parcels = [...order.parcels, { trackingNumber, carrier, items: [...items], shippedAt }];
+  return withShipmentStatus({
+    ...order,
+    parcels,
+    items: order.items.map((line) => ({
+      ...line,
+      shippedQuantity: line.shippedQuantity + quantityOf(line.lineId, items),
+    })),
+  });
+}
+
+function delivered(order: Order, event: Recorded<'ParcelDelivered'>): Partial<Order> {
+  const { trackingNumber } = event.data;
+  const parcels = order.parcels.map((parcel) =>
+    parcel.trackingNumber === trackingNumber
+      ? { ...parcel, deliveredAt: event.recordedAt }
+      : parcel,
+  );
+  return withShipmentStatus({ ...order, parcels });
+}
+
+function returned(order: Order, { data, recordedAt }: Recorded<'ItemsReturned'>): Partial<Order> {
+  return withShipmentStatus({
+    ...order,
+    returns: [...order.returns, { ...data, returnedAt: recordedAt }],
+    items: order.items.map((line) => ({
+      ...line,
+      returnedQuantity: line.returnedQuantity + quantityOf(line.lineId, data.items),
+    })),
+  });
+}
+
+function quantityOf(lineId: string, items: readonly LineQuantity[]): number {
+  return items.reduce((sum, item) => (item.lineId === lineId ? sum + item.quantity : sum), 0);
+}
+
+function withShipmentStatus(order: Order): Partial<Order> {
+  const { items, parcels, returns } = order;
+  return { items, parcels, returns, shipmentStatus: shipmentStatus(order) };
+}
+
+function shipmentStatus({ items, parcels }: Order): Order['shipmentStatus'] {
+  const isUntouched = items.every(({ shippedQuantity }) => shippedQuantity === 0);
+  if (isUntouched) return 'unshipped';
+  if (items.some(({ quantity, shippedQuantity }) => shippedQuantity < quantity)) {
+    return 'partially_shipped';
+  }
+  if (items.every(({ quantity, returnedQuantity }) => returnedQuantity >= quantity)) {
+    return 'returned';
+  }
+  return parcels.every(({ deliveredAt }) => deliveredAt !== undefined) ? 'delivered' : 'shipped';
+}
+
+/** A refund that was requested before keeps what was known of it. */
+function refunded(order: Order, { data, recordedAt }: Recorded<'PaymentRefunded'>): Partial<Order> {
+  const { allowanceCents = 0, ...own } = data;
+  const asked = requestedRefund(order, data.refundId);
+  return {
+    refundedCents: order.refundedCents + data.amountCents,
+    allowanceCents: order.allowanceCents + allowanceCents,
+    refunds: withRefund(order, { ...asked, ...own, state: 'refunded', refundedAt: recordedAt }),
+  };
+}
+
+/** The refund with this id that the provider has not confirmed yet. */
+export function requestedRefund({ refunds }: Order, refundId: string): Refund | undefined {
+  return refunds.find((known) => known.refundId === refundId && known.state === 'requested');
+}
+
+/** The refunds, with one more. It takes the place of the request for it. */
+function withRefund({ refunds }: Order, refund: Refund): Refund[] {
+  const isItsRequest = ({ refundId, state }: Refund) =>
+    refundId === refund.refundId && state === 'requested';
+  return [...refunds.filter((known) => !isItsRequest(known)), refund];
 }
 
 /** An order ends once: what arrives after its end does not end it again. */
@@ -140,29 +338,44 @@ function end(order: Order, fields: Partial<Order>, fulfilment: FulfilmentState):
 }
 
 /** Whether the order has ended: shipped or cancelled. */
-export function isOver({ status }: Order): boolean {
+export function isOver({ status }: Pick<Order, 'status'>): boolean {
   return status === 'shipped' || status === 'cancelled';
 }
 
 /**
  * What the order owes its customer, never below 0: all that was captured if it is cancelled, else what
- * exceeds its total; less what was refunded.
+ * exceeds its total less allowances; less what was refunded.
  */
 export function owedCents(
-  order: Pick<Order, 'status' | 'totalCents' | 'capturedCents' | 'refundedCents'>,
+  order: Pick<
+    Order,
+    'status' | 'totalCents' | 'capturedCents' | 'refundedCents' | 'allowanceCents'
+  >,
 ): number {
-  const earnedCents = order.status === 'cancelled' ? 0 : order.totalCents;
+  const earnedCents = order.status === 'cancelled' ? 0 : order.totalCents - order.allowanceCents;
   return Math.max(0, order.capturedCents - order.refundedCents - earnedCents);
 }
 
-/** The order as callers see it (`orderView`), as JSON text. */
-export function toJson(order: Order): string {
+/** An order counts as paid once its payments have covered its total. */
+export function paymentStatus(
+  order: Readonly<{ paidAt?: unknown; capturedCents: number; refundedCents: number }>,
+): Order['paymentStatus'] {
+  const { paidAt, capturedCents, refundedCents } = order;
+  if (refundedCents > 0) return refundedCents < capturedCents ? 'partially_refunded' : 'refunded';
+  return paidAt === undefined || paidAt === null ? 'unpaid' : 'paid';
+}
+
+/** The order as callers see it (`orderView`), as JSON text, with more members if given. */
+export function toJson(order: Order, more?: Readonly<Record<string, unknown>>): string {
   // JSON leaves out what is undefined. To spread is faster than to copy all other fields.
   return JSON.stringify({
     ...order,
-    payments: undefined,
-    refunds: undefined,
     shipmentRequested: undefined,
+    hasShippingAddress: undefined,
+    hasContact: undefined,
+    hasPaymentMethod: undefined,
+    allowanceCents: undefined,
+    ...more,
   });
 }
 

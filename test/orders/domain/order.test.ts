@@ -212,6 +212,7 @@ describe('refunding an order', () => {
     type: 'RefundOrder' as const,
     refundId,
     amountCents,
+    sagaId: 'refund-1',
   });
 
   test('refunds what is owed', () =>
@@ -232,16 +233,24 @@ describe('refunding an order', () => {
       });
     given(...owed, first)
       .when(part('r2', 2))
-      .rejects('refund_exceeds_owed');
+      .rejects('refund_exceeds_captured');
   });
 
-  test('needs a cancelled order', () =>
-    given(a.placed, a.paid).when(a.refund).rejects('order_not_cancelled'));
+  test('of an order that owes nothing lowers what the order costs', () => {
+    const event: OrderEvent = {
+      type: 'PaymentRefunded',
+      data: { refundId: 'r1', amountCents: 1000, paymentId: 'pay-1', allowanceCents: 1000 },
+    };
+    given(a.placed, a.paid).when(part('r1', 1000)).emits(event);
+    const late: OrderEvent = { type: 'PaymentCaptured', data: { amountCents: 9, paymentId: 'p2' } };
+    expect(owedCents(fold(a.placed, a.paid, event))).toBe(0);
+    expect(owedCents(fold(a.placed, a.paid, event, late))).toBe(9);
+  });
 
   test('is refused if nothing was paid', () =>
-    given(a.placed, a.cancelled(0)).when(a.refund).rejects('refund_exceeds_owed'));
+    given(a.placed, a.cancelled(0)).when(a.refund).rejects('refund_exceeds_captured'));
 
-  test('is possible up to what exceeds the total, in every state', () => {
+  test('is possible up to what was captured, in every state', () => {
     const twice: OrderEvent = {
       type: 'PaymentCaptured',
       data: { amountCents: 2500, paymentId: 'pay-2' },
@@ -251,19 +260,22 @@ describe('refunding an order', () => {
       [a.placed, a.paid, twice, a.shipped],
     ]) {
       given(...history)
-        .when(part('r1', 2501))
-        .rejects('refund_exceeds_owed');
-      const refund: OrderEvent = {
+        .when(part('r1', 5001))
+        .rejects('refund_exceeds_captured');
+      const excess: OrderEvent = {
         type: 'PaymentRefunded',
         data: { refundId: 'r1', amountCents: 2500, paymentId: 'pay-2' },
       };
       given(...history)
         .when(part('r1', 2500))
-        .emits(refund);
-      given(...history, refund)
-        .when(part('r2', 1))
-        .rejects('order_not_cancelled');
-      expect(owedCents(fold(...history, refund))).toBe(0);
+        .emits(excess);
+      expect(owedCents(fold(...history, excess))).toBe(0);
+      given(...history, excess)
+        .when(part('r2', 2500))
+        .emits({
+          type: 'PaymentRefunded',
+          data: { refundId: 'r2', amountCents: 2500, paymentId: 'pay-1', allowanceCents: 2500 },
+        });
     }
   });
 
@@ -292,7 +304,7 @@ describe('refunding an order', () => {
     for (const paymentId of ['p2', 'p3']) {
       given(...both)
         .when({ ...part('r1', 10), paymentId })
-        .rejects('refund_exceeds_owed');
+        .rejects('refund_exceeds_captured');
     }
     given(...both, back('r1', 9, 'p2'))
       .when({ ...part('r1', 9), paymentId: 'p2' })
@@ -315,7 +327,7 @@ describe('refunding an order', () => {
         data: { refundId: 'r1', amountCents: 9, paymentId: 'p2' },
       });
     expect(allowedCommands(fold(...running, late))).not.toContain('refund');
-    expect(allowedCommands(fold(...running, late, a.shipped))).toEqual(['refund']);
+    expect(allowedCommands(fold(...running, late, a.shipped))).toContain('refund');
   });
 
   test('again under the same id changes nothing', () =>
@@ -396,7 +408,7 @@ describe('what the saga reports', () => {
 
   test('ships, refunds and cancels', () => {
     given(...running, a.paid, a.shipmentRequested)
-      .when({ type: 'RecordShipment', trackingNumber: 'T-1', carrier: 'post' })
+      .when({ type: 'RecordShipment', parcels: [{ trackingNumber: 'T-1', carrier: 'post' }] })
       .emits(a.shipped);
     given(...running, a.paid)
       .when({ type: 'RecordRefund', refundId: 'ref-1', amountCents: 2500, paymentId: 'pay-1' })
@@ -413,8 +425,8 @@ describe('what the saga reports', () => {
 describe('what is allowed now', () => {
   test.each<[string, OrderEvent[], string[]]>([
     ['pending', [a.placed], ['pay', 'fulfil', 'cancel']],
-    ['paid', [a.placed, a.paid], ['ship', 'cancel']],
-    ['shipped', [a.placed, a.paid, a.shipped], []],
+    ['paid', [a.placed, a.paid], ['ship', 'cancel', 'refund']],
+    ['shipped', [a.placed, a.paid, a.shipped], ['deliver', 'return', 'refund']],
     ['cancelled and owing', [a.placed, a.paid, a.cancelled(2500)], ['refund']],
     ['cancelled and settled', [a.placed, a.paid, a.cancelled(2500), a.refunded], []],
     ['run by its saga', [a.placed, a.fulfilmentStarted], ['cancel']],
