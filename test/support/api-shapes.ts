@@ -9,59 +9,32 @@ import type { HttpResponse } from './http-client.ts';
 const cents = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 const instant = z.iso.datetime({ precision: 3 });
 const status = z.enum(['pending', 'paid', 'shipped', 'cancelled']);
-const text = z.string();
-const pieces = z.int().min(0);
+const paymentStatus = z.enum(['unpaid', 'paid', 'partially_refunded', 'refunded']);
+const shipmentStatus = z.enum([
+  'unshipped',
+  'partially_shipped',
+  'shipped',
+  'delivered',
+  'returned',
+]);
 const item = z.strictObject({
-  lineId: text,
-  sku: text,
-  name: text.optional(),
+  lineId: z.string(),
+  sku: z.string(),
+  name: z.string().optional(),
   quantity: z.int().min(1),
   priceCents: cents,
-  shippedQuantity: pieces,
-  returnedQuantity: pieces,
+  shippedQuantity: z.int().min(0),
+  returnedQuantity: z.int().min(0),
 });
-const lineQuantities = z.array(z.strictObject({ lineId: text, quantity: z.int().min(1) }));
-const payment = z.strictObject({
-  paymentId: text,
-  amountCents: cents,
-  source: z.enum(['reported', 'fulfilment']),
-  capturedAt: instant,
-});
-const refund = z.strictObject({
-  refundId: text,
-  amountCents: cents,
-  paymentId: text,
-  state: z.enum(['requested', 'refunded', 'failed']),
-  reason: text.optional(),
-  returnId: text.optional(),
-  sagaId: text.optional(),
-  requestedAt: instant.optional(),
-  refundedAt: instant.optional(),
-  failedAt: instant.optional(),
-  failure: text.optional(),
-});
-const parcel = z.strictObject({
-  trackingNumber: text,
-  carrier: text,
-  items: lineQuantities,
-  shippedAt: instant,
-  deliveredAt: instant.optional(),
-});
-const itemReturn = z.strictObject({
-  returnId: text,
-  items: lineQuantities,
-  reason: text,
-  restock: z.boolean(),
-  returnedAt: instant,
-});
+const parts = z.array(z.strictObject({ lineId: z.string(), quantity: z.int().min(1) }));
 
 const summaryFields = {
   orderId: z.uuid({ version: 'v7' }),
   customerId: z.string(),
-  externalReference: text.optional(),
+  externalReference: z.string().optional(),
   status,
-  paymentStatus: z.enum(['unpaid', 'paid', 'partially_refunded', 'refunded']),
-  shipmentStatus: z.enum(['unshipped', 'partially_shipped', 'shipped', 'delivered', 'returned']),
+  paymentStatus,
+  shipmentStatus,
   currency: z.string().length(3),
   itemCount: z.int().min(1),
   totalCents: cents,
@@ -83,11 +56,39 @@ export const orderShape = z.strictObject({
   shippingCents: cents,
   taxCents: cents,
   discountCents: cents,
-  metadata: z.record(text, text).optional(),
-  payments: z.array(payment),
-  refunds: z.array(refund),
-  parcels: z.array(parcel),
-  returns: z.array(itemReturn),
+  metadata: z.record(z.string(), z.string()).optional(),
+  payments: z.array(
+    z.strictObject({ paymentId: z.string(), amountCents: cents, capturedAt: instant }),
+  ),
+  refunds: z.array(
+    z.strictObject({
+      refundId: z.string(),
+      amountCents: cents,
+      paymentId: z.string(),
+      state: z.enum(['requested', 'refunded', 'failed']),
+      reason: z.string().optional(),
+      returnId: z.string().optional(),
+      at: instant,
+    }),
+  ),
+  parcels: z.array(
+    z.strictObject({
+      trackingNumber: z.string(),
+      carrier: z.string(),
+      items: parts,
+      shippedAt: instant,
+      deliveredAt: instant.optional(),
+    }),
+  ),
+  returns: z.array(
+    z.strictObject({
+      returnId: z.string(),
+      items: parts,
+      reason: z.string(),
+      restock: z.boolean(),
+      returnedAt: instant,
+    }),
+  ),
   personalDataErasedAt: instant.optional(),
   paymentId: z.string().optional(),
   carrier: z.string().optional(),
@@ -122,10 +123,11 @@ export const problemShape = z.strictObject({
   current: z
     .strictObject({ status, version: z.int().min(1), allowed: z.array(z.string()) })
     .optional(),
-  /** Of a place whose outcome is unknown, or whose reference is taken. */
-  orderId: z.uuid().optional(),
+  /** Of a command that asks for more than there is: what is left, by line or in money. */
+  lines: z.array(z.strictObject({ lineId: z.string(), left: z.int().min(0) })).optional(),
   refundableCents: cents.optional(),
-  lines: z.array(z.strictObject({ lineId: text, left: pieces })).optional(),
+  /** Of a place whose outcome is unknown, and of one whose reference an earlier order has. */
+  orderId: z.uuid().optional(),
 });
 
 export type Order = z.infer<typeof orderShape>;

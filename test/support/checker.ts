@@ -48,12 +48,22 @@ const TOKEN_FIELDS: Readonly<Record<string, string>> = {
   OrderPlaced: 'customerId',
   PaymentCaptured: 'paymentId',
   OrderShipped: 'trackingNumber',
+  ParcelShipped: 'trackingNumber',
+  ParcelDelivered: 'trackingNumber',
+  ItemsReturned: 'returnId',
   OrderCancelled: 'reason',
   PaymentRefunded: 'refundId',
 };
 
+/** The parcel that was delivered has the tracking number with which it was shipped. */
 function tokenOf({ type, data }: StoredEvent): string {
-  return String(Reflect.get(Object(data), TOKEN_FIELDS[type] ?? ''));
+  const token = String(Reflect.get(Object(data), TOKEN_FIELDS[type] ?? ''));
+  return type === 'ParcelDelivered' ? deliveryOf(token) : token;
+}
+
+/** The token of the command that reports that a parcel was delivered. */
+export function deliveryOf(trackingNumber: string): string {
+  return `${trackingNumber} delivered`;
 }
 
 function aboutEffects(

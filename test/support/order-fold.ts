@@ -1,4 +1,8 @@
 import type { Order } from './api-shapes.ts';
+import { shaped } from './event-shapes.ts';
+import type { ShapedEvent, ShapedOf } from './event-shapes.ts';
+import { delivered, returned, shipped } from './order-fold-goods.ts';
+import type { Need } from './order-fold-goods.ts';
 
 /** Tests that report payments by hand on an order that a saga fulfils begin their ids with this. */
 export const BY_HAND = 'by-hand';
@@ -23,11 +27,26 @@ export type SagaEffects = Readonly<{
   shipmentRequested: boolean;
 }>;
 
-/** `saga` is null for an order that is fulfilled by hand. */
-export type FoldedOrder = Readonly<{ order: Order; saga: SagaEffects | null }>;
+/** An order as its events make it. */
+export type FoldedOrder = Readonly<{
+  order: Order;
+  /** Null for an order that is fulfilled by hand. */
+  saga: SagaEffects | null;
+  /** What was refunded though it was not owed. It lowers what the order costs. */
+  allowanceCents: number;
+}>;
 
 /** A stream whose events the rules of an order do not allow. */
 export class ImpossibleHistory extends Error {}
+
+const NOTHING: SagaEffects = {
+  capturedCents: 0,
+  refundedCents: 0,
+  cancellationRequested: false,
+  shipmentRequested: false,
+};
+
+type Changes = Partial<FoldedOrder>;
 
 /**
  * The order that events make, folded by rules of the tests' own. It shares nothing with the service, so that a
@@ -39,142 +58,288 @@ export function foldOrder(events: readonly StoredEvent[]): FoldedOrder {
   if (first?.type !== 'OrderPlaced') throw impossible(first, 'a history begins with OrderPlaced');
   return rest.reduce<FoldedOrder>(
     (folded, event) => {
-      const { order, saga } = applied(folded, event);
-      return { order: { ...order, version: event.version, owedCents: owedCents(order) }, saga };
+      const after = applied(folded, event);
+      return { ...after, order: derived(after, event.version) };
     },
-    { order: placed(first), saga: null },
+    { order: placed(first), saga: null, allowanceCents: 0 },
   );
+}
+
+/** The order with all that follows from the rest of it. */
+function derived({ order, allowanceCents }: FoldedOrder, version: number): Order {
+  return {
+    ...order,
+    version,
+    owedCents: owedCents(order, allowanceCents),
+    paymentStatus: paymentStatus(order),
+    shipmentStatus: shipmentStatus(order),
+  };
 }
 
 /** What was captured and is neither given back nor earned: a cancelled order earns nothing. */
-function owedCents({ status, totalCents, capturedCents, refundedCents }: Order): number {
-  const keptCents = capturedCents - refundedCents;
-  if (status === 'cancelled') return keptCents;
-  return keptCents > totalCents ? keptCents - totalCents : 0;
+function owedCents(order: Order, allowanceCents: number): number {
+  const keptCents = order.capturedCents - order.refundedCents;
+  const costCents = order.status === 'cancelled' ? 0 : order.totalCents - allowanceCents;
+  return keptCents > costCents ? keptCents - costCents : 0;
 }
 
-function placed(event: StoredEvent): Order {
-  const items = list(event, 'items').map((item) => ({
-    sku: text(item, 'sku'),
-    quantity: whole(item, 'quantity'),
-    priceCents: whole(item, 'priceCents'),
+function paymentStatus({ capturedCents, refundedCents, paidAt }: Order): Order['paymentStatus'] {
+  if (refundedCents === 0) return paidAt === undefined ? 'unpaid' : 'paid';
+  return refundedCents < capturedCents ? 'partially_refunded' : 'refunded';
+}
+
+function shipmentStatus({ status, items, parcels }: Order): Order['shipmentStatus'] {
+  if (parcels.length === 0) return 'unshipped';
+  if (status !== 'shipped') return 'partially_shipped';
+  if (items.every(({ quantity, returnedQuantity }) => quantity === returnedQuantity)) {
+    return 'returned';
+  }
+  return parcels.every(({ deliveredAt }) => deliveredAt !== undefined) ? 'delivered' : 'shipped';
+}
+
+function placed(stored: StoredEvent): Order {
+  const event = shaped(stored);
+  if (typeof event === 'string') throw impossible(stored, event);
+  if (event.type !== 'OrderPlaced') throw impossible(stored, 'not how a history begins');
+  const { hasShippingAddress: _, hasContact: _c, hasPaymentMethod: _p, ...data } = event.data;
+  const items = data.items.map(({ lineId, ...item }, index) => ({
+    ...item,
+    lineId: lineId ?? String(index + 1),
+    shippedQuantity: 0,
+    returnedQuantity: 0,
   }));
+  const { shippingCents = 0, taxCents = 0, discountCents = 0 } = data;
+  const more = BigInt(shippingCents) + BigInt(taxCents) - BigInt(discountCents);
   const total = items.reduce(
     (sum, { quantity, priceCents }) => sum + BigInt(quantity) * BigInt(priceCents),
-    0n,
+    more,
   );
-  const data = event.data;
-  if (total !== BigInt(whole(data, 'totalCents'))) throw impossible(event, `the total is ${total}`);
-  if (text(data, 'orderId') !== event.stream_id) throw impossible(event, 'another orderId');
+  if (total !== BigInt(data.totalCents)) throw impossible(stored, `the total is ${total}`);
+  if (data.orderId !== stored.stream_id) throw impossible(stored, 'another orderId');
+  if (new Set(items.map(({ lineId }) => lineId)).size < items.length) {
+    throw impossible(stored, 'each line has an id of its own');
+  }
   return {
-    orderId: event.stream_id,
-    customerId: text(data, 'customerId'),
+    ...data,
     status: 'pending',
-    currency: text(data, 'currency'),
+    paymentStatus: 'unpaid',
+    shipmentStatus: 'unshipped',
     items,
     itemCount: items.length,
-    totalCents: Number(total),
-    version: event.version,
-    placedAt: event.recorded_at.toISOString(),
+    shippingCents,
+    taxCents,
+    discountCents,
+    version: stored.version,
+    placedAt: stored.recorded_at.toISOString(),
     capturedCents: 0,
     refundedCents: 0,
     owedCents: 0,
+    payments: [],
+    refunds: [],
+    parcels: [],
+    returns: [],
   };
 }
 
-function applied(folded: FoldedOrder, event: StoredEvent): FoldedOrder {
-  const { order, saga } = folded;
-  const { data, type } = event;
+function applied(folded: FoldedOrder, stored: StoredEvent): FoldedOrder {
+  const event = shaped(stored);
+  if (typeof event === 'string') throw impossible(stored, event);
+  const at = stored.recorded_at.toISOString();
   const need = (holds: boolean, rule: string) => {
-    if (!holds) throw impossible(event, `${rule}, but the order is ${JSON.stringify(folded)}`);
+    if (!holds) throw impossible(stored, `${rule}, but the order is ${JSON.stringify(folded)}`);
   };
-  const at = event.recorded_at.toISOString();
-  const isOver = order.status === 'shipped' || order.status === 'cancelled';
-  switch (type) {
+  return { ...folded, ...changes(folded, event, at, need) };
+}
+
+function changes(folded: FoldedOrder, event: ShapedEvent, at: string, need: Need): Changes {
+  const { order } = folded;
+  switch (event.type) {
+    case 'OrderPlaced':
+      need(false, 'an order is placed once');
+      return {};
     case 'PaymentCaptured':
-      return captured(folded, event, need);
+      return captured(folded, event, at, need);
+    case 'RefundRequested':
+      needRefundable(order, event.data, need);
+      return { order: { ...order, refunds: [...order.refunds, asRefund(event, 'requested', at)] } };
+    case 'RefundFailed':
+      need(refundOf(order, event)?.state === 'requested', 'only what was requested fails');
+      return { order: { ...order, refunds: settled(order, event, 'failed', at) } };
     case 'PaymentRefunded':
-      return refunded(folded, event, need);
-    case 'OrderShipped': {
-      need(order.status === 'paid', 'only a paid order is shipped');
-      need(saga === null || saga.shipmentRequested, 'a saga requests the shipment before');
-      need(saga === null || saga.refundedCents === 0, 'a saga ships nothing that it refunded');
-      const parcel = {
-        trackingNumber: text(data, 'trackingNumber'),
-        carrier: text(data, 'carrier'),
-      };
-      return { order: { ...order, status: 'shipped', shippedAt: at, ...parcel }, saga };
-    }
-    case 'OrderCancelled': {
-      need(!isOver, 'an end state never changes');
-      need(saga?.refundedCents === saga?.capturedCents, 'a saga gives back all before');
-      const refundAmountCents = whole(data, 'refundAmountCents');
-      need(refundAmountCents === order.capturedCents, 'it tells all that was captured');
-      const reason = text(data, 'reason');
-      need(reason.length > 0, 'it says why');
-      const end = { status: 'cancelled', cancelledAt: at, reason, refundAmountCents } as const;
-      return { order: { ...order, ...end }, saga };
-    }
-    case 'FulfilmentStarted': {
-      need(saga === null && order.status === 'pending', 'it starts once, while pending');
-      const nothing = { capturedCents: 0, refundedCents: 0 };
-      return {
-        order,
-        saga: { ...nothing, cancellationRequested: false, shipmentRequested: false },
-      };
-    }
+      return refunded(folded, event, at, need);
+    case 'OrderShipped':
+    case 'ParcelShipped':
+      need(folded.saga?.shipmentRequested !== false, 'a saga requests the shipment before');
+      need((folded.saga?.refundedCents ?? 0) === 0, 'a saga ships nothing that it refunded');
+      return { order: { ...order, ...shipped(order, event, at, need) } };
+    case 'ParcelDelivered':
+      return { order: { ...order, parcels: delivered(order, event, at, need) } };
+    case 'ItemsReturned':
+      return { order: { ...order, ...returned(order, event, at, need) } };
+    case 'ShippingAddressChanged':
+      need(order.personalDataErasedAt === undefined, 'personal data does not come back');
+      need(order.parcels.length === 0, 'not after a parcel has left');
+      need(folded.saga?.shipmentRequested !== true, 'not after the shipment was requested');
+      return {};
+    case 'PersonalDataErased':
+      need(order.personalDataErasedAt === undefined, 'personal data is erased once');
+      need(folded.saga === null || isOver(order), 'a running saga needs the personal data');
+      return { order: { ...order, personalDataErasedAt: at } };
+    case 'FulfilmentStarted':
     case 'CancellationRequested':
-      if (saga === null) throw impossible(event, 'only a saga is asked to cancel');
-      need(!isOver && !saga.cancellationRequested, 'a cancellation is requested once');
-      need(!saga.shipmentRequested, 'not after the shipment was requested');
-      return { order, saga: { ...saga, cancellationRequested: true } };
     case 'ShipmentRequested':
-      if (saga === null) throw impossible(event, 'only a saga requests a shipment');
-      need(order.status === 'paid' && !saga.shipmentRequested, 'it is requested once, when paid');
-      need(saga.capturedCents === order.totalCents, 'only what is paid in full is shipped');
-      need(!saga.cancellationRequested, 'not after the cancellation was requested');
-      return { order, saga: { ...saga, shipmentRequested: true } };
-    default:
-      throw impossible(event, 'an event of another kind');
+    case 'OrderCancelled':
+      return stage(folded, event, at, need);
   }
 }
 
-type Need = (holds: boolean, rule: string) => void;
+/** The events of a fulfilment, and the end by cancellation. */
+function stage(
+  { order, saga }: FoldedOrder,
+  event: ShapedOf<
+    'FulfilmentStarted' | 'CancellationRequested' | 'ShipmentRequested' | 'OrderCancelled'
+  >,
+  at: string,
+  need: Need,
+): Changes {
+  const effects = saga ?? NOTHING;
+  switch (event.type) {
+    case 'OrderCancelled': {
+      need(!isOver(order), 'an end state never changes');
+      need(order.parcels.length === 0, 'what has left cannot be cancelled');
+      need(saga?.refundedCents === saga?.capturedCents, 'a saga gives back all before');
+      const { reason, refundAmountCents } = event.data;
+      need(refundAmountCents === order.capturedCents, 'it tells all that was captured');
+      const end = { status: 'cancelled', cancelledAt: at, reason, refundAmountCents } as const;
+      return { order: { ...order, ...end } };
+    }
+    case 'FulfilmentStarted':
+      need(saga === null && order.status === 'pending', 'it starts once, while pending');
+      return { saga: NOTHING };
+    case 'CancellationRequested':
+      need(saga !== null && !isOver(order), 'only a running saga is asked to cancel');
+      need(!effects.cancellationRequested, 'a cancellation is requested once');
+      need(!effects.shipmentRequested, 'not after the shipment was requested');
+      return { saga: { ...effects, cancellationRequested: true } };
+    case 'ShipmentRequested':
+      need(saga !== null && order.status === 'paid', 'only a saga requests it, when paid');
+      need(!effects.shipmentRequested, 'a shipment is requested once');
+      need(effects.capturedCents === order.totalCents, 'only what is paid in full is shipped');
+      need(!effects.cancellationRequested, 'not after the cancellation was requested');
+      return { saga: { ...effects, shipmentRequested: true } };
+  }
+}
 
 /** The first payment pays an order that a saga fulfils; by hand, payments must cover the total. */
-function captured({ order, saga }: FoldedOrder, event: StoredEvent, need: Need): FoldedOrder {
-  const amountCents = whole(event.data, 'amountCents');
-  const paymentId = text(event.data, 'paymentId');
-  need(
-    amountCents > 0 || order.totalCents === 0,
-    'a payment moves money, unless there is none to pay',
-  );
+function captured(
+  { order, saga }: FoldedOrder,
+  { data: { amountCents, paymentId, sagaId } }: ShapedOf<'PaymentCaptured'>,
+  at: string,
+  need: Need,
+): Changes {
+  need(amountCents > 0 || order.totalCents === 0, 'a payment moves money, if there is any to pay');
+  need(!order.payments.some((known) => known.paymentId === paymentId), 'a payment comes once');
   const capturedCents = order.capturedCents + amountCents;
   const pays = order.status === 'pending' && (saga !== null || capturedCents >= order.totalCents);
   const after: Order = {
     ...order,
     capturedCents,
-    ...(pays && { status: 'paid', paidAt: event.recorded_at.toISOString(), paymentId }),
+    payments: [...order.payments, { paymentId, amountCents, capturedAt: at }],
+    ...(pays && { status: 'paid', paidAt: at, paymentId }),
   };
-  if (saga === null || paymentId.startsWith(BY_HAND)) return { order: after, saga };
-  need(order.status === 'pending' || order.status === 'paid', 'the end is the last event');
+  if (saga === null || paymentId.startsWith(BY_HAND)) {
+    need(sagaId === undefined, 'what is reported by hand was captured by no saga');
+    return { order: after };
+  }
+  need(!isOver(order), 'the end is the last event');
   need(saga.capturedCents === 0, 'a saga captures once');
   need(order.status === 'pending' || order.capturedCents > 0, 'only a payment by hand pays before');
   return { order: after, saga: { ...saga, capturedCents: amountCents } };
 }
 
-function refunded({ order, saga }: FoldedOrder, event: StoredEvent, need: Need): FoldedOrder {
-  const amountCents = whole(event.data, 'amountCents');
-  const after = { ...order, refundedCents: order.refundedCents + amountCents };
-  const isOver = order.status === 'shipped' || order.status === 'cancelled';
-  if (saga === null || text(event.data, 'paymentId').startsWith(BY_HAND)) {
-    need(saga === null || isOver, 'nothing is given back by hand while the saga runs');
-    need(amountCents <= order.owedCents, 'no more is given back than is owed');
-    return { order: after, saga };
+type Refund = Order['refunds'][number];
+
+function asRefund(
+  { data }: ShapedOf<'RefundRequested' | 'PaymentRefunded'>,
+  state: Refund['state'],
+  at: string,
+): Refund {
+  const { refundId, amountCents, paymentId, reason, returnId } = data;
+  const why = {
+    ...(reason !== undefined && { reason }),
+    ...(returnId !== undefined && { returnId }),
+  };
+  return { refundId, amountCents, paymentId, state, ...why, at };
+}
+
+function refundOf(
+  { refunds }: Order,
+  { data: { refundId } }: ShapedOf<'RefundRequested' | 'PaymentRefunded' | 'RefundFailed'>,
+): Refund | undefined {
+  return refunds.find((refund) => refund.refundId === refundId);
+}
+
+function settled(
+  { refunds }: Order,
+  { data: { refundId } }: ShapedOf<'PaymentRefunded' | 'RefundFailed'>,
+  state: Refund['state'],
+  at: string,
+): Refund[] {
+  return refunds.map((refund) =>
+    refund.refundId === refundId ? { ...refund, state, at } : refund,
+  );
+}
+
+/** No more goes back than came in and is not on its way back: of the order, and of the payment. */
+function needRefundable(
+  { payments, refunds }: Order,
+  { refundId, amountCents, paymentId }: Pick<Refund, 'refundId' | 'amountCents' | 'paymentId'>,
+  need: Need,
+): void {
+  need(!refunds.some((known) => known.refundId === refundId), 'a refund has an id of its own');
+  const gone = refunds.filter(({ state }) => state !== 'failed');
+  need(amountCents <= sum(payments) - sum(gone), 'no more is given back than was captured');
+  const of = ({ paymentId: id }: Readonly<{ paymentId: string }>) => id === paymentId;
+  const left = sum(payments.filter(of)) - sum(gone.filter(of));
+  need(payments.some(of) && amountCents <= left, 'nor more than the payment was');
+}
+
+function sum(parts: ReadonlyArray<Readonly<{ amountCents: number }>>): number {
+  return parts.reduce((total, { amountCents }) => total + amountCents, 0);
+}
+
+/** By hand, by a saga of its own, or by the fulfilment that is undone. */
+function refunded(
+  { order, saga, allowanceCents }: FoldedOrder,
+  event: ShapedOf<'PaymentRefunded'>,
+  at: string,
+  need: Need,
+): Changes {
+  const { amountCents, paymentId, allowanceCents: allowed = 0 } = event.data;
+  const known = refundOf(order, event);
+  if (known === undefined) needRefundable(order, event.data, need);
+  else {
+    need(known.state === 'requested', 'a refund comes once');
+    const isSame = known.amountCents === amountCents && known.paymentId === paymentId;
+    need(isSame, 'a refund is what was requested');
   }
-  need(!isOver, 'the end is the last event');
+  const refunds = known
+    ? settled(order, event, 'refunded', at)
+    : [...order.refunds, asRefund(event, 'refunded', at)];
+  const after = { ...order, refundedCents: order.refundedCents + amountCents, refunds };
+  if (saga === null || isOver(order)) {
+    const unowed = amountCents > order.owedCents ? amountCents - order.owedCents : 0;
+    need(allowed === unowed, `what was not owed is ${unowed}`);
+    return { order: after, allowanceCents: allowanceCents + allowed };
+  }
+  need(!paymentId.startsWith(BY_HAND), 'nothing is given back by hand while the saga runs');
   need(saga.refundedCents === 0 && saga.capturedCents > 0, 'a saga refunds once');
+  need(allowed === 0, 'what a saga undoes was no allowance');
   return { order: after, saga: { ...saga, refundedCents: amountCents } };
+}
+
+function isOver({ status }: Order): boolean {
+  return status === 'shipped' || status === 'cancelled';
 }
 
 function impossible(event: StoredEvent | undefined, rule: string): ImpossibleHistory {
@@ -184,24 +349,4 @@ function impossible(event: StoredEvent | undefined, rule: string): ImpossibleHis
 /** A member of event data that is not typed; undefined if it is not there. */
 export function field(data: unknown, name: string): unknown {
   return typeof data === 'object' && data !== null ? Reflect.get(data, name) : undefined;
-}
-
-function text(data: unknown, name: string): string {
-  const value = field(data, name);
-  if (typeof value !== 'string') throw new ImpossibleHistory(`${name} is ${String(value)}`);
-  return value;
-}
-
-function whole(data: unknown, name: string): number {
-  const value = field(data, name);
-  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0) {
-    throw new ImpossibleHistory(`${name} is ${String(value)}`);
-  }
-  return value;
-}
-
-function list(event: StoredEvent, name: string): unknown[] {
-  const value = field(event.data, name);
-  if (!Array.isArray(value)) throw impossible(event, `${name} is a list`);
-  return value;
 }

@@ -5,7 +5,7 @@ import '#src/database/database.ts';
 import { orderShape, rowOf } from './api-shapes.ts';
 import type { Order } from './api-shapes.ts';
 import { foldOrder } from './order-fold.ts';
-import type { StoredEvent } from './order-fold.ts';
+import type { FoldedOrder, StoredEvent } from './order-fold.ts';
 
 /** Everything that a database stores about orders, read in one snapshot. */
 export type Stored = Readonly<{
@@ -75,11 +75,11 @@ export async function readStoredBy(client: Client): Promise<Stored> {
 
 export function verifyStored(stored: Stored, { relay }: VerifyOptions): string[] {
   const histories = historiesOf(stored.events);
-  const orders = new Map<string, Order>();
+  const orders = new Map<string, FoldedOrder>();
   const impossible: string[] = [];
   for (const [id, events] of histories) {
     try {
-      orders.set(id, foldOrder(events).order);
+      orders.set(id, foldOrder(events));
     } catch (error) {
       impossible.push(`${id}: ${String(error)}`);
     }
@@ -125,7 +125,7 @@ function aboutStreams(streams: Stored['streams'], histories: Histories): string[
 /** Every order has its row, and every row is what the events of its order make. */
 export function aboutSummaries(
   summaries: Stored['summaries'],
-  orders: ReadonlyMap<string, Order>,
+  orders: ReadonlyMap<string, FoldedOrder>,
 ): string[] {
   const missing = new Set(orders.keys());
   const wrong = summaries.flatMap((row) => {
@@ -141,10 +141,11 @@ export function aboutSummaries(
   return [...wrong, ...[...missing].map((id) => `${id}: no summary`)];
 }
 
-/** The fields of an order that are columns. `owedCents` is computed from the others. */
-function columnsOf(order: Order): Partial<Order> {
-  const { owedCents: _, ...columns } = rowOf(order);
-  return columns;
+/** What of an order are columns. What it owes and whether it is paid is computed from the others. */
+function columnsOf({ order, allowanceCents }: FoldedOrder) {
+  const { owedCents: _, paymentStatus: _p, shipmentStatus, ...columns } = rowOf(order);
+  const isTold = shipmentStatus === 'unshipped' || shipmentStatus === 'shipped';
+  return { ...columns, allowanceCents, ...(!isTold && { shipmentProgress: shipmentStatus }) };
 }
 
 /** A row of the table with the field names of the API, without the fields that are null or no member of the API. */

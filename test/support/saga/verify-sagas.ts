@@ -1,7 +1,7 @@
 import type { LedgerEntry } from '#dev/provider-simulator/provider-books.ts';
 import type { Order } from '../api-shapes.ts';
 import { field, foldOrder } from '../order-fold.ts';
-import type { SagaEffects, StoredEvent } from '../order-fold.ts';
+import type { FoldedOrder, SagaEffects, StoredEvent } from '../order-fold.ts';
 import type { SagaWorld } from './world.ts';
 import { aboutSummaries, historiesOf, readStored } from '../verify-database.ts';
 import type { Stored } from '../verify-database.ts';
@@ -28,6 +28,7 @@ type Reservation = Readonly<{ reservation_id: string; sku: string; quantity: num
 /** An order with all that is known of it: here, and at the providers. */
 type Whole = Readonly<{
   orderId: string;
+  folded: FoldedOrder;
   order: Order;
   /** Null if no saga was started. */
   effects: SagaEffects | null;
@@ -64,6 +65,7 @@ export async function verifySagas(
       const folded = foldOrder(events);
       wholes.push({
         orderId,
+        folded,
         order: folded.order,
         effects: folded.saga,
         work: row,
@@ -87,7 +89,7 @@ export async function verifySagas(
     ...aboutVersions(stored, expected),
     ...aboutSummaries(
       stored.summaries,
-      new Map(wholes.map(({ orderId, order }) => [orderId, order])),
+      new Map(wholes.map(({ orderId, folded }) => [orderId, folded])),
     ),
     ...aboutStock(stock, held, wholes, expected),
   ];
