@@ -38,6 +38,14 @@ const SAMPLE_ORDER = {
   customerId: 'c-1',
   currency: 'EUR',
   items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+  payment: { method: 'pm_card_ok' },
+  shippingAddress: {
+    name: 'Ada Example',
+    line1: '1 Sample Street',
+    postalCode: '10115',
+    city: 'Berlin',
+    country: 'DE',
+  },
 };
 const pidFile = join(folders.data, 'start.pid');
 /** For dev/operate.ts. */

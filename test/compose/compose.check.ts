@@ -7,6 +7,7 @@ import { readTopic } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';
 import { createComposeProject, docker } from './compose-project.ts';
 import type { ComposeProject } from './compose-project.ts';
+import { deliverable } from '#test/support/order-api.ts';
 
 const REPLICAS = 3;
 const CALLERS = 6;
@@ -220,7 +221,11 @@ describe('docker compose', () => {
     const url = replicas[0]!;
     const stocked = await ask(url, '/v1/stock/book', jsonRequest('PUT', { onHand: 2 }));
     expect(stocked.status).toBe(201);
-    const placed = await post(url, '/v1/orders', { ...newOrder, fulfilment: 'automatic' });
+    const placed = await post(url, '/v1/orders', {
+      ...newOrder,
+      ...deliverable,
+      fulfilment: 'automatic',
+    });
     expect(placed.status).toBe(201);
     await eventually(async () => {
       const order = await get(url, `/v1/orders/${placed.body.orderId}`);

@@ -9,12 +9,14 @@ import { toProblem } from '#src/to-problem.ts';
 import type { SagaWorld } from '#test/support/saga/world.ts';
 import { createService } from './fulfilment-service.ts';
 import type { Changes } from './fulfilment-service.ts';
+import { deliverable } from '#test/support/order-api.ts';
 
 /** Two books of 1250 cents each. */
 export const order = {
   customerId: 'c-1',
   currency: 'EUR',
   items: [{ sku: 'book', quantity: 2, priceCents: 1250 }],
+  ...deliverable,
 };
 
 /** For a resolve that is right whatever the fulfilment has come to. */

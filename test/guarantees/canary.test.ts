@@ -16,6 +16,7 @@ import { startService } from '#test/support/service.ts';
 import { startSimulator } from '#test/support/simulator.ts';
 import { startTcpProxy } from '#test/support/tcp-proxy.ts';
 import type { TcpProxy } from '#test/support/tcp-proxy.ts';
+import { deliverable } from '#test/support/order-api.ts';
 
 /*
  * Secrets and personal data go into every input. Then every place where they do not belong is searched: the log of
@@ -186,7 +187,7 @@ async function sendCommands(api: HttpClient, { at }: Canaries): Promise<HttpResp
     await api.request('GET', `/v1/orders?customerId=${at('listed')}&limit=1`, { headers }),
     await send(
       '/v1/orders',
-      { ...order, fulfilment: 'automatic' },
+      { ...order, ...deliverable, fulfilment: 'automatic' },
       { 'idempotency-key': at('automatic') },
     ),
   ];

@@ -5,7 +5,7 @@ import { bearer, createKey, keyIdOf } from '#test/support/api-keys.ts';
 import { problemOf } from '#test/support/api-shapes.ts';
 import type { HttpResponse, RequestOptions } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
-import { createOrderApi } from '#test/support/order-api.ts';
+import { createOrderApi, deliverable } from '#test/support/order-api.ts';
 import type { OrderApi } from '#test/support/order-api.ts';
 import { eventually } from '#test/support/poll.ts';
 import { createSagaWorld, startReplica } from '#test/support/saga/world.ts';
@@ -86,7 +86,11 @@ describe.skipIf(skipReason('postgres'))('a customer', () => {
   test.each(reads)(
     'gets for the order of another what it gets for a missing one: %s',
     async (path) => {
-      const placed = await service.place({ ...body('ann'), fulfilment: 'automatic' });
+      const placed = await service.place({
+        ...body('ann'),
+        ...deliverable,
+        fulfilment: 'automatic',
+      });
       const { orderId } = z.looseObject({ orderId: z.string() }).parse(JSON.parse(placed.text));
       for (const method of ['GET', 'HEAD']) {
         for (const tag of [undefined, '*', '"v1"']) {
@@ -195,7 +199,7 @@ describe.skipIf(skipReason('postgres'))('a customer', () => {
     for (const headers of [{}, { 'idempotency-key': randomUUID() }]) {
       const other = await bob.request('POST', '/v1/orders', { body: body('ann'), headers });
       expect([other.status, problemOf(other).code]).toEqual([403, 'other_customer']);
-      const automatic = { ...body('bob'), fulfilment: 'automatic' };
+      const automatic = { ...body('bob'), ...deliverable, fulfilment: 'automatic' };
       const shipped = await bob.request('POST', '/v1/orders', { body: automatic, headers });
       expect([shipped.status, problemOf(shipped).code]).toEqual([403, 'services_only']);
     }

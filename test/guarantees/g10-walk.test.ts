@@ -19,6 +19,7 @@ import { refusalOf } from '#test/support/saga/api.ts';
 import { createSagaWorld, startReplica } from '#test/support/saga/world.ts';
 import type { Replica, SagaWorld } from '#test/support/saga/world.ts';
 import { ACCESS } from './access-of-operations.ts';
+import { deliverable } from '#test/support/order-api.ts';
 
 /*
  * G10: every operation of the OpenAPI document x every way of not being entitled to it, with the data that each needs, so
@@ -107,6 +108,7 @@ describe.skipIf(skipReason('postgres'))('every operation', () => {
       customerId: 'c-1',
       currency: 'EUR',
       items: [item],
+      ...deliverable,
       fulfilment: 'automatic',
     });
     const order = z.looseObject({ orderId: z.string() }).parse(JSON.parse(placed.text));

@@ -6,7 +6,7 @@ import { createTestDatabase, rowCounts } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
 import type { HttpResponse } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
-import { placeBody } from '#test/support/order-api.ts';
+import { placeBody, deliverable } from '#test/support/order-api.ts';
 import type { CommandName, OrderApi } from '#test/support/order-api.ts';
 import { startService } from '#test/support/service.ts';
 import type { TestService } from '#test/support/service.ts';
@@ -41,15 +41,20 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
     ['place', async () => (key) => api.place(placeBody, { key })],
     ['pay', async () => sender('pay', await api.placeOrder())],
     ['ship', async () => sender('ship', await api.pay(await api.placeOrder()))],
+    ['deliver', async () => sender('deliver', await shippedOrder())],
+    ['return', async () => sender('return', await shippedOrder())],
     ['cancel', async () => sender('cancel', await api.pay(await api.placeOrder()))],
     [
       'refund',
       async () => sender('refund', await api.cancel(await api.pay(await api.placeOrder()))),
     ],
   ];
+  const shippedOrder = async () => api.ship(await api.pay(await api.placeOrder()));
   const bodies: Readonly<Record<CommandName, unknown>> = {
     pay: { paymentId: 'pay-7', amountCents: 2500 },
     ship: { trackingNumber: 'T-7', carrier: 'post' },
+    deliver: { trackingNumber: 'T-1' },
+    return: { returnId: 'ret-7', items: [{ lineId: '1', quantity: 1 }], reason: 'too small' },
     cancel: { reason: 'too late' },
     refund: { refundId: 'ref-7', amountCents: 1000 },
   };
@@ -270,7 +275,7 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
     await using own = await createTestDatabase();
     const key = randomUUID();
     const place = ({ api }: TestService) =>
-      api.place({ ...placeBody, fulfilment: 'automatic' }, { key });
+      api.place({ ...placeBody, ...deliverable, fulfilment: 'automatic' }, { key });
     const providers = { PAYMENT_URL: 'http://127.0.0.1:1', SHIPPING_URL: 'http://127.0.0.1:1' };
     await using able = await startService({ databaseUrl: own.url, env: providers });
     const first = await place(able);

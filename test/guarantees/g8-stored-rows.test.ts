@@ -154,7 +154,7 @@ describe.skipIf(skipReason('postgres')).each(fixtures)('what is in %s', (file) =
     }
     const { events, summaries } = await readStored(database.url);
     const orders = [...historiesOf(events)].filter(([, [first]]) => first?.type === 'OrderPlaced');
-    const folded = new Map(orders.map(([orderId, own]) => [orderId, foldOrder(own).order]));
+    const folded = new Map(orders.map(([orderId, own]) => [orderId, foldOrder(own)]));
     expect(folded.size).toBe(fixture.orders.length);
     expect(aboutSummaries(summaries, folded)).toEqual([]);
     expect(await database.query('select sku, on_hand, reserved from stock order by sku')).toEqual([

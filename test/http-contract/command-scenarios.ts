@@ -20,6 +20,8 @@ export const COMMANDS = [
   'placeOrder',
   'payOrder',
   'shipOrder',
+  'deliverParcel',
+  'returnItems',
   'cancelOrder',
   'refundOrder',
   'fulfilOrder',
@@ -85,6 +87,22 @@ export function commandScenarios(
     shipOrder: async () => {
       const parcel = { trackingNumber: 'T-1', carrier: 'post' };
       return onOrder('ship', await byHand(['pay', PAYMENT]), parcel, { ...parcel, carrier: 'x' });
+    },
+    deliverParcel: async () => {
+      const second = { trackingNumber: 'T-2', carrier: 'post' };
+      const first = {
+        trackingNumber: 'T-1',
+        carrier: 'post',
+        items: [{ lineId: '1', quantity: 1 }],
+      };
+      const orderId = await byHand(['pay', PAYMENT], ['ship', first], ['ship', second]);
+      return onOrder('deliver', orderId, { trackingNumber: 'T-1' }, { trackingNumber: 'T-2' });
+    },
+    returnItems: async () => {
+      const parcel = { trackingNumber: 'T-1', carrier: 'post' };
+      const orderId = await byHand(['pay', PAYMENT], ['ship', parcel]);
+      const body = { returnId: 'ret-1', items: [{ lineId: '1', quantity: 1 }], reason: 'small' };
+      return onOrder('return', orderId, body, { ...body, reason: 'large' });
     },
     cancelOrder: async () =>
       onOrder('cancel', await byHand(), { reason: 'late' }, { reason: 'too dear' }),

@@ -12,6 +12,7 @@ import type { Replica, SagaWorld } from '#test/support/saga/world.ts';
 import { startTcpProxy } from '#test/support/tcp-proxy.ts';
 import { commandScenarios } from './command-scenarios.ts';
 import type { Ready } from './command-scenarios.ts';
+import { deliverable } from '#test/support/order-api.ts';
 
 /*
  * The OpenAPI document describes what the service does: a walk through the service provokes every status and
@@ -213,7 +214,13 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
     });
     await unable.place(TWO_BOOKS, { fulfilment: 'automatic' });
     await unable.request('POST', '/v1/orders', {
-      body: { customerId: 'c', currency: 'EUR', items: TWO_BOOKS, fulfilment: 'automatic' },
+      body: {
+        customerId: 'c',
+        currency: 'EUR',
+        items: TWO_BOOKS,
+        ...deliverable,
+        fulfilment: 'automatic',
+      },
     });
     await unable.command('fulfil', await placed());
     for (const name of ['pay', 'ship', 'cancel', 'refund', 'fulfil'] as const)

@@ -58,7 +58,12 @@ export const orderShape = z.strictObject({
   discountCents: cents,
   metadata: z.record(z.string(), z.string()).optional(),
   payments: z.array(
-    z.strictObject({ paymentId: z.string(), amountCents: cents, capturedAt: instant }),
+    z.strictObject({
+      paymentId: z.string(),
+      amountCents: cents,
+      source: z.enum(['reported', 'fulfilment']),
+      capturedAt: instant,
+    }),
   ),
   refunds: z.array(
     z.strictObject({
@@ -68,7 +73,11 @@ export const orderShape = z.strictObject({
       state: z.enum(['requested', 'refunded', 'failed']),
       reason: z.string().optional(),
       returnId: z.string().optional(),
-      at: instant,
+      sagaId: z.string().optional(),
+      requestedAt: instant.optional(),
+      refundedAt: instant.optional(),
+      failedAt: instant.optional(),
+      failure: z.string().optional(),
     }),
   ),
   parcels: z.array(

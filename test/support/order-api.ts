@@ -5,7 +5,7 @@ import type { HttpResponse, HttpClient } from './http-client.ts';
 
 /** Headers that a command may carry. */
 export type CommandOptions = Readonly<{ key?: string; ifMatch?: string; signal?: AbortSignal }>;
-export type CommandName = 'pay' | 'ship' | 'cancel' | 'refund';
+export type CommandName = 'pay' | 'ship' | 'deliver' | 'return' | 'cancel' | 'refund';
 
 /** The API of orders. A method that returns an `HttpResponse` accepts any status; the others require a 2xx. */
 export type OrderApi = HttpClient &
@@ -43,6 +43,18 @@ export const placeBody: PlaceBody = {
     { sku: 'pen', quantity: 5, priceCents: 100 },
   ],
 };
+
+/** What an automatic fulfilment needs to know of an order. */
+export const deliverable = {
+  payment: { method: 'pm_card_ok' },
+  shippingAddress: {
+    name: 'Ada Example',
+    line1: '1 Sample Street',
+    postalCode: '10115',
+    city: 'Berlin',
+    country: 'DE',
+  },
+} as const;
 
 export function createOrderApi(url: string, headers?: Readonly<Record<string, string>>): OrderApi {
   const client = createHttpClient(url, headers);

@@ -161,10 +161,27 @@ function changes(folded: FoldedOrder, event: ShapedEvent, at: string, need: Need
       return captured(folded, event, at, need);
     case 'RefundRequested':
       needRefundable(order, event.data, need);
-      return { order: { ...order, refunds: [...order.refunds, asRefund(event, 'requested', at)] } };
+      return {
+        order: {
+          ...order,
+          refunds: [
+            ...order.refunds,
+            { ...asRefund(event), sagaId: event.data.sagaId, state: 'requested', requestedAt: at },
+          ],
+        },
+      };
     case 'RefundFailed':
       need(refundOf(order, event)?.state === 'requested', 'only what was requested fails');
-      return { order: { ...order, refunds: settled(order, event, 'failed', at) } };
+      return {
+        order: {
+          ...order,
+          refunds: settled(order, event, {
+            state: 'failed',
+            failedAt: at,
+            failure: event.data.reason,
+          }),
+        },
+      };
     case 'PaymentRefunded':
       return refunded(folded, event, at, need);
     case 'OrderShipped':
@@ -240,11 +257,12 @@ function captured(
   need(amountCents > 0 || order.totalCents === 0, 'a payment moves money, if there is any to pay');
   need(!order.payments.some((known) => known.paymentId === paymentId), 'a payment comes once');
   const capturedCents = order.capturedCents + amountCents;
+  const source = sagaId === undefined ? 'reported' : 'fulfilment';
   const pays = order.status === 'pending' && (saga !== null || capturedCents >= order.totalCents);
   const after: Order = {
     ...order,
     capturedCents,
-    payments: [...order.payments, { paymentId, amountCents, capturedAt: at }],
+    payments: [...order.payments, { paymentId, amountCents, source, capturedAt: at }],
     ...(pays && { status: 'paid', paidAt: at, paymentId }),
   };
   if (saga === null || paymentId.startsWith(BY_HAND)) {
@@ -259,17 +277,15 @@ function captured(
 
 type Refund = Order['refunds'][number];
 
-function asRefund(
-  { data }: ShapedOf<'RefundRequested' | 'PaymentRefunded'>,
-  state: Refund['state'],
-  at: string,
-): Refund {
+function asRefund({
+  data,
+}: ShapedOf<'RefundRequested' | 'PaymentRefunded'>): Omit<Refund, 'state'> {
   const { refundId, amountCents, paymentId, reason, returnId } = data;
   const why = {
     ...(reason !== undefined && { reason }),
     ...(returnId !== undefined && { returnId }),
   };
-  return { refundId, amountCents, paymentId, state, ...why, at };
+  return { refundId, amountCents, paymentId, ...why };
 }
 
 function refundOf(
@@ -282,12 +298,12 @@ function refundOf(
 function settled(
   { refunds }: Order,
   { data: { refundId } }: ShapedOf<'PaymentRefunded' | 'RefundFailed'>,
-  state: Refund['state'],
-  at: string,
+  end: Partial<Refund>,
 ): Refund[] {
-  return refunds.map((refund) =>
-    refund.refundId === refundId ? { ...refund, state, at } : refund,
-  );
+  // What is settled last comes last.
+  const others = refunds.filter((refund) => refund.refundId !== refundId);
+  const own = refunds.filter((refund) => refund.refundId === refundId);
+  return others.concat(own.map((refund) => Object.assign({}, refund, end)));
 }
 
 /** No more goes back than came in and is not on its way back: of the order, and of the payment. */
@@ -323,9 +339,10 @@ function refunded(
     const isSame = known.amountCents === amountCents && known.paymentId === paymentId;
     need(isSame, 'a refund is what was requested');
   }
+  const end = { state: 'refunded', refundedAt: at } as const;
   const refunds = known
-    ? settled(order, event, 'refunded', at)
-    : [...order.refunds, asRefund(event, 'refunded', at)];
+    ? settled(order, event, end)
+    : [...order.refunds, { ...asRefund(event), ...end }];
   const after = { ...order, refundedCents: order.refundedCents + amountCents, refunds };
   if (saga === null || isOver(order)) {
     const unowed = amountCents > order.owedCents ? amountCents - order.owedCents : 0;

@@ -105,6 +105,10 @@ function bodyOf(name: CommandName, token: string, { totalCents }: Order): unknow
       return { paymentId: token, amountCents: totalCents };
     case 'ship':
       return { trackingNumber: token, carrier: 'post' };
+    case 'deliver':
+      return { trackingNumber: token };
+    case 'return':
+      return { returnId: token, items: [{ lineId: '1', quantity: 1 }], reason: token };
     case 'cancel':
       return { reason: token };
     case 'refund':

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { createHttpClient } from '../http-client.ts';
 import type { HttpResponse, HttpClient } from '../http-client.ts';
+import { deliverable } from '../order-api.ts';
 
 const orderShape = z.looseObject({
   orderId: z.string(),
@@ -51,7 +52,13 @@ export function createSagaApi(url: string, headers?: Readonly<Record<string, str
   const { request } = client;
   const place: SagaApi['place'] = (items = TWO_BOOKS, { fulfilment, key } = {}) =>
     request('POST', '/v1/orders', {
-      body: { customerId: 'c-1', currency: 'EUR', items, ...(fulfilment && { fulfilment }) },
+      body: {
+        customerId: 'c-1',
+        currency: 'EUR',
+        items,
+        ...deliverable,
+        ...(fulfilment && { fulfilment }),
+      },
       ...(key !== undefined && { headers: { 'idempotency-key': key } }),
     });
   return {
