@@ -18,6 +18,19 @@ import { createTestFolder } from '#test/support/test-folder.ts';
 
 const DATABASE_URL = 'postgres://user:password@host:5432/database';
 
+describe.each(['PAYMENT_CONTRACT', 'SHIPPING_CONTRACT'] as const)('the setting %s', (name) => {
+  test('is version 2 of the contract unless it is told otherwise', () => {
+    expect(readConfig({ DATABASE_URL })[name]).toBe(2);
+    expect(readConfig({ DATABASE_URL, [name]: '2' })[name]).toBe(2);
+    expect(readConfig({ DATABASE_URL, [name]: '1' })[name]).toBe(1);
+    expect(describeConfig({})).toMatch(new RegExp(`^${name} +2 +default +Version of the`, 'm'));
+  });
+
+  test.each(['0', '3', 'v2', '1.0', ' 1'])('is refused as %j', (version) => {
+    expect(problemsOf({ DATABASE_URL, [name]: version })).toEqual([`${name}: must be 1 or 2`]);
+  });
+});
+
 describe('the URL of the database', () => {
   test.each([
     DATABASE_URL,
