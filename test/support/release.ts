@@ -1,6 +1,8 @@
+import { execFile } from 'node:child_process';
 import { cp, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { createTestFolder } from './test-folder.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -15,6 +17,22 @@ export type ReleaseChanges = Readonly<{
   /** By path: additional files. */
   files?: Readonly<Record<string, string>>;
 }>;
+
+/**
+ * The code of an earlier release, with the packages of this one. It is kept as an archive, so that a checkout without
+ * its commit, or without git, runs it too: `git archive --format=tar.gz -o test/fixtures/release-<commit>.tar.gz
+ * <commit> src migrations package.json`.
+ */
+export async function unpackRelease(commit: string): Promise<Release> {
+  const folder = await createTestFolder('release-');
+  const archive = join(ROOT, 'test/fixtures', `release-${commit}.tar.gz`);
+  await promisify(execFile)('tar', ['-xzf', archive, '-C', folder.path]);
+  await symlink(join(ROOT, 'node_modules'), join(folder.path, 'node_modules'));
+  return {
+    main: join(folder.path, 'src/main.ts'),
+    [Symbol.asyncDispose]: folder[Symbol.asyncDispose],
+  };
+}
 
 /** Copies this release and changes it. @throws an Error if a text to replace is missing */
 export async function makeRelease({ edits = {}, files = {} }: ReleaseChanges): Promise<Release> {
