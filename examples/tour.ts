@@ -19,11 +19,23 @@ export async function tour(client: OrderClient, print: (line: string) => void): 
   await fulfil(client, print);
 }
 
+/** What the service needs to capture and to ship by itself. Neither is ever published. */
+const DELIVERY = {
+  payment: { method: 'pm_card_ok' },
+  shippingAddress: {
+    name: 'Ada Example',
+    line1: '1 Sample Street',
+    postalCode: '10115',
+    city: 'Berlin',
+    country: 'DE',
+  },
+} as const;
+
 async function place(client: OrderClient, fulfilment: 'manual' | 'automatic' = 'manual') {
   const placed = await client.POST('/v1/orders', {
     // The same key for every retry: the order is placed once, whatever happens to a response.
     params: { header: { 'Idempotency-Key': randomUUID() } },
-    body: { customerId: 'c-1', currency: 'EUR', items: [BOOKS], fulfilment },
+    body: { customerId: 'c-1', currency: 'EUR', items: [BOOKS], ...DELIVERY, fulfilment },
   });
   return { order: bodyOf(placed), etag: placed.response.headers.get('etag') ?? '' };
 }
