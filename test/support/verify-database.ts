@@ -152,7 +152,7 @@ function columnsOf({ order, allowanceCents }: FoldedOrder) {
 function asShown(row: Readonly<Record<string, unknown>>): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(row).flatMap(([column, value]) => {
-      if (value === null || (column === 'allowance_cents' && value === 0)) return [];
+      if (value === null) return [];
       const name = column.replaceAll(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
       return [[name, value instanceof Date ? value.toISOString() : value]];
     }),
