@@ -11,11 +11,13 @@ import type { OrderClient } from './client.ts';
 const POLL_MS = 200;
 const FULFILMENT_MS_MAX = 60_000;
 const BOOKS = { sku: 'book', quantity: 2, priceCents: 1250 };
+const PEN = { sku: 'pen', name: 'A pen', quantity: 1, priceCents: 300 };
 
 /** Walks through the life of a few orders. `print` gets a line for each step. */
 export async function tour(client: OrderClient, print: (line: string) => void): Promise<void> {
   await payAndShip(client, print);
   await cancelAndRefund(client, print);
+  await shipInParcels(client, print);
   await fulfil(client, print);
 }
 
@@ -110,6 +112,52 @@ async function cancelAndRefund(client: OrderClient, print: (line: string) => voi
     await client.POST('/v1/orders/{orderId}/refund', { params, body: refund }),
   );
   print(`refunded ${refunded.refundedCents} cents: it owes ${refunded.owedCents}`);
+}
+
+/** Two parcels, one of them delivered; one book comes back, and a part of its price is refunded. */
+async function shipInParcels(client: OrderClient, print: (line: string) => void): Promise<void> {
+  const placed = await client.POST('/v1/orders', {
+    body: {
+      customerId: 'c-2',
+      currency: 'EUR',
+      items: [BOOKS, PEN],
+      shippingCents: 490,
+      contact: { email: 'ada@example.com' },
+      externalReference: `shop-${randomUUID()}`,
+      ...DELIVERY,
+    },
+  });
+  const { orderId, totalCents, items } = bodyOf(placed);
+  const params = { path: { orderId } };
+  print(`placed   ${orderId}: ${items.length} lines, ${totalCents} cents with shipping`);
+  const payment = { paymentId: `pay-${randomUUID()}`, amountCents: totalCents };
+  bodyOf(await client.POST('/v1/orders/{orderId}/pay', { params, body: payment }));
+
+  const ship = async (trackingNumber: string, parts?: { lineId: string; quantity: number }[]) =>
+    bodyOf(
+      await client.POST('/v1/orders/{orderId}/ship', {
+        params,
+        body: { trackingNumber, carrier: 'post', ...(parts && { items: parts }) },
+      }),
+    );
+  const part = await ship('T-1', [{ lineId: '1', quantity: 1 }]);
+  print(`shipped  a parcel: ${part.status}, ${part.shipmentStatus}`);
+  const rest = await ship('T-2');
+  print(`shipped  the rest: ${rest.status}, ${rest.shipmentStatus}`);
+  await client.POST('/v1/orders/{orderId}/deliver', { params, body: { trackingNumber: 'T-1' } });
+
+  const back = { items: [{ lineId: '1', quantity: 1 }], reason: 'damaged', restock: false };
+  bodyOf(
+    await client.POST('/v1/orders/{orderId}/return', {
+      params,
+      body: { returnId: 'ret-1', ...back },
+    }),
+  );
+  const refund = { refundId: 'ref-1', amountCents: BOOKS.priceCents, returnId: 'ret-1' };
+  const refunded = bodyOf(
+    await client.POST('/v1/orders/{orderId}/refund', { params, body: refund }),
+  );
+  print(`returned one book, and refunded ${refunded.refundedCents}: ${refunded.paymentStatus}`);
 }
 
 /** The service reserves the stock, takes the payment and ships by itself. */

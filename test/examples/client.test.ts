@@ -56,6 +56,10 @@ describe.skipIf(skipReason('postgres'))('the example', () => {
       "listed   1 of the customer's orders, the newest first",
       'cancel   a paid order: it owes 2500 cents',
       'refunded 2500 cents: it owes 0',
+      'placed   id: 2 lines, 3290 cents with shipping',
+      'shipped  a parcel: paid, partially_shipped',
+      'shipped  the rest: shipped, shipped',
+      'returned one book, and refunded 1250: partially_refunded',
       'fulfilled id: reserve done, capture done, ship done',
     ]);
   });
