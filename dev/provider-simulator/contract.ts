@@ -20,25 +20,31 @@ export type ContractVersion = z.infer<typeof contractVersion>;
 
 const key = z.string().regex(/^[\x21-\x7e]{1,255}$/);
 const text = z.string().min(1).max(255);
+/** Personal data is limited by the service, in code points. */
+const longText = z.string().min(1).max(1_000);
+const paymentMethod = longText.refine((value) => Array.from(value).length <= 255);
 const money = {
   amountCents: z.int().min(0),
   currency: z.string().regex(/^[A-Z]{3}$/),
 };
 const item = z.strictObject({ sku: text, quantity: z.int().min(1) });
 const shippingAddress = z.strictObject({
-  name: text,
-  line1: text,
-  line2: text.exactOptional(),
-  postalCode: text,
-  city: text,
-  region: text.exactOptional(),
+  name: longText,
+  line1: longText,
+  line2: longText.exactOptional(),
+  postalCode: longText,
+  city: longText,
+  region: longText.exactOptional(),
   country: z.string().regex(/^[A-Z]{2}$/),
 });
-const contact = z.strictObject({ email: text.exactOptional(), phone: text.exactOptional() });
+const contact = z.strictObject({
+  email: longText.exactOptional(),
+  phone: longText.exactOptional(),
+});
 
 const captureBody = z.strictObject({ orderId: text, ...money });
 const shipmentBody = z.strictObject({ orderId: text, items: z.array(item).min(1).max(200) });
-const captureBody2 = captureBody.extend({ paymentMethod: text.exactOptional() });
+const captureBody2 = captureBody.extend({ paymentMethod: paymentMethod.exactOptional() });
 const shipmentBody2 = shipmentBody.extend({
   items: z
     .array(

@@ -61,6 +61,18 @@ describe('version 2', () => {
     expect(calls.map(({ contract }) => contract)).toEqual([2, 2, 2, 2, 2]);
   });
 
+  test('has room for the longest texts that an order may have', async () => {
+    await using simulator = await startSimulator();
+    const { url } = simulator;
+    const long = '\u{1f4e6}'.repeat(200);
+    const texts = { name: long, line1: long, line2: long, city: long, region: long };
+    const shippingAddress = { ...address, ...texts };
+    const sent = await post(url, SHIPMENTS[1], 's', { ...sending, shippingAddress });
+    expect(sent.status).toBe(201);
+    const paymentMethod = `pm_${'\u{1f4b6}'.repeat(252)}`;
+    expect((await post(url, CAPTURES[1], 'c', { ...capture, paymentMethod })).status).toBe(201);
+  });
+
   test.each([
     ['pm_decline_soft', 402, 'card_declined'],
     ['card_ok', 422, 'payment_method_unknown'],
