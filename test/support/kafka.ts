@@ -1,8 +1,16 @@
 import { randomUUID } from 'node:crypto';
-import type { IHeaders, Kafka } from 'kafkajs';
+import { FetchIsolationLevels, fetchV11 } from '@platformatic/kafka';
+import type { Connection } from '@platformatic/kafka';
+import type { Kafka } from 'kafkajs';
 import { createKafkaClient } from '#src/outbox/kafkajs-client.ts';
+import { createBrokers } from '#src/outbox/platformatic-brokers.ts';
+import { readTopology } from '#src/outbox/platformatic-topic.ts';
 import { sharedServer } from './infra.ts';
 import { eventually } from './poll.ts';
+
+const REQUEST_TIMEOUT_MS = 5_000;
+const FETCH_WAIT_MS = 100;
+const FETCH_BYTES_MAX = 64 * 1024 * 1024;
 
 /** A message as a consumer gets it. */
 export type ReadMessage = Readonly<{
@@ -40,8 +48,9 @@ export async function createTestTopic(
 }
 
 /**
- * Reads a topic from the beginning until the condition holds. Returns all messages that were read, each
- * partition in its order.
+ * Reads a topic from the beginning until the condition has held after a message. Returns all messages that were
+ * read, each partition in its order. It is in no consumer group: a group can be joined only some time after the
+ * start of a broker, and kafkajs gives up before, without an error.
  * @throws an Error with the messages read so far if the deadline passes
  */
 export async function readTopic(
@@ -57,41 +66,98 @@ export async function readTopic(
     brokers?: string[];
   }>,
 ): Promise<ReadMessage[]> {
-  const consumer = client(brokers ?? (await testBrokers())).consumer({
-    groupId: `test-${randomUUID()}`,
-    maxWaitTimeInMs: 100,
-  });
+  const connections = createBrokers(
+    { brokers: brokers ?? (await testBrokers()) },
+    REQUEST_TIMEOUT_MS,
+    0,
+  );
   const messages: ReadMessage[] = [];
-  const enough = Promise.withResolvers<void>();
-  enough.promise.catch(() => {}); // it may fail before it is awaited
-  const deadline = setTimeout(() => {
-    const seen = messages.map((message) => JSON.stringify(message)).join('\n');
-    enough.reject(
-      new Error(`${topic}: not within ${withinMs} ms, read ${messages.length}:\n${seen}`),
-    );
-  }, withinMs);
+  const nextOffsets = new Map<number, number>();
+  const offsetIn = (partition: number) => ({ partition, offset: nextOffsets.get(partition) ?? 0 });
+  let isEnough = false;
   try {
-    await consumer.connect();
-    await consumer.subscribe({ topic, fromBeginning: true });
-    await consumer.run({
-      autoCommit: false,
-      eachMessage: async ({ partition, message }) => {
-        messages.push({
-          partition,
-          offset: Number(message.offset),
-          key: message.key?.toString() ?? null,
-          headers: texts(message.headers ?? {}),
-          value: message.value?.toString() ?? null,
-        });
-        if (until(messages)) enough.resolve();
+    await eventually(
+      async () => {
+        const { leaders } = await connections.ask((broker) => readTopology(broker, topic));
+        for (const [leader, led] of Map.groupBy(leaders, ([, address]) => address)) {
+          const wanted = led.map(([partition]) => offsetIn(partition));
+          const connection = await connections.connectTo(leader);
+          for (const message of await fetchFrom(connection, topic, wanted)) {
+            messages.push(message);
+            nextOffsets.set(message.partition, message.offset + 1);
+            isEnough ||= until(messages);
+          }
+        }
+        return isEnough;
       },
-    });
-    await enough.promise;
+      { withinMs },
+    );
     return messages;
+  } catch (error) {
+    const seen = messages.map((message) => JSON.stringify(message)).join('\n');
+    throw new Error(`${topic}: read ${messages.length}, ${String(error)}\n${seen}`, {
+      cause: error,
+    });
   } finally {
-    clearTimeout(deadline);
-    await consumer.disconnect();
+    connections.destroy();
   }
+}
+
+type Place = Readonly<{ partition: number; offset: number }>;
+
+/** What partitions hold from these offsets on, or the first part of it. Waits a little if there is nothing. */
+async function fetchFrom(
+  connection: Connection,
+  topic: string,
+  places: readonly Place[],
+): Promise<ReadMessage[]> {
+  const { responses } = await fetchV11.api.async(
+    connection,
+    FETCH_WAIT_MS,
+    1,
+    FETCH_BYTES_MAX,
+    FetchIsolationLevels.READ_UNCOMMITTED,
+    0,
+    -1,
+    [{ topicId: topic, partitions: places.map(toFetchRequest) }],
+    [],
+    '',
+  );
+  const found = responses.flatMap(({ partitions }) => partitions).flatMap(messagesIn);
+  // A batch is read as a whole, also what is before the offset.
+  return found.filter((message) =>
+    places.some(
+      ({ partition, offset }) => message.partition === partition && message.offset >= offset,
+    ),
+  );
+}
+
+function toFetchRequest({ partition, offset }: Place) {
+  return {
+    partition,
+    currentLeaderEpoch: -1,
+    fetchOffset: BigInt(offset),
+    lastFetchedEpoch: -1,
+    partitionMaxBytes: FETCH_BYTES_MAX,
+  };
+}
+
+type FetchedPartition = ReturnType<
+  typeof fetchV11.parseResponse
+>['responses'][number]['partitions'][number];
+
+function messagesIn({ partitionIndex: partition, records: batches }: FetchedPartition) {
+  return (batches ?? []).flatMap(({ firstOffset, records }) =>
+    records.map(({ offsetDelta, key, value, headers }) => ({
+      partition,
+      offset: Number(firstOffset) + offsetDelta,
+      key: key?.toString() ?? null,
+      headers: Object.fromEntries(
+        headers.map(([name, text]) => [String(name), text?.toString() ?? '']),
+      ),
+      value: value?.toString() ?? null,
+    })),
+  );
 }
 
 /** Waits until every partition of the topic has a leader that is known, for example after an outage. */
@@ -103,12 +169,6 @@ export async function untilLed(topic: string, brokers: string[]): Promise<void> 
       const leaders = topics.flatMap(({ partitions }) => partitions.map(({ leader }) => leader));
       if (!leaders.every((leader) => known.has(leader))) throw new Error(`${topic} is not led`);
     }),
-  );
-}
-
-function texts(headers: IHeaders): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(headers).map(([name, value]) => [name, value?.toString() ?? '']),
   );
 }
 
