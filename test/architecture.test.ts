@@ -36,7 +36,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   outbox: ['operators', 'network', 'event-store', 'workers', 'database'],
   auth: ['auth/principal.ts', 'operators', 'http', 'workers', 'database'],
   'auth/principal.ts': [],
-  http: ['auth/principal.ts', 'workers'],
+  http: ['auth/principal.ts', 'network', 'workers'],
   operators: [],
   'event-store': ['database'],
   network: [],

@@ -5,6 +5,7 @@ import rateLimit, { normalizeIP } from '@fastify/rate-limit';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 
 import { ANONYMOUS, NOBODY } from '#src/auth/principal.ts';
+import { isLoopback } from '#src/network/loopback.ts';
 import { Problem, problemKind } from './problem.ts';
 
 declare module 'fastify' {
@@ -26,7 +27,6 @@ const WINDOW_MS = 1_000;
 const ADDRESSES_MAX = 10_000;
 /** A refused token counts as so many requests, because tokens must not be guessed. */
 const REFUSED_TOKEN_COST = 10;
-const LOOPBACK = /^(?:::ffff:)?127\.|^::1$/;
 
 /** Counts a request. @throws Problem `rate_limited` above the limit */
 export type Limit = (request: FastifyRequest, reply: FastifyReply) => Promise<void>;
@@ -116,7 +116,7 @@ async function refuseAbove(
  * on this host.
  */
 export function countedAddress(address: string): string | undefined {
-  return LOOPBACK.test(address) ? undefined : normalizeIP(address);
+  return isLoopback(address) ? undefined : normalizeIP(address);
 }
 
 /**
