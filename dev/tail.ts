@@ -82,6 +82,12 @@ async function follow(): Promise<void> {
   consumer.on(consumer.events.GROUP_JOIN, () => {
     console.error(`Reading ${topic} at ${brokers.join(',')}; Ctrl-C ends it.`);
   });
+  // kafkajs gives up by itself on some errors, also if the brokers are not ready for groups for a second.
+  consumer.on(consumer.events.CRASH, ({ payload: { error, restart } }) => {
+    if (restart) return;
+    const reason = explainKafkaError(error, connection);
+    giveUp(`Cannot read from Kafka at ${brokers.join(',')} any more: ${reason}. Try again.`);
+  });
   await consumer.run({
     autoCommit: false,
     eachMessage: async ({ partition, message }) => {

@@ -43,6 +43,11 @@ export type ConsumerOptions = Readonly<{
   groupId: string;
   effects: Effects;
   onHandled?: (event: OrderEvent, handled: Handled) => void;
+  /**
+   * Called when nothing is consumed any more, because kafkajs gave up on an error. Start it again then. An error
+   * that may pass, and one of `effects`, is no reason: kafkajs tries again by itself.
+   */
+  onStopped: (error: Error) => void;
 }>;
 
 /**
@@ -50,10 +55,13 @@ export type ConsumerOptions = Readonly<{
  * message, which kafkajs delivers again. Returns the function that stops the consumer.
  */
 export async function consume(options: ConsumerOptions): Promise<() => Promise<void>> {
-  const { kafka, topic, groupId, effects, onHandled } = options;
+  const { kafka, topic, groupId, effects, onHandled, onStopped } = options;
   const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 500 });
   await consumer.connect();
   await consumer.subscribe({ topic, fromBeginning: true });
+  consumer.on(consumer.events.CRASH, ({ payload: { error, restart } }) => {
+    if (!restart) onStopped(error);
+  });
   await consumer.run({
     // One message of a partition after the other, so one event of an order after the other.
     eachMessage: async ({ message: { headers, value } }) => {
@@ -94,6 +102,10 @@ if (import.meta.main) {
     effects: effectsInMemory(({ orderId, version, type }) =>
       console.log(`${orderId} ${version} ${type}`),
     ),
+    onStopped: (error) => {
+      console.error(`The consumer has stopped: ${error.message}`);
+      process.exit(1);
+    },
   });
   process.once('SIGINT', () => void stop());
 }

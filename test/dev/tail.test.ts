@@ -2,11 +2,13 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { text as textOf } from 'node:stream/consumers';
 import { Partitioners } from 'kafkajs';
 import { describe, expect, test } from 'vitest';
 import { folders } from '#dev/folders.ts';
 import { createKafkaClient } from '#src/outbox/kafkajs-client.ts';
 import { skipReason } from '#test/support/infra.ts';
+import { startKafkaProxy } from '#test/support/kafka-proxy.ts';
 import { createTestTopic } from '#test/support/kafka.ts';
 
 describe.skipIf(skipReason('kafka'))('npm run tail', () => {
@@ -17,18 +19,11 @@ describe.skipIf(skipReason('kafka'))('npm run tail', () => {
       ['order-2', 'order.placed.v1', '0000000001'],
       ['order-1', 'order.cancelled.v1\u001b[2J', '0000000002\u202e', '\u009b2J\u2066'],
     ]);
-    const tail = spawn(
-      process.execPath,
-      [join(folders.root, 'dev/tail.ts'), '--order', 'order-1'],
-      {
-        env: {
-          ...process.env,
-          KAFKA_BROKERS: ` ${topic.brokers.join(', ')} ,`,
-          KAFKA_TOPIC: topic.name,
-        },
-        stdio: ['ignore', 'pipe', 'inherit'],
-      },
+    const tail = startTail(
+      { KAFKA_BROKERS: ` ${topic.brokers.join(', ')} ,`, KAFKA_TOPIC: topic.name },
+      ['--order', 'order-1'],
     );
+    tail.stderr.pipe(process.stderr);
     const lines: string[] = [];
     for await (const line of createInterface(tail.stdout)) {
       lines.push(line.replaceAll(/ +/g, ' '));
@@ -41,7 +36,26 @@ describe.skipIf(skipReason('kafka'))('npm run tail', () => {
     const [code] = tail.exitCode === null ? await once(tail, 'exit') : [tail.exitCode];
     expect(code).toBe(0);
   });
+
+  test('ends with the reason when kafkajs gives up', async () => {
+    await using topic = await createTestTopic();
+    await using proxy = await startKafkaProxy(topic.brokers[0] ?? '', topic.name);
+    proxy.hideCoordinator();
+    const tail = startTail({ KAFKA_BROKERS: proxy.brokers.join(), KAFKA_TOPIC: topic.name }, []);
+    const ended = once(tail, 'exit');
+    expect(await textOf(tail.stderr)).toMatch(
+      /^Cannot read from Kafka at .* any more: .*oordinator/,
+    );
+    expect(await ended).toEqual([1, null]);
+  });
 });
+
+function startTail(env: Readonly<Record<string, string>>, args: readonly string[]) {
+  return spawn(process.execPath, [join(folders.root, 'dev/tail.ts'), ...args], {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+}
 
 async function send(
   topic: Readonly<{ name: string; brokers: string[] }>,

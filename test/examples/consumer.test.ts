@@ -4,6 +4,7 @@ import { consume, effectsInMemory } from '../../examples/consumer.ts';
 import type { Effects, OrderEvent } from '../../examples/consumer.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
+import { startKafkaProxy } from '#test/support/kafka-proxy.ts';
 import { createTestTopic, readTopic } from '#test/support/kafka.ts';
 import type { ReadMessage } from '#test/support/kafka.ts';
 import { eventually } from '#test/support/poll.ts';
@@ -35,6 +36,24 @@ describe.skipIf(skipReason('kafka'))('the example consumer', () => {
     expect(second.seen).toEqual({ applied: 0, duplicate: 20 });
     expectEachOnce(first.applied, orders);
   });
+
+  test('says when kafkajs has given up', async () => {
+    await using topic = await createTestTopic();
+    await using proxy = await startKafkaProxy(topic.brokers[0] ?? '', topic.name);
+    proxy.hideCoordinator();
+    const retry = { retries: 1 };
+    const kafka = new Kafka({ brokers: proxy.brokers, logLevel: logLevel.NOTHING, retry });
+    const stopped = Promise.withResolvers<Error>();
+    const stop = await consume({
+      kafka,
+      topic: topic.name,
+      groupId: `test-${crypto.randomUUID()}`,
+      effects: effectsInMemory(() => {}),
+      onStopped: stopped.resolve,
+    });
+    expect((await stopped.promise).message).toContain('coordinator');
+    await stop();
+  });
 });
 
 /** Delivers the messages a second time, as a relay does that crashed before it deleted them. */
@@ -64,6 +83,7 @@ async function applyAll(
     onHandled: (_, handled) => {
       seen[handled] += 1;
     },
+    onStopped: ({ message }) => expect.unreachable(message),
   });
   await eventually(() => seen.applied + seen.duplicate >= messages, { withinMs: 120_000 });
   await stop();

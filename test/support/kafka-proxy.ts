@@ -5,6 +5,10 @@ import type { Change, TcpProxy } from './tcp-proxy.ts';
 export const LEADERLESS = 7;
 
 const PRODUCE_REQUEST = 0;
+const FIND_COORDINATOR_REQUEST = 10;
+const COORDINATOR_NOT_AVAILABLE = 15;
+/** After the length, the number of the request and the time to wait. */
+const COORDINATOR_ERROR_AT = 12;
 const NO_ERROR = int16(0);
 const LEADER_NOT_AVAILABLE = int16(5);
 const NOT_LEADER = 6;
@@ -17,6 +21,8 @@ export type KafkaProxy = AsyncDisposable &
   Readonly<{
     brokers: string[];
     trap: TcpProxy['trap'];
+    /** From now on no consumer group can be joined, as just after the start of a broker. */
+    hideCoordinator(): void;
     /** Makes the partition 7 of the topic look as if its leader had died. */
     hideLeader(isHidden: boolean): void;
     /** The next batch is stored, and its response says that the broker does not lead. Resolves then. */
@@ -27,14 +33,18 @@ export type KafkaProxy = AsyncDisposable &
 export async function startKafkaProxy(broker: string, topic: string): Promise<KafkaProxy> {
   const name = Buffer.from(topic);
   let isHidden = false;
+  let hasCoordinator = true;
   let denied: PromiseWithResolvers<void> | undefined;
-  const changeResponse = (original: Buffer, isProduced: boolean): Buffer => {
+  const changeResponse = (original: Buffer, request: number | undefined): Buffer => {
     const response = advertise(original, broker, new URL(proxy.url).host);
+    if (request === FIND_COORDINATOR_REQUEST && !hasCoordinator) {
+      response.writeInt16BE(COORDINATOR_NOT_AVAILABLE, COORDINATOR_ERROR_AT);
+    }
     const at = response.indexOf(name);
     if (at === -1) return response;
     const topicEnd = at + name.length;
     if (isHidden) hideLeaderIn(response, topicEnd);
-    if (denied !== undefined && isProduced) {
+    if (denied !== undefined && request === PRODUCE_REQUEST) {
       response.writeInt16BE(NOT_LEADER, topicEnd + PRODUCE_ERROR_AT);
       denied.resolve();
       denied = undefined;
@@ -49,14 +59,15 @@ export async function startKafkaProxy(broker: string, topic: string): Promise<Ka
         waiting.push(request.readInt16BE(LENGTH_BYTES));
         return request;
       }),
-      response: eachFrame((response) =>
-        changeResponse(response, waiting.shift() === PRODUCE_REQUEST),
-      ),
+      response: eachFrame((response) => changeResponse(response, waiting.shift())),
     };
   });
   return {
     brokers: [new URL(proxy.url).host],
     trap: proxy.trap,
+    hideCoordinator: () => {
+      hasCoordinator = false;
+    },
     hideLeader: (shouldHide) => {
       isHidden = shouldHide;
     },
