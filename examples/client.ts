@@ -1,13 +1,16 @@
 import createClient from 'openapi-fetch';
 import type { paths, Problem } from './api.d.ts';
 
+/** Without the other forms of an order, which only who asks for them gets. */
+type OwnMedia = 'application/json' | 'application/problem+json';
+
 /**
  * A typed client of the order service. `token` is an API key or a JWT; without it the service must run with
  * AUTH=off.
  */
 export function createOrderClient(baseUrl: string, token?: string) {
   const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
-  return createClient<paths>({ baseUrl, headers });
+  return createClient<paths, OwnMedia>({ baseUrl, headers });
 }
 
 export type OrderClient = ReturnType<typeof createOrderClient>;

@@ -28,6 +28,9 @@ import { toProblem } from './to-problem.ts';
 /** Operators, a scraper and probes need no more. */
 const ADMIN_CONNECTIONS_MAX = 100;
 
+/** For a shop without a page for each order: a valid URI that is no address. */
+const ORDER_NAME = 'urn:uuid:{orderId}';
+
 type HttpParts = Readonly<{
   config: Config;
   log: Logger;
@@ -137,7 +140,8 @@ function createApi({ config, database, metrics, isDraining, log, ...parts }: Htt
     toProblem,
     countCommand: (command, outcome) => metrics.commands.inc({ command, outcome }),
   });
-  void server.register(orderQueryRoutes, { eventStore, reads, fulfilmentStates });
+  const orderPageUrl = config.ORDER_PAGE_URL || ORDER_NAME;
+  void server.register(orderQueryRoutes, { eventStore, reads, fulfilmentStates, orderPageUrl });
   void server.register(fulfilmentRoutes, { ...parts, inFlight, eventStore, reads });
   void server.register(inventoryRoutes, { reads, writes: database.writes, inFlight });
   return server;

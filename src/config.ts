@@ -61,6 +61,13 @@ function isOrigin(text: string): boolean {
   return /^https?:/.test(text) && URL.canParse(text) && new URL(text).origin === text;
 }
 
+/** Whether it becomes the address of a page when `{orderId}` in its path, query or fragment is filled in. */
+const isPageOfOrder = (text: string) => {
+  if (!/^https?:\/\/[^/?#{]+[/?#].*\{orderId\}/.test(text)) return false;
+  const filled = text.replaceAll('{orderId}', '0');
+  return URL.canParse(filled) && new URL(filled).username === '' && !/[{}\s]/.test(filled);
+};
+
 /** `compileProxies` takes 1 as the address 0.0.0.1. */
 const PROXY = /^(?:loopback|linklocal|uniquelocal|.*[.:].*[.:].*)$/;
 const isProxy = (proxy: string) => {
@@ -154,6 +161,16 @@ const settings = {
     'Proxies whose X-Forwarded-For is believed: addresses, networks (10.0.0.0/8), loopback, ' +
       'linklocal or uniquelocal, comma separated. If empty, none.',
   ),
+  ORDER_PAGE_URL: z
+    .string()
+    .refine((text) => text === '' || isPageOfOrder(text), {
+      error: 'must be a https:// or http:// URL with {orderId} behind the host',
+    })
+    .default('')
+    .describe(
+      'Where a customer sees an order, such as https://shop.example/orders/{orderId}: the permalink_url of ' +
+        'application/ucp+json (docs/ucp.md). If empty, that is urn:uuid:{orderId}.',
+    ),
   LOG_LEVEL: z
     .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
     .default('info')

@@ -389,6 +389,34 @@ describe('the origins of pages', () => {
   );
 });
 
+describe('the page of an order', () => {
+  test.each([
+    'https://shop.example/orders/{orderId}',
+    'https://shop.example:8443/orders?id={orderId}',
+    'http://localhost:5173/#/orders/{orderId}/{orderId}',
+    '',
+  ])('may be %s', (ORDER_PAGE_URL) => {
+    expect(readConfig({ DATABASE_URL, ORDER_PAGE_URL }).ORDER_PAGE_URL).toBe(ORDER_PAGE_URL);
+  });
+
+  test.each([
+    'https://shop.example/orders/',
+    'https://shop.example/orders/{id}',
+    'https://{orderId}.shop.example/',
+    'https://{orderId}/',
+    'https://shop.example{orderId}/',
+    'https://me:secret@shop.example/{orderId}',
+    'https://shop.example/{customerId}/{orderId}',
+    'https://shop.example/a b/{orderId}',
+    'javascript:alert({orderId})',
+    '/orders/{orderId}',
+  ])('may not be %s', (ORDER_PAGE_URL) => {
+    expect(problemsOf({ ORDER_PAGE_URL })).toEqual([
+      'ORDER_PAGE_URL: must be a https:// or http:// URL with {orderId} behind the host',
+    ]);
+  });
+});
+
 describe('a secret', () => {
   test('can be given as a file, without the end of its last line', async () => {
     await using url = await fileOf(`${DATABASE_URL}\n`);

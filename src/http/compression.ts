@@ -7,6 +7,8 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 const GZIP = 'gzip';
 /** Below this a packet or two are not worth the time. */
 const BYTES_MIN = 1_024;
+/** Reads, and not problems, which may repeat what their caller sent. */
+const COMPRESSED = /^application\/(ucp\+)?json\b/;
 const compress = promisify(gzip);
 /** A buffer is a document that is sent again and again, so its compressed form is kept. */
 const compressedDocuments = new WeakMap<Buffer, Promise<Buffer>>();
@@ -17,10 +19,7 @@ const compressedDocuments = new WeakMap<Buffer, Promise<Buffer>>();
  */
 export function isCompressible(reply: FastifyReply, payload: string | Buffer): boolean {
   if (Buffer.byteLength(payload) < BYTES_MIN) return false;
-  return (
-    typeof payload !== 'string' ||
-    String(reply.getHeader('content-type')).startsWith('application/json')
-  );
+  return typeof payload !== 'string' || COMPRESSED.test(String(reply.getHeader('content-type')));
 }
 
 /** Whether the caller accepts gzip. */

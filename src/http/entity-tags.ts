@@ -36,12 +36,12 @@ export function bodyETag(body: string | Buffer): string {
 }
 
 /**
- * Whether If-Match names this version, with whatever state was shown, compressed or not. The comparison is strong:
+ * Whether If-Match names this version, with whatever state was shown, in any form. The comparison is strong:
  * a weak tag never matches.
  */
 export function ifMatchHolds(ifMatch: EntityTags, version: number): boolean {
   const { any, strong } = ifMatch;
-  return any || strong.some((tag) => tag.replace(/(-\w+){1,2}"$/, '"') === versionETag(version));
+  return any || strong.some((tag) => tag.replace(/(-\w+){1,4}"$/, '"') === versionETag(version));
 }
 
 /**

@@ -102,15 +102,28 @@ const problemSchema = z
 /**
  * Declares a response of a route for the OpenAPI document. `headers` need not name the ETag of a read. A
  * response without a body is `z.undefined().describe('...')`.
+ * @param others schemas of other content types that a caller may ask for; each has an id
  */
 export function response<Schema extends z.ZodType>(
   schema: Schema,
   description: string,
   headers: readonly HeaderName[] = [],
   contentType = 'application/json',
+  others: Readonly<Record<string, z.ZodType>> = {},
 ): Schema {
   refuseSecondOfName(schema);
-  return schema.meta({ description, headers, contentType });
+  const otherContent = Object.entries(others).map(([type, other]) => [type, referenceTo(other)]);
+  return schema.meta({
+    description,
+    headers,
+    contentType,
+    otherContent: Object.fromEntries(otherContent),
+  });
+}
+
+function referenceTo(schema: z.ZodType): string {
+  refuseSecondOfName(schema);
+  return `#/components/schemas/${schema.meta()?.id}`;
 }
 
 /**
@@ -227,6 +240,7 @@ const responseShape = z.looseObject({
   description: z.string().default(''),
   headers: z.array(z.string()).default([]),
   contentType: z.string().default('application/json'),
+  otherContent: z.record(z.string(), z.string()).default({}),
 });
 type DeclaredResponse = z.infer<typeof responseShape>;
 
@@ -273,7 +287,14 @@ function describeResponse(
   declared: DeclaredResponse | undefined,
   kinds: readonly ProblemKind[],
 ) {
-  const { description, headers = [], contentType = '', ...schema } = declared ?? { type: 'null' };
+  const {
+    description,
+    headers = [],
+    contentType = '',
+    otherContent = {},
+    ...schema
+  } = declared ?? { type: 'null' };
+  const others = Object.entries(otherContent).map(([type, $ref]) => [type, { schema: { $ref } }]);
   const codesAndTitles = kinds.map(({ code, title }) => `- \`${code}\`: ${title}.`);
   const isRetried = kinds.length > 0 && RETRIED_STATUSES.has(status);
   const names = [
@@ -284,7 +305,7 @@ function describeResponse(
     ...(isRetried ? ['Retry-After'] : []),
   ];
   const content = {
-    ...(schema.type !== 'null' && { [contentType]: { schema } }),
+    ...(schema.type !== 'null' && { [contentType]: { schema }, ...Object.fromEntries(others) }),
     ...problemContent(kinds),
   };
   return {
@@ -299,7 +320,7 @@ function describeResponse(
 function problemContent(kinds: readonly ProblemKind[]) {
   if (kinds.length === 0) return undefined;
   const codes = kinds.map(({ code }) => code);
-  const base = { $ref: `#/components/schemas/${problemSchema.meta()?.id}` };
+  const base = { $ref: referenceTo(problemSchema) };
   return {
     'application/problem+json': {
       schema: { allOf: [base, { properties: { code: { enum: codes } } }] },

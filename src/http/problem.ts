@@ -291,6 +291,13 @@ const kinds = {
     title: 'Address too long',
     advice: 'A part of the path is longer than any valid identifier. Shorten it.',
   },
+  not_acceptable: {
+    status: 406,
+    title: 'Not acceptable',
+    advice:
+      'The header Accept allows none of the media types of this address. The API documentation ' +
+      'lists them. Without the header it is application/json.',
+  },
   unsupported_media_type: {
     status: 415,
     title: 'Unsupported media type',

@@ -21,6 +21,8 @@ type TextResponse = Readonly<{
   location?: string | null;
   /** JSON text. */
   body: string;
+  /** JSON_MEDIA_TYPE if unset. */
+  mediaType?: string;
   /** True if an earlier request with the same key got this response. */
   replayed?: boolean;
 }>;
@@ -31,7 +33,7 @@ type TextResponse = Readonly<{
  */
 export function sendText(
   reply: FastifyReply,
-  { status, etag, location = null, body, replayed = false }: TextResponse,
+  { status, etag, location = null, body, replayed = false, mediaType }: TextResponse,
 ): FastifyReply {
   if (etag !== null) reply.header('etag', etag);
   if (location !== null) reply.header('location', location);
@@ -41,7 +43,10 @@ export function sendText(
     reply.header('preference-applied', 'return=minimal');
     return reply.code(status === 200 ? 204 : status).send();
   }
-  return reply.code(status).type(JSON_MEDIA_TYPE).send(body);
+  return reply
+    .code(status)
+    .type(mediaType ?? JSON_MEDIA_TYPE)
+    .send(body);
 }
 
 /** Sets the headers of every response. A handler may override them. */
@@ -113,6 +118,12 @@ function isReadOf(
   return typeof payload === 'string' || Buffer.isBuffer(payload);
 }
 
+/** Says that the response depends on one more header of the request. */
+export function addVary(reply: FastifyReply, header: string): void {
+  const vary = reply.getHeader('vary');
+  reply.header('vary', vary === undefined ? header : `${String(vary)}, ${header}`);
+}
+
 /** Says that the form of a large read depends on what the caller accepts. True if it is to be compressed. */
 function setCoding(
   request: FastifyRequest,
@@ -120,8 +131,7 @@ function setCoding(
   payload: string | Buffer,
 ): boolean {
   if (!isCompressible(reply, payload)) return false;
-  const vary = reply.getHeader('vary');
-  reply.header('vary', vary === undefined ? 'accept-encoding' : `${String(vary)}, accept-encoding`);
+  addVary(reply, 'accept-encoding');
   return acceptsGzip(request);
 }
 

@@ -1,3 +1,4 @@
+import type { FastifyReply } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Principal } from '#src/auth/principal.ts';
@@ -5,16 +6,18 @@ import type { ReadPool } from '#src/database/database.ts';
 import type { EventStore, ReadFilter, StoredEvent } from '#src/event-store/event-store.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
 import { instant, queryInteger } from '#src/http/fields.ts';
+import { preferredType } from '#src/http/media-types.ts';
 import { response } from '#src/http/openapi.ts';
-import { Problem } from '#src/http/problem.ts';
-import { sendText } from '#src/http/responses.ts';
+import { Problem, problemKind } from '#src/http/problem.ts';
+import { addVary, sendText } from '#src/http/responses.ts';
 import { ORDER_CATEGORY } from './domain/order-events.ts';
 import { toJson } from './domain/order.ts';
 import type { FulfilmentState, Order } from './domain/order.ts';
 import { orderProblemKind, orderProblemKinds } from './order-problems.ts';
-import { orderParams, orderResponse } from './order-schemas.ts';
+import { orderParams, orderResponse, ucpOrderResponse } from './order-schemas.ts';
 import { foldOrder } from './order-stream.ts';
 import { listOrders, listOrdersQuery, orderPage } from './orders-summary.ts';
+import { toUcpOrder, UCP_MEDIA_TYPE } from './ucp-order.ts';
 
 const getOrderQuery = z
   .strictObject({
@@ -58,6 +61,8 @@ export type OrderReadDependencies = Readonly<{
   reads: ReadPool;
   /** How far the sagas of these orders are, for those that have one. */
   fulfilmentStates: (orderIds: readonly string[]) => Promise<ReadonlyMap<string, FulfilmentState>>;
+  /** Where a customer sees an order, with `{orderId}`. */
+  orderPageUrl: string;
 }>;
 
 const tags = ['Orders'];
@@ -68,18 +73,24 @@ const getOrder = {
     operationId: 'getOrder',
     tags,
     summary: 'Read an order, now or at an earlier time',
-    description: 'Send `version` or `at` to read an earlier state of the order.',
+    description:
+      'Send `version` or `at` to read an earlier state of the order. With `Accept: application/ucp+json` the ' +
+      'order is shown as the order object of the Universal Commerce Protocol. Its ETag is another one, which ' +
+      'If-Match accepts as well.',
     params: orderParams,
     querystring: getOrderQuery,
-    response: { 200: response(orderResponse, 'The order.') },
+    response: {
+      200: response(orderResponse, 'The order.', [], 'application/json', {
+        [UCP_MEDIA_TYPE]: ucpOrderResponse,
+      }),
+    },
   },
   config: {
     access,
-    problems: orderProblemKinds(
-      'order_not_found',
-      'order_version_not_found',
-      'database_unavailable',
-    ),
+    problems: [
+      problemKind('not_acceptable'),
+      ...orderProblemKinds('order_not_found', 'order_version_not_found', 'database_unavailable'),
+    ],
   },
 };
 const getOrders = {
@@ -108,12 +119,13 @@ const getOrderEvents = {
 /** What is known of orders over HTTP. */
 export const orderQueryRoutes: FastifyPluginAsyncZod<OrderReadDependencies> = async (
   app,
-  { eventStore, reads, fulfilmentStates },
+  { eventStore, reads, fulfilmentStates, orderPageUrl },
 ) => {
   app.get(
     '/v1/orders/:orderId',
     getOrder,
-    async ({ params: { orderId }, query: { version, at }, principal }, reply) => {
+    async ({ params: { orderId }, query: { version, at }, principal, headers }, reply) => {
+      const form = chooseForm(headers.accept, reply);
       const until = {
         customerId: principal.customerId,
         ...(version !== undefined && { version }),
@@ -122,8 +134,10 @@ export const orderQueryRoutes: FastifyPluginAsyncZod<OrderReadDependencies> = as
       const order = await readOrder(eventStore, orderId, until);
       const isNow = version === undefined && at === undefined;
       const news = isNow ? await sagaNews(order, fulfilmentStates) : undefined;
+      const etag = versionETag(order.version, news);
+      if (form === UCP_MEDIA_TYPE) return sendUcp(reply, order, etag, orderPageUrl);
       const body = toJson(news ? { ...order, fulfilment: news } : order);
-      return sendText(reply, { status: 200, etag: versionETag(order.version, news), body });
+      return sendText(reply, { status: 200, etag, body });
     },
   );
   app.get('/v1/orders', getOrders, async ({ query, principal }, reply) => {
@@ -146,6 +160,25 @@ export const orderQueryRoutes: FastifyPluginAsyncZod<OrderReadDependencies> = as
     return sendText(reply, { status: 200, etag: versionETag(events.length), body });
   });
 };
+
+/** @throws Problem `not_acceptable` */
+function chooseForm(accept: string | undefined, reply: FastifyReply): string {
+  addVary(reply, 'accept');
+  const form = preferredType(accept, ['application/json', UCP_MEDIA_TYPE]);
+  if (form === undefined) throw new Problem(problemKind('not_acceptable'));
+  return form;
+}
+
+/** The tag of another form is another one. As If-Match it means the same version. */
+function sendUcp(reply: FastifyReply, order: Order, etag: string, orderPageUrl: string) {
+  const permalinkUrl = orderPageUrl.replaceAll('{orderId}', order.orderId);
+  return sendText(reply, {
+    status: 200,
+    etag: etag.replace(/"$/, '-ucp"'),
+    body: JSON.stringify(toUcpOrder(order, { permalinkUrl })),
+    mediaType: `${UCP_MEDIA_TYPE}; charset=utf-8`,
+  });
+}
 
 /** To a customer, whoever else acted on the order is `other`: the subject of a JWT may name a person. */
 function toHistoryEntry(event: StoredEvent, { id, customerId }: Principal) {

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { currencyCode, safeText, skuText, uuid } from '#src/http/fields.ts';
 import { orderView } from './domain/order.ts';
 import { contact, paymentMethod, shippingAddress } from './personal-data.ts';
+import { toUcpOrder, ucpOrder } from './ucp-order.ts';
 
 const ITEMS_MAX = 200;
 const QUANTITY_MAX = 100_000;
@@ -180,3 +181,13 @@ export const orderExample = {
 
 /** An order in a response. */
 export const orderResponse = orderView.meta({ id: 'Order', examples: [orderExample] });
+
+/** The same order as UCP's order object. */
+export const ucpOrderResponse = ucpOrder.meta({
+  id: 'UcpOrder',
+  examples: [
+    toUcpOrder(orderView.parse(orderExample), {
+      permalinkUrl: `https://shop.example/orders/${orderExample.orderId}`,
+    }),
+  ],
+});

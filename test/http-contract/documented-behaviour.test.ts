@@ -296,6 +296,7 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
   async function provokeReads({ able }: Walk): Promise<void> {
     const orderId = await able.placed(TWO_BOOKS, 'automatic');
     await able.request('GET', `/v1/orders/${orderId}?version=99`);
+    await able.request('GET', `/v1/orders/${orderId}`, { headers: { accept: 'text/html' } });
     await able.request('GET', `/v1/orders?cursor=e30`);
     await eventually(async () => (await able.fulfilment(orderId)).state === 'completed');
     for (const operation of operations.filter(({ method }) => method === 'get')) {

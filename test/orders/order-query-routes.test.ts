@@ -30,6 +30,7 @@ function setUp(...events: readonly OrderEvent[]) {
         eventStore,
         reads: createReadPool(new Pool()),
         fulfilmentStates: async ([orderId = '']) => new Map([[orderId, state]]),
+        orderPageUrl: '',
       });
     },
   });
