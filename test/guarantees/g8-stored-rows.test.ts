@@ -4,6 +4,7 @@ import { globSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { z } from 'zod';
 import { orderEvents } from '#src/orders/domain/order-events.ts';
 import { makeFixture } from '#test/fixtures/histories.ts';
 import {
@@ -62,6 +63,36 @@ describe.skipIf(skipReason('postgres')).each(fixtures)('what is in %s', (file) =
     const path = `/v1/orders/${orderId}/${name}`;
     return bodyOf(await service.api.request('POST', path, { ...(body !== undefined && { body }) }));
   };
+  const inParcels = async (orderId: string) => {
+    const parcel = { trackingNumber: 'P-1', carrier: 'post' };
+    const items = [{ lineId: '1', quantity: 1 }];
+    expect(await command(orderId, 'ship', { ...parcel, items })).toMatchObject({
+      status: 'paid',
+      shipmentStatus: 'partially_shipped',
+    });
+    const rest = { trackingNumber: 'P-2', carrier: 'post' };
+    expect(await command(orderId, 'ship', rest)).toMatchObject({
+      status: 'shipped',
+      items: [{ shippedQuantity: 2 }, { shippedQuantity: 5 }],
+    });
+    await command(orderId, 'deliver', { trackingNumber: 'P-1' });
+    const delivered = await command(orderId, 'deliver', { trackingNumber: 'P-2' });
+    expect(delivered).toMatchObject({ shipmentStatus: 'delivered' });
+  };
+  /** Who captured the payment was not recorded: a refund is recorded, as the release did it. */
+  const comesBack = async (orderId: string) => {
+    const items = [{ lineId: '2', quantity: 2 }];
+    const body = { returnId: 'ret-1', items, reason: 'too many', restock: true };
+    expect(await command(orderId, 'return', body)).toMatchObject({
+      items: [{ returnedQuantity: 0 }, { shippedQuantity: 5, returnedQuantity: 2 }],
+    });
+    const refund = { refundId: 'late-1', amountCents: 200, returnId: 'ret-1' };
+    expect(await command(orderId, 'refund', refund)).toMatchObject({
+      paymentStatus: 'partially_refunded',
+      owedCents: 0,
+      refunds: [{ refundId: 'late-1', state: 'refunded' }],
+    });
+  };
   const read = async (path: string) => bodyOf(await service.api.request('GET', path));
   const fulfilment = (orderId: string) => read(`/v1/orders/${orderId}/fulfilment`);
 
@@ -79,11 +110,26 @@ describe.skipIf(skipReason('postgres')).each(fixtures)('what is in %s', (file) =
     for (const { order, versions } of fixture.orders) {
       for (const [index, shown] of versions.entries()) {
         const path = `/v1/orders/${idOf(shown)}?version=${index + 1}`;
-        expect(await read(path), `the order that ${order}`).toMatchObject(shown);
+        const now = await read(path);
+        expect(now, `the order that ${order}`).toMatchObject(shown);
+        expect(now, `the order that ${order}`).toMatchObject(addedTo(shown));
       }
       const first = versions[0]!;
       const at = `/v1/orders/${idOf(first)}?at=${String(first['placedAt'])}`;
       expect((await read(at))['version']).toBeGreaterThan(0);
+    }
+  });
+
+  test('is listed with what is new', async () => {
+    const { data } = listShape.parse(await read('/v1/orders?limit=100'));
+    expect(data).toHaveLength(fixture.orders.length);
+    for (const { versions } of fixture.orders) {
+      const last = versions.at(-1)!;
+      const { paymentStatus, shipmentStatus } = addedTo(last);
+      const row = data.find(({ orderId }) => orderId === last['orderId']);
+      // A saga that was interrupted may have gone on.
+      if (row?.['version'] !== last['version']) continue;
+      expect(row).toMatchObject({ paymentStatus, shipmentStatus });
     }
   });
 
@@ -142,6 +188,10 @@ describe.skipIf(skipReason('postgres')).each(fixtures)('what is in %s', (file) =
     const owing = idOf(orderNamed('was cancelled and paid late').versions[0]!);
     const refund = { refundId: 'ref-3', amountCents: 2000 };
     expect(await command(owing, 'refund', refund)).toMatchObject({ owedCents: 0 });
+    await inParcels(idOf(orderNamed('was paid in two parts').versions[0]!));
+    for (const name of ['was shipped', 'was fulfilled at once']) {
+      await comesBack(idOf(orderNamed(name).versions[0]!));
+    }
     const begun = idOf(orderNamed('was placed').versions[0]!);
     expect(await command(begun, 'cancel', { reason: 'late' })).toMatchObject({ version: 2 });
   });
@@ -159,7 +209,7 @@ describe.skipIf(skipReason('postgres')).each(fixtures)('what is in %s', (file) =
     expect(aboutSummaries(summaries, folded)).toEqual([]);
     expect(await database.query('select sku, on_hand, reserved from stock order by sku')).toEqual([
       { sku: 'book', on_hand: 992, reserved: 0 },
-      { sku: 'pen', on_hand: 985, reserved: 0 },
+      { sku: 'pen', on_hand: 989, reserved: 0 },
     ]);
   });
 });
@@ -221,11 +271,62 @@ describe.skipIf(skipReason('postgres'))('the histories of the fixtures', () => {
     }
     const { rows } = parseFixture(text);
     const types = new Set(rows.get('events')!.map(({ type }) => type));
-    expect(Object.keys(orderEvents).filter((type) => !types.has(type))).toEqual([]);
+    const missing = Object.keys(orderEvents).filter(
+      (type) => !types.has(type) && !NOT_YET.has(type),
+    );
+    expect(missing).toEqual([]);
     const states = rows.get('saga_work')!.map(({ state }) => state);
     expect(new Set(states)).toEqual(new Set(['running', 'compensating', 'stuck']));
   });
 });
+
+const NOT_YET = new Set([
+  'RefundRequested',
+  'RefundFailed',
+  'ShippingAddressChanged',
+  'PersonalDataErased',
+]);
+const listShape = z.looseObject({ data: z.array(json) });
+const shownShape = z.looseObject({
+  status: z.string(),
+  items: z.array(z.looseObject({ quantity: z.int() })),
+  capturedCents: z.int(),
+  refundedCents: z.int(),
+  paidAt: z.string().optional(),
+  shippedAt: z.string().optional(),
+  trackingNumber: z.string().optional(),
+  carrier: z.string().optional(),
+});
+
+/** The members that later releases show of an order that an earlier one stored and showed. */
+function addedTo(shown: Json) {
+  const { items, capturedCents, refundedCents, ...order } = shownShape.parse(shown);
+  const isShipped = order.status === 'shipped';
+  const { trackingNumber, carrier, shippedAt } = order;
+  const lineOf = (index: number) => String(index + 1);
+  const refunded = refundedCents >= capturedCents ? 'refunded' : 'partially_refunded';
+  const paid = order.paidAt === undefined ? 'unpaid' : 'paid';
+  const parcel = {
+    trackingNumber,
+    carrier,
+    shippedAt,
+    items: items.map(({ quantity }, index) => ({ lineId: lineOf(index), quantity })),
+  };
+  return {
+    paymentStatus: refundedCents > 0 ? refunded : paid,
+    shipmentStatus: isShipped ? 'shipped' : 'unshipped',
+    items: items.map(({ quantity }, index) => ({
+      lineId: lineOf(index),
+      shippedQuantity: isShipped ? quantity : 0,
+      returnedQuantity: 0,
+    })),
+    shippingCents: 0,
+    taxCents: 0,
+    discountCents: 0,
+    parcels: isShipped ? [parcel] : [],
+    returns: [],
+  };
+}
 
 function idOf(order: Json): string {
   return String(order['orderId']);
