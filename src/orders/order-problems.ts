@@ -55,8 +55,7 @@ const kinds = {
     status: 400,
     title: 'Total too large',
     advice:
-      'The total, which is the sum of quantity times price plus shipping and tax, is above 2^53-1. ' +
-      'Split the order.',
+      'The sum of quantity times price plus shipping and tax is above 2^53-1. Split the order.',
   },
   discount_exceeds_total: {
     status: 422,

@@ -160,13 +160,13 @@ function place(command: CommandOf<'PlaceOrder'>, order: Order | null): OrderEven
   return [placed, { type: 'FulfilmentStarted', data: { sagaId } }];
 }
 
-/** @throws OrderRejected if the discount is larger than the rest, or the total is too large */
+/** @throws OrderRejected if the discount is larger than the rest, or the sum before it is too large */
 function totalOf(command: CommandOf<'PlaceOrder'>): number {
   const { items, shippingCents = 0, taxCents = 0, discountCents = 0 } = command;
-  const total = sumOf(items) + BigInt(shippingCents) + BigInt(taxCents) - BigInt(discountCents);
-  if (total < 0n) throw new OrderRejected('discount_exceeds_total', null);
-  if (total > BigInt(Number.MAX_SAFE_INTEGER)) throw new OrderRejected('total_too_large', null);
-  return Number(total);
+  const sum = sumOf(items) + BigInt(shippingCents) + BigInt(taxCents);
+  if (sum > BigInt(Number.MAX_SAFE_INTEGER)) throw new OrderRejected('total_too_large', null);
+  if (BigInt(discountCents) > sum) throw new OrderRejected('discount_exceeds_total', null);
+  return Number(sum) - discountCents;
 }
 
 function sumOf(items: readonly Omit<OrderItem, 'lineId'>[]): bigint {
