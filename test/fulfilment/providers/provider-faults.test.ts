@@ -157,7 +157,7 @@ describe('after an unknown capture', () => {
   test.each(unsettled)('the same key is captured once, after %s', async (fault) => {
     await using simulator = await startSimulator();
     const payments = createHttpPaymentProvider(connectionTo(simulator.url));
-    const request = { ...order, ...money };
+    const request = paying;
     await callUnder(simulator.control, { fault, operation: 'capture' }, (signal) =>
       payments.capture(request, signal),
     );
@@ -183,7 +183,7 @@ describe('after an unknown capture', () => {
       await using simulator = await startSimulator();
       const payments = createHttpPaymentProvider(connectionTo(simulator.url));
       await callUnder(simulator.control, { fault, operation: 'capture' }, (signal) =>
-        payments.capture({ ...order, ...money }, signal),
+        payments.capture(paying, signal),
       );
       const cancelled = await payments.cancelCapture(order);
 
@@ -202,13 +202,13 @@ describe('after an unknown capture', () => {
       await using simulator = await startSimulator();
       const payments = createHttpPaymentProvider(connectionTo(simulator.url));
       await callUnder(simulator.control, { fault, operation: 'capture' }, (signal) =>
-        payments.capture({ ...order, ...money }, signal),
+        payments.capture(paying, signal),
       );
       expect(await payments.cancelCapture(order)).toEqual({ outcome: 'cancelled' });
       await simulator.control.release();
       const effects = (await simulator.control.ledger()).map(({ effect }) => effect);
       expect(effects).toEqual(['tombstone']);
-      const again = await payments.capture({ ...order, ...money });
+      const again = await payments.capture(paying);
       expect(again).toEqual({ outcome: 'refused', reason: 'key_cancelled' });
     },
   );
@@ -217,7 +217,7 @@ describe('after an unknown capture', () => {
 test('a look-up that finds nothing does not exclude a capture that takes effect later', async () => {
   await using simulator = await startSimulator();
   const payments = createHttpPaymentProvider(connectionTo(simulator.url));
-  const request = { ...order, ...money };
+  const request = paying;
   await simulator.control.addFault({ fault: 'late_error', operation: 'capture', times: 1 });
   await payments.capture(request);
   expect(await payments.lookUpCapture(request)).toEqual({ outcome: 'absent' });
@@ -234,7 +234,7 @@ test.each([
   await using simulator = await startSimulator();
   const payments = createHttpPaymentProvider(connectionTo(simulator.url));
   await simulator.control.addFault({ fault, operation: 'capture', times: 1 });
-  const outcome = await payments.capture({ ...order, ...money });
+  const outcome = await payments.capture(paying);
   expect(outcome).toMatchObject({ outcome: 'unknown', stated });
   expect(outcome).toMatchObject({
     reason: `the provider states ${stated.amountCents} ${stated.currency} where 1999 EUR was asked for`,
@@ -244,7 +244,7 @@ test.each([
 test('the wait that a provider asks for is passed on, and bounded', async () => {
   await using simulator = await startSimulator();
   const payments = createHttpPaymentProvider(connectionTo(simulator.url));
-  const request = { ...order, ...money };
+  const request = paying;
   await simulator.control.addFault({ fault: 'too_many', times: 1, retryAfterSeconds: 7 });
   expect(await payments.capture(request)).toEqual({
     outcome: 'not_applied',
@@ -267,7 +267,7 @@ test('a response that comes twice is not taken for the response to a later call'
   const told = new Map<string, string>();
   // The later call on the same connection is among these; the client decides which it is.
   for (const key of ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j']) {
-    const outcome = await payments.capture({ key, orderId: key, ...money });
+    const outcome = await payments.capture({ ...paying, key, orderId: key });
     told.set(key, outcome.outcome === 'ok' ? outcome.result.paymentId : outcome.outcome);
   }
   const paid = (await simulator.control.ledger()).map(({ key, paymentId = '' }) => ({
@@ -285,7 +285,7 @@ test('a response that comes twice is not taken for the response to a later call'
 test('a key may have any character with a meaning in paths', async () => {
   await using simulator = await startSimulator();
   const payments = createHttpPaymentProvider(connectionTo(simulator.url));
-  const request = { ...order, ...money, key: 'a/b?c=d#e%2f..&"f' };
+  const request = { ...paying, key: 'a/b?c=d#e%2f..&"f' };
   expect(await payments.capture(request)).toMatchObject({ outcome: 'ok' });
   expect(await payments.lookUpCapture(request)).toMatchObject({ outcome: 'found' });
   expect(await payments.cancelCapture(request)).toMatchObject({ outcome: 'already_done' });
