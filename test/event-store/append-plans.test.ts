@@ -1,7 +1,7 @@
 import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
 import { createDatabase } from '#src/database/database.ts';
-import type { EventStore } from '#src/event-store/event-store.ts';
+import type { EventStore, Unit } from '#src/event-store/event-store.ts';
 import {
   createPostgresEventStore,
   createPostgresUnitStore,
@@ -27,6 +27,12 @@ describe.skipIf(skipReason('postgres'))('the write path, started on empty tables
   test('reads as many rows for an order when there are many orders', async () => {
     await using database = await createTestDatabase();
     expect(await tuplesReadPerOrder(database)).toBeLessThan(TUPLES_PER_ORDER_MAX);
+  });
+
+  test('reads as many rows for an order with personal data and a reference', async () => {
+    await using database = await createTestDatabase();
+    const tuples = await tuplesReadPerOrder(database, undefined, placePersonalOrder);
+    expect(tuples).toBeLessThan(TUPLES_PER_ORDER_MAX);
   });
 
   test('loads as many rows for a command when there are many orders', async () => {
@@ -62,6 +68,7 @@ describe.skipIf(skipReason('postgres'))('the write path, started on empty tables
 async function tuplesReadPerOrder(
   database: TestDatabase,
   loader?: 'writer' | 'pool' | 'reads',
+  place = placeOrder,
 ): Promise<number> {
   const service = createDatabase(database.url, { writersMax: 1, poolMax: 2 }, () => {});
   const store = createPostgresUnitStore(service.pool);
@@ -73,7 +80,7 @@ async function tuplesReadPerOrder(
     await readMany(readStream);
   }
   for (let batch = 0; batch < BATCHES; batch += 1) {
-    const orders = Array.from({ length: BATCH }, placeOrder);
+    const orders = Array.from({ length: BATCH }, place);
     await store.write(orders.map(({ unit }) => unit));
     await store.write(orders.map(({ next }) => next));
     const ids = orders.map(({ orderId }) => orderId);
@@ -105,7 +112,7 @@ async function hasNoSession(database: TestDatabase): Promise<boolean> {
   return rows.length === 0;
 }
 
-function placeOrder() {
+function placeOrder(): Placed {
   const orderId = uuidv7();
   const items = [{ lineId: '1', sku: 'book', quantity: 2, priceCents: 1250 }];
   const data = { orderId, customerId: 'c-1', currency: 'EUR', items, totalCents: 2500 };
@@ -120,4 +127,29 @@ function placeOrder() {
   const requestHash = Buffer.of(1);
   const stored = { requestHash, status: 201, etag: null, location: null, body: '{}' };
   return { orderId, next, unit: { ...unit, response: { ref, commandId: uuidv7(), stored } } };
+}
+
+type Placed = Readonly<{
+  orderId: string;
+  unit: Unit & Required<Pick<Unit, 'response'>>;
+  next: Unit;
+}>;
+
+/** With personal data, which the next unit erases, and a reference. */
+function placePersonalOrder(): Placed {
+  const { orderId, unit, next } = placeOrder();
+  const personal = {
+    op: 'put',
+    order_id: orderId,
+    customer_id: 'c-1',
+    shipping_address: { city: 'Berlin' },
+    contact: null,
+    payment_method: 'tok_1',
+  } as const;
+  const reference = { principal: 'anonymous', reference: orderId, order_id: orderId };
+  return {
+    orderId,
+    unit: { ...unit, personalData: [personal], reference },
+    next: { ...next, personalData: [{ op: 'erase', order_id: orderId }] },
+  };
 }
