@@ -135,21 +135,20 @@ type Placed = Readonly<{
   next: Unit;
 }>;
 
-/** With personal data, which the next unit erases, and a reference. */
+/** With a reference, and with personal data, which the next unit changes. */
 function placePersonalOrder(): Placed {
   const { orderId, unit, next } = placeOrder();
-  const personal = {
-    op: 'put',
+  const row = {
     order_id: orderId,
     customer_id: 'c-1',
     shipping_address: { city: 'Berlin' },
-    contact: null,
-    payment_method: 'tok_1',
   } as const;
+  const put = { op: 'put', ...row, contact: null, payment_method: 'tok_1' } as const;
+  const address = { op: 'address', ...row } as const;
   const reference = { principal: 'anonymous', reference: orderId, order_id: orderId };
   return {
     orderId,
-    unit: { ...unit, personalData: [personal], reference },
-    next: { ...next, personalData: [{ op: 'erase', order_id: orderId }] },
+    unit: { ...unit, personalData: [put], reference },
+    next: { ...next, personalData: [address] },
   };
 }
