@@ -153,6 +153,7 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
       const response = await api.request('GET', `${path}/events`);
       const { data } = historyOf(response);
       const [placed, paid, cancelled] = versions;
+      const items = placeBody.items.map((item, index) => ({ lineId: String(index + 1), ...item }));
       const common = {
         schemaVersion: 1,
         position: expect.any(Number),
@@ -166,7 +167,7 @@ describe.skipIf(skipReason('postgres'))('reading', () => {
           version: 1,
           type: 'OrderPlaced',
           ...common,
-          data: { orderId: placed!.orderId, ...placeBody, totalCents: 2500 },
+          data: { orderId: placed!.orderId, ...placeBody, items, totalCents: 2500 },
           recordedAt: placed!.placedAt,
         },
         {
