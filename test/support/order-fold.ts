@@ -161,6 +161,7 @@ function changes(folded: FoldedOrder, event: ShapedEvent, at: string, need: Need
       return captured(folded, event, at, need);
     case 'RefundRequested':
       needRefundable(order, event.data, need);
+      needLeft(order, event.data, need);
       return {
         order: {
           ...order,
@@ -306,18 +307,36 @@ function settled(
   return others.concat(own.map((refund) => Object.assign({}, refund, end)));
 }
 
-/** No more goes back than came in and is not on its way back: of the order, and of the payment. */
+/** No more goes back than came in and is not on its way back. */
 function needRefundable(
   { payments, refunds }: Order,
   { refundId, amountCents, paymentId }: Pick<Refund, 'refundId' | 'amountCents' | 'paymentId'>,
   need: Need,
 ): void {
   need(!refunds.some((known) => known.refundId === refundId), 'a refund has an id of its own');
-  const gone = refunds.filter(({ state }) => state !== 'failed');
-  need(amountCents <= sum(payments) - sum(gone), 'no more is given back than was captured');
-  const of = ({ paymentId: id }: Readonly<{ paymentId: string }>) => id === paymentId;
-  const left = sum(payments.filter(of)) - sum(gone.filter(of));
-  need(payments.some(of) && amountCents <= left, 'nor more than the payment was');
+  const left = sum(payments) - sum(refunds.filter(isTaken));
+  need(amountCents <= left, 'no more is given back than was captured');
+  const isOfOrder = payments.some((payment) => payment.paymentId === paymentId);
+  need(isOfOrder, 'a payment of the order is given back');
+}
+
+/** A provider gives back no more than is left of the payment. Who reports a refund may have split it. */
+function needLeft(
+  { payments, refunds }: Order,
+  { amountCents, paymentId }: Pick<Refund, 'amountCents' | 'paymentId'>,
+  need: Need,
+): void {
+  const own = payments.filter((payment) => payment.paymentId === paymentId);
+  const gone = refunds.filter((refund) => refund.paymentId === paymentId && isTaken(refund));
+  need(
+    own.every(({ source }) => source === 'fulfilment'),
+    'a provider gives back what it took',
+  );
+  need(amountCents <= sum(own) - sum(gone), 'nor more than it took');
+}
+
+function isTaken({ state }: Refund): boolean {
+  return state !== 'failed';
 }
 
 function sum(parts: ReadonlyArray<Readonly<{ amountCents: number }>>): number {
@@ -336,8 +355,10 @@ function refunded(
   if (known === undefined) needRefundable(order, event.data, need);
   else {
     need(known.state === 'requested', 'a refund comes once');
+    const { reason, returnId } = event.data;
     const isSame = known.amountCents === amountCents && known.paymentId === paymentId;
-    need(isSame, 'a refund is what was requested');
+    const hasSameCause = known.reason === reason && known.returnId === returnId;
+    need(isSame && hasSameCause, 'a refund is what was requested');
   }
   const end = { state: 'refunded', refundedAt: at } as const;
   const refunds = known
