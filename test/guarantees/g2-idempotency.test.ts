@@ -54,7 +54,12 @@ describe.skipIf(skipReason('postgres'))('a command repeated with its key', () =>
     pay: { paymentId: 'pay-7', amountCents: 2500 },
     ship: { trackingNumber: 'T-7', carrier: 'post' },
     deliver: { trackingNumber: 'T-1' },
-    return: { returnId: 'ret-7', items: [{ lineId: '1', quantity: 1 }], reason: 'too small' },
+    return: {
+      returnId: 'ret-7',
+      items: [{ lineId: '1', quantity: 1 }],
+      reason: 'too small',
+      restock: true,
+    },
     cancel: { reason: 'too late' },
     refund: { refundId: 'ref-7', amountCents: 1000 },
   };

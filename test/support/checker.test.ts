@@ -30,7 +30,7 @@ describe.skipIf(skipReason('postgres'))('the checks of the guarantee tests', () 
       await recorder.send(api, 'pay', order, { key: `pay ${key}`.replace(' ', '-') });
       await recorder.read(api, order.orderId);
       await recorder.send(api, key === 'first' ? 'ship' : 'cancel', order);
-      await recorder.send(api, 'refund', order);
+      if (key === 'second') await recorder.send(api, 'refund', order);
     }
     stored = await readStored(database.url);
     client = new Client({ connectionString: database.url });
@@ -65,7 +65,8 @@ describe.skipIf(skipReason('postgres'))('the checks of the guarantee tests', () 
     ],
     [
       'an event cannot follow',
-      `update events set type = 'OrderShipped' where ${paid}`,
+      `update events set type = 'OrderShipped',
+         data = '{"trackingNumber": "T", "carrier": "c"}' where ${paid}`,
       /only a paid/,
     ],
     [

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
+import { deliveryOf } from './checker.ts';
 import type { CommandName, OrderApi } from './order-api.ts';
 import { eventually } from './poll.ts';
 import type { Random } from './random.ts';
@@ -47,11 +48,17 @@ export function startLoad(
     while (!stopping.signal.aborted) {
       const key = randomUUID();
       const placed = await untilSettled(() => recorder.place(anyApi(), { key, token: key }));
-      for (const name of roads[random.below(roads.length)]!) {
+      let parcel = '';
+      for (const [name, more] of roads[random.below(roads.length)]!) {
         if (stopping.signal.aborted || placed.order === undefined) break;
         const { order } = placed;
         const key = randomUUID();
-        await untilSettled(() => recorder.send(anyApi(), name, order, { key, token: key }));
+        if (name === 'ship') parcel = key;
+        const options =
+          name === 'deliver'
+            ? { key, token: deliveryOf(parcel), more: { trackingNumber: parcel } }
+            : { key, token: key, ...(more && { more }) };
+        await untilSettled(() => recorder.send(anyApi(), name, order, options));
       }
     }
   };
@@ -73,12 +80,24 @@ export function startLoad(
   };
 }
 
-const roads: readonly (readonly CommandName[])[] = [
+/** The commands of a road, some with other members in their bodies. A delivery is that of the last parcel. */
+const roads: readonly (readonly (readonly [CommandName, object?])[])[] = [
   [],
-  ['pay'],
-  ['pay', 'ship'],
-  ['pay', 'cancel', 'refund'],
-  ['cancel'],
+  [['pay']],
+  [['pay'], ['ship']],
+  [['pay'], ['cancel'], ['refund']],
+  [['cancel']],
+  [['pay'], ['ship', { items: [{ lineId: '1', quantity: 1 }] }], ['cancel'], ['deliver'], ['ship']],
+  [
+    ['pay'],
+    ['ship', { items: [{ lineId: '2', quantity: 5 }] }],
+    ['return', { items: [{ lineId: '2', quantity: 4 }] }],
+    ['ship'],
+    ['deliver'],
+    ['return'],
+    ['refund', { amountCents: 1200 }],
+    ['refund'],
+  ],
 ];
 
 function isSettled({ outcome, response, reason }: Call): boolean {

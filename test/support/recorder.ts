@@ -26,7 +26,8 @@ export type Call = Readonly<{
   reason?: string;
 }>;
 
-export type RecordOptions = CommandOptions & Readonly<{ token?: string }>;
+/** `more` are members of the body that take the place of the usual ones. */
+export type RecordOptions = CommandOptions & Readonly<{ token?: string; more?: object }>;
 
 /** Sends commands, each with a token of its own unless one is given, and records their outcomes. */
 export type Recorder = Readonly<{
@@ -57,10 +58,10 @@ export function createRecorder(): Recorder {
         { operation: 'place', token, ...keyOf(options) },
         api.place({ ...placeBody, customerId: token }, options),
       ),
-    send: (api, name, order, { token = randomUUID(), ...options } = {}) =>
+    send: (api, name, order, { token = randomUUID(), more, ...options } = {}) =>
       record(
         { operation: name, token, orderId: order.orderId, ...keyOf(options) },
-        api.send(name, order.orderId, bodyOf(name, token, order), options),
+        api.send(name, order.orderId, { ...bodyOf(name, token, order), ...more }, options),
       ),
     read: (api, orderId) =>
       record({ operation: 'read', orderId }, api.request('GET', `/v1/orders/${orderId}`)),
@@ -99,7 +100,7 @@ function keyOf({ key }: CommandOptions): Pick<Call, 'key'> {
   return key === undefined ? {} : { key };
 }
 
-function bodyOf(name: CommandName, token: string, { totalCents }: Order): unknown {
+function bodyOf(name: CommandName, token: string, { totalCents, items }: Order): object {
   switch (name) {
     case 'pay':
       return { paymentId: token, amountCents: totalCents };
@@ -107,8 +108,10 @@ function bodyOf(name: CommandName, token: string, { totalCents }: Order): unknow
       return { trackingNumber: token, carrier: 'post' };
     case 'deliver':
       return { trackingNumber: token };
-    case 'return':
-      return { returnId: token, items: [{ lineId: '1', quantity: 1 }], reason: token };
+    case 'return': {
+      const pieces = items.map(({ lineId }) => ({ lineId, quantity: 1 }));
+      return { returnId: token, items: pieces, reason: 'torn', restock: true };
+    }
     case 'cancel':
       return { reason: token };
     case 'refund':
