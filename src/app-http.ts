@@ -19,8 +19,10 @@ import type { Metrics } from './http/metrics.ts';
 import { createServer } from './http/server.ts';
 import { createOrderCommandHandler } from './orders/handle-order-command.ts';
 import { orderCommandRoutes } from './orders/order-command-routes.ts';
+import type { CommandOutcome } from './orders/order-command-routes.ts';
 import { isOwner, orderOfReference } from './orders/orders-summary.ts';
 import { orderQueryRoutes } from './orders/order-query-routes.ts';
+import { personalDataRoutes } from './orders/personal-data-routes.ts';
 import { isLoopback } from './network/loopback.ts';
 import type { Relay } from './outbox/relay.ts';
 import { toProblem } from './to-problem.ts';
@@ -134,12 +136,15 @@ function createApi({ config, database, metrics, isDraining, log, ...parts }: Htt
     trustedProxies: config.TRUSTED_PROXIES,
     allowedOrigins: config.CORS_ORIGINS,
   });
-  void server.register(orderCommandRoutes, {
+  const commandParts = {
     handle,
     inFlight,
     toProblem,
-    countCommand: (command, outcome) => metrics.commands.inc({ command, outcome }),
-  });
+    countCommand: (command: string, outcome: CommandOutcome) =>
+      metrics.commands.inc({ command, outcome }),
+  };
+  void server.register(orderCommandRoutes, commandParts);
+  void server.register(personalDataRoutes, { ...commandParts, reads });
   const orderPageUrl = config.ORDER_PAGE_URL || ORDER_NAME;
   void server.register(orderQueryRoutes, { eventStore, reads, fulfilmentStates, orderPageUrl });
   void server.register(fulfilmentRoutes, { ...parts, inFlight, eventStore, reads });

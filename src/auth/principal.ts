@@ -1,10 +1,15 @@
-/** What a caller may be allowed to do. Each operation requires one scope. */
+/**
+ * What a caller may be allowed to do. Each operation requires one scope. `personal-data:read` is required by none: it
+ * adds personal data to the orders that a service may read.
+ */
 export const SCOPES = [
   'orders:read',
   'orders:write',
   'fulfilment:operate',
   'stock:read',
   'stock:write',
+  'personal-data:read',
+  'personal-data:erase',
 ] as const;
 
 /** The scopes that a customer can make use of. */

@@ -4,7 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 
 import { responseHeaders } from './openapi-headers.ts';
 
-const METHODS = 'GET, HEAD, POST, PUT';
+const METHODS = 'GET, HEAD, POST, PUT, DELETE';
 const REQUEST_HEADERS = [
   'Authorization',
   'Content-Type',

@@ -22,11 +22,11 @@ export type EntityTags = Readonly<{
 }>;
 
 /**
- * The ETag of a resource at a version. If the response shows a `state` that does not follow from the
- * version, the tag names it too, so that two different responses never share a tag.
+ * The ETag of a resource at a version. If the response shows `states` that do not follow from the version, the tag
+ * names them too, so that two different responses never share a tag.
  */
-export function versionETag(version: number, state?: string): string {
-  return state === undefined ? `"v${version}"` : `"v${version}-${state}"`;
+export function versionETag(version: number, ...states: readonly (string | undefined)[]): string {
+  return `"${[`v${version}`, ...states.filter((state) => state !== undefined)].join('-')}"`;
 }
 
 /** The ETag of a response without a version. It is weak, so that If-Match never takes it for a version. */

@@ -23,6 +23,7 @@ import { StreamDamaged, requestedRefund, toJson } from './domain/order.ts';
 import type { Order } from './domain/order.ts';
 import { appendToOrder, foldOrder } from './order-stream.ts';
 import type { PersonalData } from './personal-data.ts';
+import { personalDataRows } from './personal-data-store.ts';
 
 /** How often a command is decided in all while it loses races. Then its caller gets `version_conflict`. */
 const ATTEMPTS_MAX = 5;
@@ -37,6 +38,8 @@ export type OrderRequest = Readonly<{
   keyed?: KeyedRequest | undefined;
   /** Stored beside the events, with what the command says of it. */
   personalData?: PersonalData | undefined;
+  /** Whether the address of the command is the one that the order has at this version. */
+  isRepeated?: (version: number) => boolean;
   /** The customer who sends it. The order of another customer is then as if it did not exist. */
   customerId?: string | undefined;
 }>;
@@ -142,14 +145,14 @@ function decideRequest(
   loaded: Loaded,
   dependencies: OrderCommandHandlerDependencies,
 ): Decision<HandledResponse> {
-  const { orderId, command, metadata, matches, keyed, commandId, refusedBy } = request;
+  const { orderId, command, metadata, matches, isRepeated, keyed, commandId, refusedBy } = request;
   const stream = ownStream(loaded.stream(orderId, ORDER_CATEGORY), request);
   const stored = keyed && loaded.response(keyed.ref);
   if (stored) return { result: replay(stored, keyed, request, stream) };
 
   if (refusedBy === 'reference') throw new ReferenceTaken();
   const order = foldOrder(stream);
-  if (order && isDuplicate(command, order)) {
+  if (order && (isDuplicate(command, order) || isRepeated?.(order.version))) {
     const result = { ...responseTo(command, order), replayed: false };
     if (!keyed) return { result };
     const reference = { requestHash: keyed.hash, version: order.version };
@@ -171,6 +174,7 @@ function decideRequest(
     unit: {
       ...unit,
       ...besideEvents(request),
+      personalData: personalDataRows(after, events, request.personalData),
       appends: [...unit.appends, ...saga.appends],
       sagas: saga.sagas,
       ...(keyed && {
@@ -181,28 +185,11 @@ function decideRequest(
   };
 }
 
-/** What a command writes besides what follows from its events: a reference, and personal data. */
-function besideEvents({ command, orderId, personalData, metadata }: OrderRequest): Partial<Unit> {
-  if (command.type === 'ErasePersonalData') {
-    return { personalData: [{ op: 'erase', order_id: orderId }] };
-  }
-  if (command.type !== 'PlaceOrder') return {};
-  const { customerId, externalReference: reference } = command;
-  const row = {
-    op: 'put',
-    order_id: orderId,
-    customer_id: customerId,
-    shipping_address: personalData?.shippingAddress ?? null,
-    contact: personalData?.contact ?? null,
-    payment_method: personalData?.paymentMethod ?? null,
-  } as const;
-  const isGiven = row.shipping_address ?? row.contact ?? row.payment_method;
-  return {
-    ...(isGiven !== null && { personalData: [row] }),
-    ...(reference !== undefined && {
-      reference: { principal: metadata.actor, reference, order_id: orderId },
-    }),
-  };
+/** What a command writes besides what follows from its events: a reference. */
+function besideEvents({ command, orderId, metadata }: OrderRequest): Partial<Unit> {
+  const reference = command.type === 'PlaceOrder' ? command.externalReference : undefined;
+  if (reference === undefined) return {};
+  return { reference: { principal: metadata.actor, reference, order_id: orderId } };
 }
 
 /** Without events where the order is another customer's. */

@@ -190,7 +190,7 @@ const commands: Readonly<Record<string, CommandRow>> = {
 };
 
 /** What every command that writes an order can fail with. */
-const writeProblems = [
+export const writeProblems = [
   problemKind('overloaded'),
   ...orderProblemKinds('outbox_full', 'clock_off', 'database_unavailable', 'outcome_unknown'),
 ];
@@ -316,7 +316,7 @@ function requireOwn({ principal }: FastifyRequest, customerId: string): void {
 }
 
 /** Makes the function that runs one command for its route, sends the response and counts the outcome. */
-function createRun({ handle, inFlight, countCommand, toProblem }: CommandRouteDependencies) {
+export function createRun({ handle, inFlight, countCommand, toProblem }: CommandRouteDependencies) {
   const respond = async (
     request: FastifyRequest,
     orderId: string,

@@ -186,8 +186,8 @@ const kinds = {
     status: 409,
     title: 'Fulfilment running',
     advice:
-      'An automatic fulfilment ships this order and refunds what it captured. Follow the ' +
-      'fulfilment, or cancel the order.',
+      'An automatic fulfilment ships this order, refunds what it captured, and needs its personal ' +
+      'data. Follow the fulfilment until it has ended, or cancel the order.',
   },
   cancellation_requested: {
     status: 409,
@@ -198,7 +198,9 @@ const kinds = {
   shipment_requested: {
     status: 409,
     title: 'Shipment requested',
-    advice: 'The carrier has already been asked to ship the order. It can no longer be cancelled.',
+    advice:
+      'The carrier has already been asked to ship the order. It can no longer be cancelled or sent ' +
+      'to another address.',
   },
   version_conflict: {
     status: 409,

@@ -2,21 +2,19 @@ import type { FastifyReply } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Principal } from '#src/auth/principal.ts';
-import type { ReadPool } from '#src/database/database.ts';
-import type { EventStore, ReadFilter, StoredEvent } from '#src/event-store/event-store.ts';
+import type { StoredEvent } from '#src/event-store/event-store.ts';
 import { versionETag } from '#src/http/entity-tags.ts';
 import { instant, queryInteger } from '#src/http/fields.ts';
 import { preferredType } from '#src/http/media-types.ts';
 import { response } from '#src/http/openapi.ts';
 import { Problem, problemKind } from '#src/http/problem.ts';
 import { addVary, sendText } from '#src/http/responses.ts';
-import { ORDER_CATEGORY } from './domain/order-events.ts';
 import { toJson } from './domain/order.ts';
-import type { FulfilmentState, Order } from './domain/order.ts';
 import { orderProblemKind, orderProblemKinds } from './order-problems.ts';
-import { orderParams, orderResponse, ucpOrderResponse } from './order-schemas.ts';
-import { foldOrder } from './order-stream.ts';
+import { orderParams, readOrderResponse, ucpOrderResponse } from './order-schemas.ts';
 import { listOrders, listOrdersQuery, orderPage } from './orders-summary.ts';
+import { readEvents, readOrderNow, readOrderThen } from './read-order.ts';
+import type { OrderRead, OrderReadDependencies } from './read-order.ts';
 import { toUcpOrder, UCP_MEDIA_TYPE } from './ucp-order.ts';
 
 const getOrderQuery = z
@@ -56,14 +54,11 @@ const orderHistory = z.object({
   ),
 });
 
-export type OrderReadDependencies = Readonly<{
-  eventStore: EventStore;
-  reads: ReadPool;
-  /** How far the sagas of these orders are, for those that have one. */
-  fulfilmentStates: (orderIds: readonly string[]) => Promise<ReadonlyMap<string, FulfilmentState>>;
-  /** Where a customer sees an order, with `{orderId}`. */
-  orderPageUrl: string;
-}>;
+export type OrderRouteDependencies = OrderReadDependencies &
+  Readonly<{
+    /** Where a customer sees an order, with `{orderId}`. */
+    orderPageUrl: string;
+  }>;
 
 const tags = ['Orders'];
 const access = { scope: 'orders:read', customers: true } as const;
@@ -74,13 +69,14 @@ const getOrder = {
     tags,
     summary: 'Read an order, now or at an earlier time',
     description:
-      'Send `version` or `at` to read an earlier state of the order. With `Accept: application/ucp+json` the ' +
-      'order is shown as the order object of the Universal Commerce Protocol. Its ETag is another one, which ' +
-      'If-Match accepts as well.',
+      'Send `version` or `at` to read an earlier state of the order. Without them, the order has ' +
+      'shippingAddress and contact for a service with the scope `personal-data:read`, and for the customer ' +
+      'whose order it is. With `Accept: application/ucp+json` the order is shown as the order object of the ' +
+      'Universal Commerce Protocol. Each form has another ETag, and If-Match accepts all of them.',
     params: orderParams,
     querystring: getOrderQuery,
     response: {
-      200: response(orderResponse, 'The order.', [], 'application/json', {
+      200: response(readOrderResponse, 'The order.', [], 'application/json', {
         [UCP_MEDIA_TYPE]: ucpOrderResponse,
       }),
     },
@@ -117,27 +113,31 @@ const getOrderEvents = {
 };
 
 /** What is known of orders over HTTP. */
-export const orderQueryRoutes: FastifyPluginAsyncZod<OrderReadDependencies> = async (
+export const orderQueryRoutes: FastifyPluginAsyncZod<OrderRouteDependencies> = async (
   app,
-  { eventStore, reads, fulfilmentStates, orderPageUrl },
+  dependencies,
 ) => {
+  const { eventStore, reads, fulfilmentStates } = dependencies;
   app.get(
     '/v1/orders/:orderId',
     getOrder,
     async ({ params: { orderId }, query: { version, at }, principal, headers }, reply) => {
       const form = chooseForm(headers.accept, reply);
+      const { customerId } = principal;
       const until = {
-        customerId: principal.customerId,
         ...(version !== undefined && { version }),
         ...(at !== undefined && { instant: at }),
       };
-      const order = await readOrder(eventStore, orderId, until);
       const isNow = version === undefined && at === undefined;
-      const news = isNow ? await sagaNews(order, fulfilmentStates) : undefined;
-      const etag = versionETag(order.version, news);
-      if (form === UCP_MEDIA_TYPE) return sendUcp(reply, order, etag, orderPageUrl);
-      const body = toJson(news ? { ...order, fulfilment: news } : order);
-      return sendText(reply, { status: 200, etag, body });
+      const read = isNow
+        ? await readOrderNow(dependencies, orderId, principal)
+        : await readOrderThen(eventStore, orderId, { customerId, ...until });
+      addVary(reply, 'authorization');
+      // Erasure does not reach caches.
+      if (Object.keys(read.personalData).length > 0) reply.header('cache-control', 'no-store');
+      if (form === UCP_MEDIA_TYPE) return sendUcp(reply, read, dependencies.orderPageUrl);
+      const { order, personalData, etag } = read;
+      return sendText(reply, { status: 200, etag, body: toJson(order, personalData) });
     },
   );
   app.get('/v1/orders', getOrders, async ({ query, principal }, reply) => {
@@ -170,12 +170,16 @@ function chooseForm(accept: string | undefined, reply: FastifyReply): string {
 }
 
 /** The tag of another form is another one. As If-Match it means the same version. */
-function sendUcp(reply: FastifyReply, order: Order, etag: string, orderPageUrl: string) {
+function sendUcp(
+  reply: FastifyReply,
+  { order, personalData, etag }: OrderRead,
+  orderPageUrl: string,
+) {
   const permalinkUrl = orderPageUrl.replaceAll('{orderId}', order.orderId);
   return sendText(reply, {
     status: 200,
     etag: etag.replace(/"$/, '-ucp"'),
-    body: JSON.stringify(toUcpOrder(order, { permalinkUrl })),
+    body: JSON.stringify(toUcpOrder(order, { permalinkUrl, ...personalData })),
     mediaType: `${UCP_MEDIA_TYPE}; charset=utf-8`,
   });
 }
@@ -186,36 +190,4 @@ function toHistoryEntry(event: StoredEvent, { id, customerId }: Principal) {
   const isHidden = customerId !== undefined && event.metadata.actor !== id;
   const metadata = { ...event.metadata, ...(isHidden && { actor: 'other' }) };
   return { version, position, type, schemaVersion, data, metadata, recordedAt };
-}
-
-async function readOrder(
-  eventStore: EventStore,
-  orderId: string,
-  until: Omit<ReadFilter, 'category'>,
-): Promise<Order> {
-  const order = foldOrder(await readEvents(eventStore, orderId, until));
-  const reached = until.version === undefined || order?.version === until.version;
-  if (order && reached) return order;
-  const first = { version: 1, customerId: until.customerId };
-  const isKnown = order ?? (await readEvents(eventStore, orderId, first)).length > 0;
-  throw new Problem(orderProblemKind(isKnown ? 'order_version_not_found' : 'order_not_found'));
-}
-
-function readEvents(
-  eventStore: EventStore,
-  orderId: string,
-  until: Omit<ReadFilter, 'category'>,
-): Promise<StoredEvent[]> {
-  return eventStore.readStream(orderId, { ...until, category: ORDER_CATEGORY });
-}
-
-/** What only the saga knows, while it is alive: that it is stuck, or on its way back. */
-async function sagaNews(
-  { orderId, fulfilment }: Order,
-  fulfilmentStates: OrderReadDependencies['fulfilmentStates'],
-): Promise<FulfilmentState | undefined> {
-  if (fulfilment !== 'running' && fulfilment !== 'compensating') return undefined;
-  const state = (await fulfilmentStates([orderId])).get(orderId);
-  const isNews = (state === 'stuck' || state === 'compensating') && state !== fulfilment;
-  return isNews ? state : undefined;
 }

@@ -1,7 +1,13 @@
 import { z } from 'zod';
 import { currencyCode, safeText, skuText, uuid } from '#src/http/fields.ts';
 import { orderView } from './domain/order.ts';
-import { contact, paymentMethod, shippingAddress } from './personal-data.ts';
+import {
+  contact,
+  paymentMethod,
+  shippingAddress,
+  storedAddress,
+  storedContact,
+} from './personal-data.ts';
 import { toUcpOrder, ucpOrder } from './ucp-order.ts';
 
 const ITEMS_MAX = 200;
@@ -191,3 +197,26 @@ export const ucpOrderResponse = ucpOrder.meta({
     }),
   ],
 });
+
+/** An order as it is read now, with its personal data for those who may read it. */
+export const readOrderResponse = orderView
+  .extend({
+    shippingAddress: storedAddress.optional(),
+    contact: storedContact.optional(),
+  })
+  .meta({
+    id: 'OrderWithPersonalData',
+    examples: [
+      {
+        ...orderExample,
+        shippingAddress: {
+          name: 'Ada Example',
+          line1: '1 Sample Street',
+          postalCode: '10115',
+          city: 'Berlin',
+          country: 'DE',
+        },
+        contact: { email: 'ada@example.com' },
+      },
+    ],
+  });

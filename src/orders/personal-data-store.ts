@@ -1,23 +1,13 @@
 import type { Pool } from 'pg';
-import { z } from 'zod';
 import type { ReadPool } from '#src/database/database.ts';
+import type { PersonalDataRow } from '#src/event-store/event-store.ts';
 import { ORDER_CATEGORY } from './domain/order-events.ts';
-import type { PersonalData } from './personal-data.ts';
+import type { OrderEvent } from './domain/order-events.ts';
+import { storedAddress, storedContact } from './personal-data.ts';
+import type { PersonalData, ShippingAddress } from './personal-data.ts';
 
 /** It is before every other. */
 const FIRST_ID = '00000000-0000-0000-0000-000000000000';
-
-/** Data that was accepted stays readable, whatever later releases require or add. */
-const storedAddress = z.object({
-  name: z.string(),
-  line1: z.string(),
-  line2: z.string().optional(),
-  postalCode: z.string(),
-  city: z.string(),
-  region: z.string().optional(),
-  country: z.string(),
-});
-const storedContact = z.object({ email: z.string().optional(), phone: z.string().optional() });
 
 type StoredColumns = Readonly<{
   shipping_address?: unknown;
@@ -92,4 +82,38 @@ export async function ordersWithPersonalData(
     [customerId, after, limit],
   );
   return rows.map(({ id }) => id);
+}
+
+/** What the events of an order do to its personal data. `given` came with the command that caused them. */
+export function personalDataRows(
+  { orderId, customerId }: Readonly<{ orderId: string; customerId: string }>,
+  events: readonly OrderEvent[],
+  given: PersonalData = {},
+): PersonalDataRow[] {
+  const key = { order_id: orderId, customer_id: customerId };
+  return events.flatMap(({ type }): PersonalDataRow[] => {
+    if (type === 'OrderPlaced') return putRows(key, given);
+    if (type === 'ShippingAddressChanged') return [{ op: 'address', ...key, ...required(given) }];
+    return type === 'PersonalDataErased' ? [{ op: 'erase', order_id: orderId }] : [];
+  });
+}
+
+function putRows(
+  key: Readonly<{ order_id: string; customer_id: string }>,
+  { shippingAddress, contact, paymentMethod }: PersonalData,
+): PersonalDataRow[] {
+  if (shippingAddress === undefined && contact === undefined && paymentMethod === undefined) {
+    return [];
+  }
+  const columns = {
+    shipping_address: shippingAddress ?? null,
+    contact: contact ?? null,
+    payment_method: paymentMethod ?? null,
+  };
+  return [{ op: 'put', ...key, ...columns }];
+}
+
+function required({ shippingAddress }: PersonalData): { shipping_address: ShippingAddress } {
+  if (!shippingAddress) throw new Error('an address is changed without a new one');
+  return { shipping_address: shippingAddress };
 }

@@ -86,6 +86,21 @@ export const contact = z
 /** The opaque token of the payment provider. It is a secret, and never shown. */
 export const paymentMethod = safeText(1, 255);
 
+/** As they are stored and shown. What was accepted stays readable, whatever later releases require or add. */
+export const storedAddress = z.object({
+  name: z.string(),
+  line1: z.string(),
+  line2: z.string().optional(),
+  postalCode: z.string(),
+  city: z.string(),
+  region: z.string().optional(),
+  country: z.string(),
+});
+export const storedContact = z.object({
+  email: z.string().optional(),
+  phone: z.string().optional(),
+});
+
 export type ShippingAddress = Readonly<z.infer<typeof shippingAddress>>;
 export type Contact = Readonly<z.infer<typeof contact>>;
 

@@ -7,6 +7,7 @@ import type { HttpResponse, RequestOptions } from '#test/support/http-client.ts'
 import { skipReason } from '#test/support/infra.ts';
 import { createOrderApi, deliverable } from '#test/support/order-api.ts';
 import type { OrderApi } from '#test/support/order-api.ts';
+import { personal } from '#test/support/personal-data.ts';
 import { eventually } from '#test/support/poll.ts';
 import { createSagaWorld, startReplica } from '#test/support/saga/world.ts';
 import type { Replica, SagaWorld } from '#test/support/saga/world.ts';
@@ -142,15 +143,42 @@ describe.skipIf(skipReason('postgres'))('a customer', () => {
     ).toEqual([]);
   });
 
-  test.each(['pay', 'ship', 'refund', 'fulfil', 'fulfilment/retry', 'fulfilment/resolve'])(
-    'cannot %s any order, its own neither',
-    async (command) => {
-      for (const { orderId } of [await orderOfAnn(), await bob.placeOrder({ customerId: 'bob' })]) {
-        const { status } = await expectSame(orderId, 'POST', `/v1/orders/<order>/${command}`);
-        expect(status).toBe(403);
-      }
-    },
-  );
+  test.each([
+    'pay',
+    'ship',
+    'refund',
+    'fulfil',
+    'deliver',
+    'return',
+    'fulfilment/retry',
+    'fulfilment/resolve',
+  ])('cannot %s any order, its own neither', async (command) => {
+    for (const { orderId } of [await orderOfAnn(), await bob.placeOrder({ customerId: 'bob' })]) {
+      const { status } = await expectSame(orderId, 'POST', `/v1/orders/<order>/${command}`);
+      expect(status).toBe(403);
+    }
+  });
+
+  test('cannot change the address of another, and erases none, its own neither', async () => {
+    const { orderId } = await ann.placeOrder({ customerId: 'ann', ...personal });
+    const before = await ann.request('GET', `/v1/orders/${orderId}`);
+    expect(before.text).toContain(personal.contact.email);
+    const address = { ...personal.shippingAddress, city: 'Bonn' };
+    for (const headers of [{}, { 'if-match': '"v1-personal"' }, { 'idempotency-key': 'bob-3' }]) {
+      const path = '/v1/orders/<order>/shipping-address';
+      const { status } = await expectSame(orderId, 'PUT', path, { body: address, headers });
+      expect(status).toBe(404);
+    }
+    for (const path of ['/v1/orders/<order>/personal-data', '/v1/customers/ann/personal-data']) {
+      const { status } = await expectSame(orderId, 'DELETE', path);
+      expect(status).toBe(403);
+    }
+    expect((await ann.request('GET', `/v1/orders/${orderId}`)).text).toBe(before.text);
+    const own = await ann.request('PUT', `/v1/orders/${orderId}/shipping-address`, {
+      body: address,
+    });
+    expect(own.status).toBe(200);
+  });
 
   test('cancels its own order', async () => {
     const order = await orderOfAnn();

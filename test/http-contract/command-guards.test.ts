@@ -98,11 +98,13 @@ describe.skipIf(skipReason('postgres'))('a guarding header of a command', () => 
   test.each(COMMANDS)('%s: Prefer, with and without which a replay is the same', async (name) => {
     const ready = await scenarios[name]!();
     expect(documented.get(name)).toContain('Prefer');
-    const headers = { ...needed(name), 'idempotency-key': randomUUID() };
+    const isKeyed = documented.get(name)!.includes('Idempotency-Key');
+    const headers = { ...needed(name), ...(isKeyed && { 'idempotency-key': randomUUID() }) };
     const first = await send(ready, { ...headers, prefer: 'return=minimal' });
     expect(first.text).toBe('');
     expect(first.status).toBeOneOf([201, 202, 204]);
     expect(first.headers['preference-applied']).toBe('return=minimal');
+    if (!isKeyed) return;
     const second = await send(ready, headers);
     expect(second.text).toMatch(/^\{.*\}$/);
     expect(second.status).toBe(first.status === 204 ? 200 : first.status);

@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import type { HttpResponse } from '#test/support/http-client.ts';
+import { personal } from '#test/support/personal-data.ts';
 import { eventually } from '#test/support/poll.ts';
-import { TWO_BOOKS } from '#test/support/saga/api.ts';
+import { TWO_BOOKS, orderIn } from '#test/support/saga/api.ts';
 import type { SagaApi } from '#test/support/saga/api.ts';
 import type { SagaWorld } from '#test/support/saga/world.ts';
 
@@ -25,6 +26,9 @@ export const COMMANDS = [
   'cancelOrder',
   'refundOrder',
   'fulfilOrder',
+  'changeShippingAddress',
+  'erasePersonalDataOfOrder',
+  'erasePersonalDataOfCustomer',
   'retryFulfilment',
   'resolveFulfilment',
   'setStock',
@@ -33,6 +37,7 @@ export const COMMANDS = [
 
 const PAYMENT = { paymentId: 'pay-1', amountCents: 2500 };
 let skus = 0;
+let customers = 0;
 
 /** For each command of the service, by operationId: brings something into the state that it needs. */
 export function commandScenarios(
@@ -73,6 +78,13 @@ export function commandScenarios(
     const resource = `/v1/stock/${encodeURIComponent(await stocked())}`;
     return { method, path: resource + rest, body, otherBody, resource };
   };
+  /** An order of a new customer. */
+  const withPersonalData = async () => {
+    const customerId = `personal-${(customers += 1)}`;
+    const body = { customerId, currency: 'EUR', items: TWO_BOOKS, ...personal };
+    const placed = orderIn(await api.request('POST', '/v1/orders', { body }));
+    return { customerId, orderId: placed.orderId };
+  };
   const order = { customerId: 'c-1', currency: 'EUR', items: TWO_BOOKS };
   const resolution = { step: 'refund', outcome: 'notDone', reason: 'not there' };
   const scenarios: Record<(typeof COMMANDS)[number], () => Promise<Ready>> = {
@@ -112,6 +124,20 @@ export function commandScenarios(
       return onOrder('refund', orderId, refund, { ...refund, amountCents: 900 });
     },
     fulfilOrder: async () => onOrder('fulfil', await byHand()),
+    changeShippingAddress: async () => {
+      const { shippingAddress: body } = personal;
+      const { orderId } = await withPersonalData();
+      const ready = onOrder('shipping-address', orderId, { ...body, city: 'Bonn' }, body);
+      return { ...ready, method: 'PUT' };
+    },
+    erasePersonalDataOfOrder: async () => {
+      const { orderId } = await withPersonalData();
+      return { ...onOrder('personal-data', orderId), method: 'DELETE' };
+    },
+    erasePersonalDataOfCustomer: async () => {
+      const { customerId } = await withPersonalData();
+      return { method: 'DELETE', path: `/v1/customers/${customerId}/personal-data` };
+    },
     retryFulfilment: async () => onOrder('fulfilment/retry', await stuck()),
     resolveFulfilment: async () =>
       onOrder('fulfilment/resolve', await stuck(), resolution, { ...resolution, reason: 'other' }),

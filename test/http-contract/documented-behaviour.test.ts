@@ -5,7 +5,8 @@ import { z } from 'zod';
 import type { HttpResponse, HttpClient, RequestOptions } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
-import { TWO_BOOKS } from '#test/support/saga/api.ts';
+import { personal } from '#test/support/personal-data.ts';
+import { TWO_BOOKS, orderIn } from '#test/support/saga/api.ts';
 import type { SagaApi } from '#test/support/saga/api.ts';
 import { createSagaWorld, startReplica } from '#test/support/saga/world.ts';
 import type { Replica, SagaWorld } from '#test/support/saga/world.ts';
@@ -73,6 +74,7 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
     await provokeFaultsOfRequests(walk);
     await provokeGuards(walk);
     await provokeRefusalsOfOrders(walk);
+    await provokeRefusalsOfPersonalData(walk);
     await provokeRefusalsOfFulfilments(walk);
     await provokeRefusalsOfStock(walk);
     await provokeReads(walk);
@@ -124,7 +126,8 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
   }>;
 
   const commands = () => operations.filter(({ method }) => method !== 'get');
-  const addressOf = ({ path }: Operation) => path.replace('{orderId}', ID).replace('{sku}', 'none');
+  const addressOf = ({ path }: Operation) =>
+    path.replace('{orderId}', ID).replace('{sku}', 'none').replace('{customerId}', 'none');
   const send = (api: SagaApi, { method, path, body }: Ready, headers = {}) =>
     api.request(method, path, {
       ...(body !== undefined && { rawBody: JSON.stringify(body) }),
@@ -256,6 +259,45 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
       await all(orderId);
       await simulator.release();
     }
+  }
+
+  async function provokeRefusalsOfPersonalData({ able, world: { simulator } }: Walk) {
+    const body = { ...personal.shippingAddress, city: 'Bonn' };
+    const put = (id: string) => able.request('PUT', `/v1/orders/${id}/shipping-address`, { body });
+    const erase = (id: string) => able.request('DELETE', `/v1/orders/${id}/personal-data`);
+    const placed = async () => {
+      const order = { customerId: 'c', currency: 'EUR', items: TWO_BOOKS, ...personal };
+      return orderIn(await able.request('POST', '/v1/orders', { body: order })).orderId;
+    };
+    const parcel = { trackingNumber: 't', carrier: 'c' };
+    for (const commands of [
+      [['cancel', { reason: 'r' }]],
+      [
+        ['pay', { paymentId: 'p', amountCents: 2500 }],
+        ['ship', { ...parcel, items: [{ lineId: '1', quantity: 1 }] }],
+      ],
+      [
+        ['pay', { paymentId: 'p', amountCents: 2500 }],
+        ['ship', parcel],
+      ],
+    ] as const) {
+      const orderId = await placed();
+      for (const [name, body] of commands) await able.command(name, orderId, body);
+      await put(orderId);
+    }
+    await able.request('DELETE', '/v1/customers/c/personal-data', {
+      headers: { prefer: 'return=minimal' },
+    });
+    const erased = await placed();
+    for (const orderId of [ID, erased]) await erase(orderId);
+    for (const orderId of [ID, erased]) await put(orderId);
+    const running = await placed();
+    await simulator.addFault({ operation: 'ship', orderId: running, fault: 'hold', times: 1 });
+    await able.command('fulfil', running);
+    await simulator.nextCall({ operation: 'ship', orderId: running });
+    await put(running);
+    await erase(running);
+    await simulator.release();
   }
 
   async function provokeRefusalsOfFulfilments({ able, unable, scenarios }: Walk): Promise<void> {

@@ -24,7 +24,7 @@ describe('a page of an allowed origin', () => {
     expect(response.statusCode).toBe(204);
     expect(response.headers).toMatchObject({
       'access-control-allow-origin': SHOP,
-      'access-control-allow-methods': 'GET, HEAD, POST, PUT',
+      'access-control-allow-methods': 'GET, HEAD, POST, PUT, DELETE',
       'access-control-allow-headers': expect.stringMatching(
         /^Authorization, .*Idempotency-Key, If-Match/,
       ),

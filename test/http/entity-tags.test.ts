@@ -57,7 +57,14 @@ describe('If-Match', () => {
   test('compares strongly', () => {
     expect(versionETag(7)).toBe('"v7"');
     expect(versionETag(7, 'stuck')).toBe('"v7-stuck"');
-    for (const holds of ['"v6", "v7"', '*', '"v7-stuck"', '"v6-stuck", "v7-compensating"']) {
+    expect(versionETag(7, undefined, 'personal')).toBe('"v7-personal"');
+    for (const holds of [
+      '"v6", "v7"',
+      '*',
+      '"v7-stuck"',
+      '"v6-stuck", "v7-compensating"',
+      '"v7-stuck-personal-gzip"',
+    ]) {
       expect(ifMatchHolds(entityTags.parse(holds), 7), holds).toBe(true);
     }
     for (const fails of ['"v6"', 'W/"v7"', 'W/"v7-stuck"', '"v70"', '"v6-v7"', '"v7x"', '"7"']) {
