@@ -19,6 +19,7 @@ import { SessionRefused } from './database/session.ts';
 import { createLog } from './log.ts';
 import type { LogSink, ServiceLog } from './log.ts';
 import { ordersSummaryProjection } from './orders/order-stream.ts';
+import { runPersonalDataCommand } from './orders/personal-data-commands.ts';
 import { runOutboxCommand } from './outbox/outbox-commands.ts';
 import { printableLines } from './printable.ts';
 import { runProjectionCommand } from './projections/projection-commands.ts';
@@ -37,7 +38,7 @@ const SAME_SIGNAL_MS_MAX = 2_000;
 /** Faults of the code. Nobody can change a setting to avoid them, so the stack is logged. */
 const FAULTS = [TypeError, ReferenceError, RangeError, SyntaxError];
 
-const COMMANDS = 'serve, config, migrate, outbox, projections, keys';
+const COMMANDS = 'serve, config, migrate, outbox, projections, keys, personal-data';
 
 const [command = 'serve', ...args] = process.argv.slice(2);
 switch (command) {
@@ -61,6 +62,11 @@ switch (command) {
   case 'keys':
     await operate(asOwner, (pool) => runKeyCommand(args, pool, print));
     break;
+  case 'personal-data':
+    await operate(asService, (pool, { KAFKA_TOPIC }) =>
+      runPersonalDataCommand(args, pool, KAFKA_TOPIC, print),
+    );
+    break;
   default:
     print(`unknown command ${command}; there are: ${COMMANDS}`);
     process.exitCode = 2;
@@ -81,13 +87,14 @@ function asOwner(config: Config): Connections {
 /** Runs an operator's command on the database. The exit code of the process is 1 if it throws. */
 async function operate(
   connect: (config: Config) => Connections,
-  run: (pool: Pool) => Promise<number>,
+  run: (pool: Pool, config: Config) => Promise<number>,
 ): Promise<void> {
-  const { setting, pool } = connect(configOrExit());
+  const config = configOrExit();
+  const { setting, pool } = connect(config);
   pool.on('error', () => {}); // the statement in progress fails as well, with a reason
   process.stdout.on('error', () => {}); // the command goes on if the reader has left, as `head` does
   try {
-    process.exitCode = await run(pool);
+    process.exitCode = await run(pool, config);
   } catch (error) {
     print(`${command} failed: ${reasonOf(error, setting)}`);
     process.exitCode = 1;

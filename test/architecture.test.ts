@@ -15,6 +15,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'orders/domain',
     'projections',
     'outbox',
+    'operators',
     'http',
     'event-store',
     'database',
