@@ -64,7 +64,14 @@ export function createClockWatch(
 ): ClockWatch {
   let isRead = false;
   let wasOff = false;
-  const offsetMs = () => (isRead ? now().getTime() - clock.now().getTime() : 0);
+  const offsetMs = () => {
+    if (!isRead) return 0;
+    // This process may have to wait for the processor between two clocks. So the first is read again.
+    const earliest = clock.now().getTime();
+    const own = now().getTime();
+    const latest = clock.now().getTime();
+    return Math.min(own - earliest, 0) + Math.max(own - latest, 0);
+  };
   const isOff = () => {
     const offset = offsetMs();
     const off = Math.abs(offset) > OFFSET_MS_MAX;
