@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { COMPILED_SOURCES } from '#test/support/service.ts';
 import type { SagaPoint } from './points.ts';
 import { createSagaApi } from './api.ts';
 import type { SagaApi } from './api.ts';
@@ -32,6 +33,7 @@ export async function startVictim(
   const child = spawn(process.execPath, ['--disable-warning=FSTDEP023', PROCESS], {
     env: {
       PATH: process.env['PATH'],
+      ...COMPILED_SOURCES,
       HOST: '127.0.0.1',
       AUTH: 'off',
       PORT: '0',
