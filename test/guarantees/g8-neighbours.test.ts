@@ -203,6 +203,40 @@ describe.skipIf(skipReason('postgres'))('the release before, beside this one', (
     for (const orderId of [own, begun, left]) await expectToAgree(orderId);
   });
 
+  test('leaves the fulfilments of this one to it, and may ask for their cancellation', async () => {
+    await world.simulator.addFault({ operation: 'capture', fault: 'hold' });
+    const orderId = await place(now, { fulfilment: 'automatic', ...deliverable });
+    await world.simulator.nextCall({ orderId, operation: 'capture' });
+    await now.kill();
+    await world.simulator.clearFaults();
+    await world.simulator.release();
+    const epoch = () =>
+      world.database.query('select epoch, owner from saga_work where subject_id = $1', [orderId]);
+    const ofTheDead = await epoch();
+    // It claims and fulfils its own meanwhile, for longer than the lease of the dead one lasts.
+    await eventually(async () => {
+      const own = await place(before, { fulfilment: 'automatic' });
+      await eventually(async () => {
+        const { body } = await call(before, 'GET', `/v1/orders/${own}/fulfilment`);
+        return body['state'] === 'completed';
+      });
+      const [{ isOver } = { isOver: false }] = await world.database.query<{ isOver: boolean }>(
+        `select lease_until < clock_timestamp() as "isOver" from saga_work where subject_id = $1`,
+        [orderId],
+      );
+      return isOver;
+    });
+    expect(await epoch()).toEqual(ofTheDead);
+    await send(before, `/v1/orders/${orderId}/cancel`, { reason: 'changed my mind' });
+    await now.restart();
+    await eventually(async () => (await stateOf(orderId)) === 'compensated');
+    expect(await read(before, `/v1/orders/${orderId}`)).toMatchObject({
+      status: 'cancelled',
+      owedCents: 0,
+    });
+    await expectToAgree(orderId);
+  });
+
   test('leaves no row wrong, as both of them see it', async () => {
     await untilAtRest(world, 1);
     for (const main of [release.main, MAIN]) {
