@@ -73,6 +73,12 @@ describe('version 2', () => {
     expect((await post(url, CAPTURES[1], 'c', { ...capture, paymentMethod })).status).toBe(201);
   });
 
+  test('takes money without a payment method, which orders from before it do not have', async () => {
+    await using simulator = await startSimulator();
+    const taken = await post(simulator.url, CAPTURES[1], 'k', capture);
+    expect(taken).toMatchObject({ status: 201, body: capture });
+  });
+
   test.each([
     ['pm_decline_soft', 402, 'card_declined'],
     ['card_ok', 422, 'payment_method_unknown'],
