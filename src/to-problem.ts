@@ -13,7 +13,7 @@ import { frameworkProblem, Problem, problemKind } from './http/problem.ts';
 import { OrderRejected } from './orders/domain/order-commands.ts';
 import { OutboxFull } from './orders/handle-order-command.ts';
 import { orderProblemKind } from './orders/order-problems.ts';
-import { CursorInvalid } from './orders/orders-summary.ts';
+import { CursorInvalid } from './orders/order-lists.ts';
 import { SagaNotStuck, StepNotOpen } from './sagas/saga-operator.ts';
 
 /** What is known of the request that failed. */

@@ -8,6 +8,7 @@ import {
   INDEX_ONLY_SETTINGS,
   MIGRATION_SETTINGS,
   OPERATOR_SETTINGS,
+  READ_SETTINGS,
 } from './session.ts';
 import type { SessionSettings } from './session.ts';
 
@@ -73,7 +74,7 @@ export function createDatabase(
   const { writersMax, poolMax } = limits;
   const writer = openPool(INDEX_ONLY_SETTINGS, { min: writersMax, max: writersMax });
   const pool = openPool(BACKGROUND_SETTINGS, { min: 1, max: Math.max(2, Math.ceil(poolMax / 2)) });
-  const reads = openPool(INDEX_ONLY_SETTINGS, {
+  const reads = openPool(READ_SETTINGS, {
     min: 1,
     max: Math.max(2, Math.floor(poolMax / 2)),
   });

@@ -10,6 +10,7 @@ export const TABLE_GRANTS: Readonly<Record<string, readonly string[]>> = {
   events: ['select', 'insert'],
   event_schemas: ['select', 'insert'],
   orders_summary: ['select', 'insert', 'update'],
+  order_skus: ['select', 'insert', 'delete'],
   order_personal_data: ['select', 'insert', 'update', 'delete'],
   external_references: ['select', 'insert'],
   idempotency_keys: ['select', 'insert', 'delete'],

@@ -46,7 +46,7 @@ export const BACKGROUND_SETTINGS = {
 } as const satisfies SessionSettings;
 
 /**
- * For the write path and for reads of callers, where an index serves every statement. A prepared statement may be
+ * For the write path, where an index serves every statement. A prepared statement may be
  * planned while the tables are empty and keeps that plan, so the planner may use only index scans and nested
  * loops.
  */
@@ -58,6 +58,16 @@ export const INDEX_ONLY_SETTINGS = {
   enable_seqscan: 'off',
   enable_hashjoin: 'off',
   enable_mergejoin: 'off',
+} as const satisfies SessionSettings;
+
+/**
+ * For reads of callers. A page of a list is read in the order of its index. A planner that expects few rows would
+ * rather fetch the whole list and sort it, and its statistics may be old. What no index has in order is sorted still.
+ */
+export const READ_SETTINGS = {
+  ...INDEX_ONLY_SETTINGS,
+  enable_sort: 'off',
+  enable_incremental_sort: 'off',
 } as const satisfies SessionSettings;
 
 /** For migrations, which run as the owner of the tables. A statement may take as long as it needs. */

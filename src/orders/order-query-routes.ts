@@ -12,7 +12,8 @@ import { addVary, sendText } from '#src/http/responses.ts';
 import { toJson } from './domain/order.ts';
 import { orderProblemKind, orderProblemKinds } from './order-problems.ts';
 import { orderParams, readOrderResponse, ucpOrderResponse } from './order-schemas.ts';
-import { listOrders, listOrdersQuery, orderPage } from './orders-summary.ts';
+import { COMBINATIONS, listOrders, listOrdersQuery } from './order-lists.ts';
+import { orderPage } from './orders-summary.ts';
 import { readEvents, readOrderNow, readOrderThen } from './read-order.ts';
 import type { OrderRead, OrderReadDependencies } from './read-order.ts';
 import { toUcpOrder, UCP_MEDIA_TYPE } from './ucp-order.ts';
@@ -94,7 +95,7 @@ const getOrders = {
     operationId: 'listOrders',
     tags,
     summary: 'List orders, newest first',
-    description: 'placedFrom and placedTo are inclusive. nextCursor is null on the last page.',
+    description: `placedFrom and placedTo are inclusive. nextCursor is null on the last page. Filters: ${COMBINATIONS}.`,
     querystring: listOrdersQuery,
     response: { 200: response(orderPage, 'A page of orders, without their items.') },
   },

@@ -96,6 +96,7 @@ export const ordersSummaryProjection: Projection = {
   table: 'orders_summary',
   keyColumn: 'order_id',
   category: ORDER_CATEGORY,
+  filledByRebuild: ['skus'],
   project(stream) {
     const order = foldOrder(stream);
     if (!order) throw new Error('a stream without events has no summary');

@@ -34,6 +34,7 @@ async function verify(
   print: (line: string) => void,
 ): Promise<number> {
   let checked = 0;
+  let unfilled = 0;
   let mismatches = 0;
   const report = (mismatch: Pick<Mismatch, 'key' | 'stored'> & { expected: object | null }) => {
     mismatches += 1;
@@ -45,6 +46,7 @@ async function verify(
       report({ key, expected, stored: stored && Object.fromEntries(known) });
     }
     checked += batch.checked;
+    unfilled += batch.unfilled.length;
   }
   for (const key of await keysWithoutStream(pool, projection)) {
     report({ key, expected: null, stored: {} });
@@ -52,6 +54,10 @@ async function verify(
   print(`${projection.table}: ${checked} checked, ${mismatches} differ from their events`);
   if (mismatches > 0) {
     print('npm run projections -- rebuild corrects the rows, except rows without a stream');
+  }
+  if (unfilled > 0) {
+    const columns = projection.filledByRebuild.join(', ');
+    print(`${unfilled} rows of earlier releases lack ${columns}: rebuild fills them in`);
   }
   return mismatches === 0 ? 0 : 1;
 }
@@ -86,7 +92,7 @@ async function rebuild(
   let writing = Promise.resolve(0);
   for await (const batch of compareAll(pool, projection)) {
     written += await writing;
-    writing = correct(pool, projection, batch.mismatches);
+    writing = correct(pool, projection, [...batch.mismatches, ...batch.unfilled]);
     writing.catch(() => {}); // the `await` above throws it
     checked += batch.checked;
     const now = performance.now();
@@ -174,7 +180,7 @@ async function writeLocked(
       projection,
       grown.map(({ key }) => key),
     );
-    const wrong = [...current, ...again.mismatches];
+    const wrong = [...current, ...again.mismatches, ...again.unfilled];
     if (wrong.length > 0) await upsert(client, projection, wrong);
     await client.query('commit');
     return wrong.length;

@@ -25,6 +25,8 @@ export type Projection = Readonly<{
   /** The column that holds the stream id. */
   keyColumn: string;
   category: string;
+  /** Columns that are null in rows of earlier releases, until a rebuild fills them in. */
+  filledByRebuild: readonly string[];
   project(stream: readonly ProjectedEvent[]): ReadModelRow;
 }>;
 
@@ -40,7 +42,12 @@ export type Mismatch = Readonly<{
   writtenBy: string | null;
 }>;
 
-export type Comparison = Readonly<{ checked: number; mismatches: readonly Mismatch[] }>;
+/** `unfilled`: rows that lack only what a rebuild fills in. They are no fault. */
+export type Comparison = Readonly<{
+  checked: number;
+  mismatches: readonly Mismatch[];
+  unfilled: readonly Mismatch[];
+}>;
 
 /**
  * Compares every row with its stream, in batches by stream id. Each batch is read by one statement, so commands
@@ -172,17 +179,25 @@ async function load(
 }
 
 /** Compares the columns that this release knows. A newer release may have added others. */
-function compare({ project }: Projection, streams: readonly LoadedStream[]): Comparison {
-  const mismatches = streams.flatMap((loaded): Mismatch[] => {
+function compare(
+  { project, filledByRebuild }: Projection,
+  streams: readonly LoadedStream[],
+): Comparison {
+  const mismatches: Mismatch[] = [];
+  const unfilled: Mismatch[] = [];
+  for (const loaded of streams) {
     const events = loaded.stream_events.map(toProjectedEvent);
     const expected = project(events);
-    const isRight = Object.keys(expected).every((column) => loaded[column] === expected[column]);
-    if (isRight) return [];
+    const wrong = Object.keys(expected).filter((column) => loaded[column] !== expected[column]);
+    if (wrong.length === 0) continue;
     const { stream_id: key, stream_events: _, written_by: writtenBy, ...row } = loaded;
     const stored = writtenBy === null ? null : row;
-    return [{ key, version: events.at(-1)?.version ?? 0, expected, stored, writtenBy }];
-  });
-  return { checked: streams.length, mismatches };
+    const lacks = (column: string) => filledByRebuild.includes(column) && row[column] === null;
+    const isUnfilled = stored !== null && wrong.every(lacks);
+    const version = events.at(-1)?.version ?? 0;
+    (isUnfilled ? unfilled : mismatches).push({ key, version, expected, stored, writtenBy });
+  }
+  return { checked: streams.length, mismatches, unfilled };
 }
 
 function toProjectedEvent(event: LoadedEvent): ProjectedEvent {

@@ -97,6 +97,13 @@ describe.skipIf(skipReason('postgres'))('the checks of the guarantee tests', () 
     ['an instant differs', `update orders_summary set paid_at = placed_at`, /the summary is/],
     ['an instant is missing', `update orders_summary set paid_at = null`, /the summary is/],
     ['money differs', `update orders_summary set refunded_cents = 1`, /"refundedCents":1/],
+    ['skus differ', `update orders_summary set skus = '["pen"]'`, /"skus":.*pen.* the fold/],
+    ['an order is not found by its sku', `delete from order_skus`, /order_skus lacks/],
+    [
+      'an order is found by another sku',
+      `update order_skus set sku = sku || '-2'`,
+      /order_skus has/,
+    ],
     ['a message is missing', `delete from outbox_events where stream_version = 2`, /holds 1,3/],
     [
       'a message is there twice',

@@ -12,6 +12,7 @@ export type Stored = Readonly<{
   events: StoredEvent[];
   streams: ReadonlyArray<{ stream_id: string; version: number }>;
   summaries: ReadonlyArray<Record<string, unknown>>;
+  skus: ReadonlyArray<{ sku: string; placed_at: Date; order_id: string; customer_id: string }>;
   outbox: readonly OutboxRow[];
   responses: readonly ResponseRow[];
 }>;
@@ -38,7 +39,11 @@ type ResponseRow = Readonly<{
 }>;
 
 /** A relay deletes rows from the outbox, lowest version first. Without one, every event has its row. */
-export type VerifyOptions = Readonly<{ relay: 'on' | 'off' }>;
+export type VerifyOptions = Readonly<{
+  relay: 'on' | 'off';
+  /** Whether some orders were placed by the release before, which writes no skus. Not by default. */
+  hasEarlierOrders?: boolean;
+}>;
 
 /**
  * Checks that the tables agree: versions have no gaps, `streams` has the last versions, summaries and stored
@@ -68,12 +73,16 @@ export async function readStoredBy(client: Client): Promise<Stored> {
     events: await read('select * from events order by position'),
     streams: await read('select * from streams'),
     summaries: await read('select * from orders_summary'),
+    skus: await read('select * from order_skus'),
     outbox: await read('select * from outbox_events order by id'),
     responses: await read('select * from idempotency_keys'),
   };
 }
 
-export function verifyStored(stored: Stored, { relay }: VerifyOptions): string[] {
+export function verifyStored(
+  stored: Stored,
+  { relay, hasEarlierOrders = false }: VerifyOptions,
+): string[] {
   const histories = historiesOf(stored.events);
   const orders = new Map<string, FoldedOrder>();
   const impossible: string[] = [];
@@ -88,7 +97,8 @@ export function verifyStored(stored: Stored, { relay }: VerifyOptions): string[]
     ...[...histories.values()].flatMap(withinHistory),
     ...impossible,
     ...aboutStreams(stored.streams, histories),
-    ...aboutSummaries(stored.summaries, orders),
+    ...aboutSummaries(stored.summaries, orders, hasEarlierOrders),
+    ...aboutSkus(stored, orders, hasEarlierOrders),
     ...aboutOutbox(stored.outbox, histories, relay),
     ...aboutResponses(stored.responses, histories),
   ];
@@ -126,6 +136,7 @@ function aboutStreams(streams: Stored['streams'], histories: Histories): string[
 export function aboutSummaries(
   summaries: Stored['summaries'],
   orders: ReadonlyMap<string, FoldedOrder>,
+  hasEarlierOrders = false,
 ): string[] {
   const missing = new Set(orders.keys());
   const wrong = summaries.flatMap((row) => {
@@ -133,7 +144,9 @@ export function aboutSummaries(
     const id = String(summary['orderId']);
     missing.delete(id);
     const order = orders.get(id);
-    const folded = order && columnsOf(order);
+    const { skus, ...columns } = (order && columnsOf(order)) ?? {};
+    const isEarlier = hasEarlierOrders && row['skus'] === null;
+    const folded = order && { ...columns, ...(!isEarlier && { skus }) };
     if (isDeepStrictEqual(summary, folded)) return [];
     const fold = JSON.stringify(folded);
     return [`${id}: the summary is ${JSON.stringify(summary)}, the fold is ${fold}`];
@@ -145,7 +158,42 @@ export function aboutSummaries(
 function columnsOf({ order, allowanceCents }: FoldedOrder) {
   const { owedCents: _, paymentStatus: _p, shipmentStatus, ...columns } = rowOf(order);
   const isTold = shipmentStatus === 'unshipped' || shipmentStatus === 'shipped';
-  return { ...columns, allowanceCents, ...(!isTold && { shipmentProgress: shipmentStatus }) };
+  return {
+    ...columns,
+    allowanceCents,
+    ...(!isTold && { shipmentProgress: shipmentStatus }),
+    skus: JSON.stringify(skusOf(order)),
+  };
+}
+
+/** Each once, in the order of the items. */
+function skusOf({ items }: Order): string[] {
+  return items.map(({ sku }) => sku).filter((sku, index, all) => all.indexOf(sku) === index);
+}
+
+/** Lists find an order by each of its skus. */
+function aboutSkus(
+  { skus: rows, summaries }: Stored,
+  orders: ReadonlyMap<string, FoldedOrder>,
+  hasEarlierOrders: boolean,
+): string[] {
+  const without = summaries.filter(({ skus }) => hasEarlierOrders && skus === null);
+  const earlier = new Set(without.map((row) => row['order_id']));
+  const expected = [...orders.values()].flatMap(({ order }) => {
+    const { orderId, placedAt, customerId } = order;
+    if (earlier.has(orderId)) return [];
+    return skusOf(order).map((sku) => JSON.stringify([sku, placedAt, orderId, customerId]));
+  });
+  const found = rows.map((row) =>
+    JSON.stringify([row.sku, row.placed_at.toISOString(), row.order_id, row.customer_id]),
+  );
+  const [missing, surplus] = [new Set(expected), new Set(found)];
+  for (const row of found) missing.delete(row);
+  for (const row of expected) surplus.delete(row);
+  return [
+    ...[...missing].map((row) => `order_skus lacks ${row}`),
+    ...[...surplus].map((row) => `order_skus has ${row}`),
+  ];
 }
 
 /** A row of the table with the field names of the API, without the fields that are null or no member of the API. */
