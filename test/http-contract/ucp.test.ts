@@ -1,14 +1,29 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
+import { bearer, createKey } from '#test/support/api-keys.ts';
 import { problemOf } from '#test/support/api-shapes.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import type { TestDatabase } from '#test/support/database.ts';
+import type { HttpResponse } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import type { Order } from '#test/support/api-shapes.ts';
+import { placeBody } from '#test/support/order-api.ts';
 import { startService } from '#test/support/service.ts';
 import type { TestService } from '#test/support/service.ts';
 
 const UCP = 'application/ucp+json';
+const shippingAddress = {
+  name: 'Ada Example',
+  line1: '1 Sample Street',
+  postalCode: '10115',
+  city: 'Berlin',
+  country: 'DE',
+};
+const fulfillmentShape = z.looseObject({
+  fulfillment: z.looseObject({
+    expectations: z.array(z.looseObject({ destination: z.unknown() })).optional(),
+  }),
+});
 const ucpShape = z.looseObject({ id: z.string(), permalink_url: z.string() });
 
 describe.skipIf(skipReason('postgres'))("an order in UCP's form", () => {
@@ -127,5 +142,52 @@ describe.skipIf(skipReason('postgres'))("an order in UCP's form", () => {
     const options = { ifMatch: '"v1-ucp-gzip"' };
     const cancelled = await service.api.send('cancel', large.orderId, { reason: 'r' }, options);
     expect(cancelled.status).toBe(200);
+  });
+});
+
+describe.skipIf(skipReason('postgres'))("the address in UCP's form", () => {
+  test('is shown to those who may read personal data, of the order as it is now, until it is erased', async () => {
+    await using database = await createTestDatabase();
+    await using service = await startService({ databaseUrl: database.url, env: { AUTH: 'on' } });
+    const { request } = service.api;
+    const callers = {
+      all: bearer(await createKey(database.url)),
+      plain: bearer(await createKey(database.url, { scopes: ['orders:read', 'orders:write'] })),
+      owner: bearer(await createKey(database.url, { customer: 'c-1' })),
+    };
+    const body = { ...placeBody, shippingAddress, contact: { phone: '+49 30 1234567' } };
+    const placed = await request('POST', '/v1/orders', { body, headers: callers.all });
+    const { orderId } = z.looseObject({ orderId: z.string() }).parse(JSON.parse(placed.text));
+    const read = (caller: keyof typeof callers, query = '') =>
+      request('GET', `/v1/orders/${orderId}${query}`, {
+        headers: { ...callers[caller], accept: UCP },
+      });
+    const addressIn = ({ status, text }: HttpResponse): unknown => {
+      expect({ status, text }).toMatchObject({ status: 200 });
+      return fulfillmentShape.parse(JSON.parse(text)).fulfillment.expectations?.[0]?.destination;
+    };
+
+    const destination = {
+      street_address: '1 Sample Street',
+      address_locality: 'Berlin',
+      address_country: 'DE',
+      postal_code: '10115',
+      phone_number: '+49 30 1234567',
+    };
+    expect(addressIn(await read('all'))).toEqual(destination);
+    expect(addressIn(await read('owner'))).toEqual(destination);
+    for (const hidden of [
+      await read('plain'),
+      await read('all', '?version=1'),
+      await read('owner', `?at=${new Date(Date.now() + 60_000).toISOString()}`),
+    ]) {
+      expect(addressIn(hidden)).toBeUndefined();
+      expect(hidden.text).not.toContain('Sample');
+    }
+    expect((await read('all')).headers.etag).not.toBe((await read('plain')).headers.etag);
+
+    const path = `/v1/orders/${orderId}/personal-data`;
+    expect((await request('DELETE', path, { headers: callers.all })).status).toBe(200);
+    expect(addressIn(await read('all'))).toBeUndefined();
   });
 });
