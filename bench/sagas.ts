@@ -21,6 +21,8 @@ import {
 } from '#src/fulfilment/providers/http-providers.ts';
 import type { Providers } from '#src/fulfilment/providers/providers.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
+import type { PersonalData } from '#src/orders/personal-data.ts';
+import { readPersonalData } from '#src/orders/personal-data-store.ts';
 
 /*
  * Fulfilments per second, from the command that places the order to the shipped order, in one process
@@ -57,6 +59,17 @@ const instant: Providers = {
     lookUpShipment: async () => ({ outcome: 'absent' }),
     cancelShipment: async () => ({ outcome: 'cancelled' }),
   },
+};
+
+const personalData: PersonalData = {
+  shippingAddress: {
+    name: 'Ada Example',
+    line1: '1 Sample Street',
+    postalCode: '10115',
+    city: 'Berlin',
+    country: 'DE',
+  },
+  paymentMethod: 'pm_test',
 };
 
 const folder = await mkdtemp(join(tmpdir(), 'sagas-bench-'));
@@ -127,6 +140,7 @@ async function createBench() {
     commit,
     pool: database.pool,
     providers,
+    readPersonalData: (orderId) => readPersonalData(database.pool, orderId),
     deadlines: { captureMs: 900_000, shipMs: 86_400_000, undoMs: 86_400_000 },
     limits: {
       callTimeoutMs: 30_000,
@@ -175,7 +189,12 @@ async function createBench() {
       sagaId: uuidv7(),
     };
     const metadata = { correlationId: orderId, actor: 'bench' };
-    await handle({ orderId, command: { type: 'PlaceOrder', ...order }, metadata });
+    await handle({
+      orderId,
+      command: { type: 'PlaceOrder', ...order },
+      metadata,
+      personalData,
+    });
     await promise;
     waiting.delete(orderId);
   };

@@ -9,6 +9,7 @@ import { createPostgresEventStore } from './event-store/postgres-store.ts';
 import { fulfilmentRoutes } from './fulfilment/fulfilment-routes.ts';
 import { readFulfilmentStates } from './fulfilment/fulfilment-view.ts';
 import type { Fulfilment } from './fulfilment/fulfilment.ts';
+import { refundRoutes } from './fulfilment/refund-routes.ts';
 import { inventoryRoutes } from './fulfilment/inventory-routes.ts';
 import type { Authentication } from './http/access.ts';
 import type { ChannelSpec } from './http/asyncapi.ts';
@@ -147,7 +148,9 @@ function createApi({ config, database, metrics, isDraining, log, ...parts }: Htt
   void server.register(personalDataRoutes, { ...commandParts, reads });
   const orderPageUrl = config.ORDER_PAGE_URL || ORDER_NAME;
   void server.register(orderQueryRoutes, { eventStore, reads, fulfilmentStates, orderPageUrl });
-  void server.register(fulfilmentRoutes, { ...parts, inFlight, eventStore, reads });
+  const sagaAccess = { ...parts, inFlight, eventStore, reads };
+  void server.register(fulfilmentRoutes, sagaAccess);
+  void server.register(refundRoutes, sagaAccess);
   void server.register(inventoryRoutes, { reads, writes: database.writes, inFlight });
   return server;
 }

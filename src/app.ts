@@ -34,6 +34,7 @@ import { createIdempotencyKeyPruner } from './http/idempotency.ts';
 import { createMetrics } from './http/metrics.ts';
 import type { Metrics } from './http/metrics.ts';
 import { orderEventCodec, ordersSummaryProjection } from './orders/order-stream.ts';
+import { readPersonalData } from './orders/personal-data-store.ts';
 import { orderMessageChannel } from './orders/order-messages.ts';
 import { isLoginExposed, kafkaConnection } from './outbox/kafka-connection.ts';
 import { createOutboxMonitor } from './outbox/outbox-monitor.ts';
@@ -114,7 +115,7 @@ export async function createApp(
   const keyPruner = createIdempotencyKeyPruner(pool, log);
   const always = [relay, outboxMonitor, keyPruner, clocks.worker];
   const background = [...always, ...authBackground, ...createVerifier(base)];
-  const sagas = fulfilment.definitions.map(({ name }) => name);
+  const sagas = [...new Set(fulfilment.definitions.map(({ name }) => name))];
   const topic = config.KAFKA_TOPIC;
   watchGauges(metrics, { commit, relay, outboxMonitor, clockWatch, topic, sagas, database });
   countLostLogLines(metrics, logLinesLost);
@@ -240,6 +241,7 @@ function createSagas(
     onAttempt: countAttempts(metrics),
     isPaused: parts.clockWatch.isOff,
     providers: providers && wrapProviders ? wrapProviders(providers) : providers,
+    readPersonalData: (orderId) => readPersonalData(database.pool, orderId),
     topic: config.KAFKA_TOPIC,
     deadlines: {
       captureMs: config.CAPTURE_DEADLINE_S * 1000,

@@ -6,7 +6,9 @@ import {
   StoreUnavailable,
   VersionConflict,
 } from './event-store/event-store.ts';
-import { fulfilmentProblemKind } from './fulfilment/fulfilment-routes.ts';
+import { REFUND } from './fulfilment/refund-definition.ts';
+import { refundState } from './fulfilment/refund-view.ts';
+import { sagaProblemKind } from './fulfilment/saga-operation.ts';
 import { isWeakOnly } from './http/entity-tags.ts';
 import type { EntityTags } from './http/entity-tags.ts';
 import { frameworkProblem, Problem, problemKind } from './http/problem.ts';
@@ -53,12 +55,13 @@ export function toProblem(
     return new Problem(orderProblemKind('cursor_invalid'), { errors });
   }
   if (error instanceof SagaNotStuck) {
-    return new Problem(fulfilmentProblemKind('fulfilment_not_stuck'), {
-      extra: { state: error.state },
-    });
+    const { definition, state } = error;
+    return definition === REFUND
+      ? new Problem(sagaProblemKind('refund_not_stuck'), { extra: { state: refundState(state) } })
+      : new Problem(sagaProblemKind('fulfilment_not_stuck'), { extra: { state } });
   }
   if (error instanceof StepNotOpen) {
-    return new Problem(fulfilmentProblemKind('step_not_open'), { extra: { open: error.open } });
+    return new Problem(sagaProblemKind('step_not_open'), { extra: { open: error.open } });
   }
   if (error instanceof VersionConflict) return new Problem(orderProblemKind('version_conflict'));
   if (error instanceof CommandOverloaded) return new Problem(problemKind('overloaded'));

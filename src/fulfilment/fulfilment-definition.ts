@@ -1,41 +1,83 @@
-import { z } from 'zod';
 import type { ReservationRow } from '#src/event-store/event-store.ts';
 import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
 import type { Order } from '#src/orders/domain/order.ts';
-import type { CancelOutcome, LookUpOutcome, SendOutcome, StepCall } from '#src/sagas/saga-call.ts';
+import type { StepCall } from '#src/sagas/saga-call.ts';
 import type { CallAction, SagaDefinition, SagaOrder } from '#src/sagas/saga-definition.ts';
 import { actionOf } from '#src/sagas/saga.ts';
 import type { Saga, SagaEvent } from '#src/sagas/saga.ts';
+import { callsTo, callsWithoutPersonalData, cancelRequest } from './fulfilment-calls.ts';
+import type { ReadPersonalData } from './fulfilment-calls.ts';
 import {
   capture as captured,
   captureRequest,
   refund as refunded,
   refundRequest,
+  shipment as shipped,
   shipmentRequest,
-  text,
 } from './providers/providers.ts';
-import type { Providers, Shipment } from './providers/providers.ts';
+import type { Providers, ShipmentItem } from './providers/providers.ts';
 
 /** A carrier's name is needed, but an operator who found a parcel is not asked for it. */
 const CARRIER_UNKNOWN = 'unknown';
+/** The name of its definitions, whatever their version. */
+export const FULFILMENT = 'fulfilment';
 /** In code points: half a character cannot be stored. */
 const REASON_LENGTH_MAX = 500;
 
 /** How long to try before a step is given up. */
 export type FulfilmentDeadlines = Readonly<{ captureMs: number; shipMs: number; undoMs: number }>;
 
-/** The request of a cancel. `openKey` is the key that is to be cancelled. */
-export const cancelRequest = z.object({ orderId: z.string(), openKey: z.string() });
+/** What a fulfilment calls, and what the calls need beside what the saga has recorded. */
+export type Outside = Readonly<{ providers: Providers; readPersonalData: ReadPersonalData }>;
 
-/** Reserve, capture, ship. Compensations run in reverse order. Without providers it can only be shown. */
+/** Reserve, capture, ship. Compensations run in reverse order. Without `outside` it can only be shown. */
 export function fulfilmentDefinition(
+  deadlines: FulfilmentDeadlines,
+  outside?: Outside,
+): SagaDefinition {
+  return defineFulfilment(deadlines, {
+    version: 2,
+    shipItem: ({ lineId, sku, name, quantity }) => ({
+      lineId,
+      sku,
+      ...(name !== undefined && { name }),
+      quantity,
+    }),
+    calls: outside ? callsTo(outside.providers, outside.readPersonalData) : {},
+  });
+}
+
+/**
+ * Version 1, for fulfilments that an earlier release has started: it ships without lines, so in one parcel, and passes
+ * no personal data on.
+ */
+export function fulfilmentDefinition1(
+  deadlines: FulfilmentDeadlines,
+  outside?: Outside,
+): SagaDefinition {
+  return defineFulfilment(deadlines, {
+    version: 1,
+    shipItem: ({ sku, quantity }) => ({ sku, quantity }),
+    calls: outside ? callsWithoutPersonalData(outside.providers) : {},
+  });
+}
+
+/** What its versions differ in. */
+type FulfilmentVersion = Readonly<{
+  version: number;
+  /** A line of the order, as the intent to ship it records it. */
+  shipItem(item: OrderItem): ShipmentItem;
+  calls: Readonly<Record<string, StepCall>>;
+}>;
+
+function defineFulfilment(
   { captureMs, shipMs, undoMs }: FulfilmentDeadlines,
-  providers?: Providers,
+  { version, shipItem, calls }: FulfilmentVersion,
 ): SagaDefinition {
   return {
-    name: 'fulfilment',
-    version: 1,
+    name: FULFILMENT,
+    version,
     steps: [
       {
         action: {
@@ -50,9 +92,9 @@ export function fulfilmentDefinition(
         cancel: cancel('cancel_capture', 'capture', undoMs),
         compensation: refund(undoMs),
       },
-      { action: ship(shipMs), cancel: cancel('cancel_shipment', 'ship', undoMs), pivot: true },
+      { action: ship(shipMs, shipItem), cancel: cancelShipment(undoMs), pivot: true },
     ],
-    calls: providers ? callsTo(providers) : {},
+    calls,
     orderCommand,
     reservations,
   };
@@ -79,9 +121,10 @@ function capture(deadlineMs: number): CallAction {
   };
 }
 
-/** What is left to be paid: payments may have been reported by hand. */
-function dueCents({ totalCents, capturedCents, refundedCents }: Order): number {
-  return Math.max(0, totalCents - (capturedCents - refundedCents));
+/** What is left to be paid: payments may have been reported by hand, and refunds may have lowered the price. */
+function dueCents(order: Order): number {
+  const { totalCents, allowanceCents, capturedCents, refundedCents } = order;
+  return Math.max(0, totalCents - allowanceCents - (capturedCents - refundedCents));
 }
 
 /** The reference of an amount of 0, which is not sent to a provider, because it may refuse it. */
@@ -107,16 +150,13 @@ function refund(deadlineMs: number): CallAction {
   };
 }
 
-function ship(deadlineMs: number): CallAction {
+function ship(deadlineMs: number, shipItem: FulfilmentVersion['shipItem']): CallAction {
   return {
     kind: 'call',
     name: 'ship',
     deadlineMs,
-    request: (_, { view: { orderId, items } }) => ({
-      orderId,
-      items: items.map(({ sku, quantity }) => ({ sku, quantity })),
-    }),
-    resultOf: (trackingNumber) => ({ trackingNumber, carrier: CARRIER_UNKNOWN }),
+    request: (_, { view: { orderId, items } }) => ({ orderId, items: items.map(shipItem) }),
+    resultOf: (trackingNumber) => ({ parcels: [{ trackingNumber, carrier: CARRIER_UNKNOWN }] }),
   };
 }
 
@@ -130,61 +170,24 @@ function cancel(name: string, cancelled: string, deadlineMs: number): CallAction
   };
 }
 
-/** What is stored of a shipment. A request without lines gets one parcel. */
-const shipped = z.object({ trackingNumber: text, carrier: text });
-
-type ShippingOutcome = SendOutcome<Shipment> | LookUpOutcome<Shipment> | CancelOutcome<Shipment>;
-
-/** The outcome with its only parcel in place of the shipment. */
-function asParcel<Outcome extends ShippingOutcome>(outcome: Outcome) {
-  if (!('result' in outcome)) return outcome;
-  return { ...outcome, result: shipped.parse(outcome.result.parcels[0]) };
-}
-
-/** The calls of the saga, by action. */
-function callsTo({ payments, shipping }: Providers): Readonly<Record<string, StepCall>> {
+/** It carries the lines, because a shipment that has left all the same is judged by them. */
+function cancelShipment(deadlineMs: number): CallAction {
+  const plain = cancel('cancel_shipment', 'ship', deadlineMs);
   return {
-    capture: {
-      send: ({ key, request }, signal) =>
-        payments.capture({ key, ...captureRequest.parse(request) }, signal),
-      lookUp: ({ key, request }, signal) =>
-        payments.lookUpCapture({ key, ...captureRequest.parse(request) }, signal),
-    },
-    cancel_capture: {
-      cancel: ({ request }, signal) => {
-        const { openKey: key, orderId } = cancelRequest.parse(request);
-        return payments.cancelCapture({ key, orderId }, signal);
-      },
-    },
-    refund: {
-      send: ({ key, request }, signal) =>
-        payments.refund({ key, ...refundRequest.parse(request) }, signal),
-      lookUp: ({ key, request }, signal) =>
-        payments.lookUpRefund({ key, ...refundRequest.parse(request) }, signal),
-    },
-    ship: {
-      send: async ({ key, request }, signal) =>
-        asParcel(await shipping.ship({ key, ...shipmentRequest.parse(request) }, signal)),
-      lookUp: async ({ key, request }, signal) => {
-        const { orderId } = shipmentRequest.parse(request);
-        return asParcel(await shipping.lookUpShipment({ key, orderId }, signal));
-      },
-    },
-    cancel_shipment: {
-      cancel: async ({ request }, signal) => {
-        const { openKey: key, orderId } = cancelRequest.parse(request);
-        return asParcel(await shipping.cancelShipment({ key, orderId }, signal));
-      },
+    ...plain,
+    request: (saga, order) => {
+      const { items } = shipmentRequest.parse(actionOf(saga, 'ship').request);
+      return cancelRequest.parse({ ...cancelRequest.parse(plain.request(saga, order)), items });
     },
   };
 }
 
-function orderCommand(event: SagaEvent, { view }: SagaOrder): FulfilmentCommand | null {
+function orderCommand(event: SagaEvent, order: SagaOrder): FulfilmentCommand | null {
   switch (event.type) {
     case 'StepRequested':
       return event.data.step === 'ship' ? { type: 'RequestShipment' } : null;
     case 'StepDone':
-      return resultCommand(event.data.step, event.data.result, view);
+      return resultCommand(event.data.step, event.data.result, order);
     case 'SagaCompensated':
       return {
         type: 'FinishCancellation',
@@ -209,13 +212,17 @@ function orderCommand(event: SagaEvent, { view }: SagaOrder): FulfilmentCommand 
  * Only the saga's events show money in another currency than the order's, because the order's amounts are in
  * its own currency. An amount of 0 is no payment and no refund, unless it pays an order that costs nothing.
  */
-function resultCommand(step: string, result: unknown, view: Order): FulfilmentCommand | null {
+function resultCommand(
+  step: string,
+  result: unknown,
+  { sagaId, view }: SagaOrder,
+): FulfilmentCommand | null {
   switch (step) {
     case 'capture': {
       const { paymentId, amountCents, currency } = captured.parse(result);
       const pays = amountCents > 0 || (view.totalCents === 0 && view.status === 'pending');
       if (!pays || currency !== view.currency) return null;
-      return { type: 'RecordPayment', paymentId, amountCents };
+      return { type: 'RecordPayment', paymentId, amountCents, sagaId };
     }
     case 'refund': {
       const { refundId, paymentId, amountCents, currency } = refunded.parse(result);
@@ -223,13 +230,13 @@ function resultCommand(step: string, result: unknown, view: Order): FulfilmentCo
       return { type: 'RecordRefund', refundId, paymentId, amountCents };
     }
     case 'ship':
-      return { type: 'RecordShipment', parcels: [shipped.parse(result)] };
+      return { type: 'RecordShipment', ...shipped.parse(result) };
     default:
       return null;
   }
 }
 
-function reservations(sagaId: string, event: SagaEvent, { view }: SagaOrder): ReservationRow[] {
+function reservations(event: SagaEvent, { sagaId, view }: SagaOrder): ReservationRow[] {
   if (event.type !== 'StepDone') return [];
   switch (event.data.step) {
     case 'reserve':

@@ -1,4 +1,5 @@
 import type { Unit } from '#src/event-store/event-store.ts';
+import type { OrderEvent } from '#src/orders/domain/order-events.ts';
 import type { StartOrWakeSaga } from '#src/orders/handle-order-command.ts';
 import { Problem } from '#src/http/problem.ts';
 import { orderProblemKind } from '#src/orders/order-problems.ts';
@@ -6,26 +7,33 @@ import type { SagaCommitContext } from '#src/sagas/saga-commit.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import { createSagaRunner } from '#src/sagas/saga-runner.ts';
 import type { SagaRunner, SagaRunnerDependencies } from '#src/sagas/saga-runner.ts';
-import { fulfilmentDefinition } from './fulfilment-definition.ts';
+import type { ReadPersonalData } from './fulfilment-calls.ts';
+import {
+  FULFILMENT,
+  fulfilmentDefinition,
+  fulfilmentDefinition1,
+} from './fulfilment-definition.ts';
 import type { FulfilmentDeadlines } from './fulfilment-definition.ts';
+import { REFUND, refundDefinition } from './refund-definition.ts';
 import type { Providers } from './providers/providers.ts';
 
 export type FulfilmentDependencies = Omit<SagaRunnerDependencies, 'definitions'> &
   Readonly<{
-    /** Without providers orders are handled by hand, and no live fulfilment may exist. */
+    /** Without providers orders are handled by hand, and no live saga may exist. */
     providers: Providers | undefined;
+    readPersonalData: ReadPersonalData;
     deadlines: FulfilmentDeadlines;
   }>;
 
 /** The sagas of orders in this process. */
 export type Fulfilment = Readonly<{
-  /** Every version that is known, to show sagas. The last one is for new sagas. */
+  /** Every version that is known, to show sagas. The last one of a name is for new sagas. */
   definitions: readonly SagaDefinition[];
   /** The definitions that this process can carry out: none without providers. */
   runnable: readonly SagaDefinition[];
   /** For the commits of operators. */
   commitContext: SagaCommitContext;
-  /** For the command handler. @throws Problem `fulfilment_off` for an order that starts one */
+  /** For the command handler. @throws Problem `fulfilment_off` for an event that starts one */
   startOrWakeSaga: StartOrWakeSaga;
   /** For the group commit, which calls it for every unit that was committed. */
   committed(units: readonly Unit[]): void;
@@ -34,8 +42,13 @@ export type Fulfilment = Readonly<{
   Pick<SagaRunner, 'start' | 'stop'>;
 
 export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilment {
-  const { providers, deadlines } = dependencies;
-  const definitions = [fulfilmentDefinition(deadlines, providers)];
+  const { providers, readPersonalData, deadlines } = dependencies;
+  const outside = providers && { providers, readPersonalData };
+  const definitions = [
+    fulfilmentDefinition1(deadlines, outside),
+    fulfilmentDefinition(deadlines, outside),
+    refundDefinition(deadlines, providers?.payments),
+  ];
   const runnable = providers ? definitions : [];
   const runner = createSagaRunner({ ...dependencies, definitions: runnable });
   return {
@@ -43,16 +56,16 @@ export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilme
     runnable,
     commitContext: dependencies,
     startOrWakeSaga: (orderId, events, { recordedAt, metadata }) => {
-      for (const { type, data } of events) {
-        if (type === 'CancellationRequested') {
+      for (const event of events) {
+        if (event.type === 'CancellationRequested') {
           return { appends: [], sagas: [{ op: 'wake', subject_id: orderId }] };
         }
-        if (type === 'FulfilmentStarted') {
-          if (!providers) throw new Problem(orderProblemKind('fulfilment_off'));
-          const { sagaId } = data;
-          const { append, work } = runner.begin({ sagaId, orderId, metadata, at: recordedAt });
-          return { appends: [append], sagas: [work] };
-        }
+        const started = sagaStartedBy(event);
+        if (!started) continue;
+        if (!providers) throw new Problem(orderProblemKind('fulfilment_off'));
+        const { name, sagaId } = started;
+        const { append, work } = runner.begin(name, { sagaId, orderId, metadata, at: recordedAt });
+        return { appends: [append], sagas: [work] };
       }
       return { appends: [], sagas: [] };
     },
@@ -62,4 +75,9 @@ export function createFulfilment(dependencies: FulfilmentDependencies): Fulfilme
     start: runner.start,
     stop: runner.stop,
   };
+}
+
+function sagaStartedBy({ type, data }: OrderEvent) {
+  if (type === 'FulfilmentStarted') return { name: FULFILMENT, sagaId: data.sagaId };
+  return type === 'RefundRequested' ? { name: REFUND, sagaId: data.sagaId } : undefined;
 }

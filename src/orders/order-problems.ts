@@ -233,7 +233,7 @@ const kinds = {
     title: 'Fulfilment is switched off',
     advice:
       'This installation has no payment and shipping providers (PAYMENT_URL, SHIPPING_URL). Pay ' +
-      'and ship the order by hand.',
+      'and ship the order by hand, and record a refund that was made elsewhere with recordOnly.',
   },
   outbox_full: {
     status: 503,

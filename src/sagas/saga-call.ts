@@ -58,12 +58,16 @@ export type StepOutcome =
   | (UnknownOutcome & Readonly<{ hopeless?: true }>);
 
 /**
- * No call was made, because too many are under way. This says nothing about the step and does not count as
- * an attempt. It is the only error that a call may throw.
+ * No call was made: too many are under way, or what it needs cannot be read now, which is the `cause`. This says
+ * nothing about the step and does not count as an attempt. A call that throws anything else has not been made either,
+ * and makes the run of its saga fail.
  */
 export class CallNotMade extends Error {
-  constructor() {
-    super('there was no place for the call');
+  constructor(options?: Readonly<{ cause: unknown }>) {
+    super(
+      options ? 'what the call needs cannot be read' : 'there was no place for the call',
+      options,
+    );
     this.name = 'CallNotMade';
   }
 }
@@ -92,21 +96,26 @@ export async function attemptCall(
   try {
     if ('cancel' in call) {
       return mayResend
-        ? await call.cancel(request, signal)
+        ? hopelessIfStated(await call.cancel(request, signal))
         : hopeless('the key is too old for the provider to be asked about it');
     }
     if (fresh) return await call.send(request, signal);
     const found = await call.lookUp(request, signal);
     if (found.outcome === 'found') return { outcome: 'ok', result: found.result };
-    if (found.outcome === 'unknown') {
-      return found.stated === undefined ? found : { ...found, hopeless: true };
-    }
+    if (found.outcome === 'unknown') return hopelessIfStated(found);
     return mayResend
       ? await call.send(request, signal)
       : hopeless('not there, and the key is too old to be sent again');
   } finally {
     end();
   }
+}
+
+/** The provider states that it did something else than was asked for. It would say so again. */
+function hopelessIfStated(outcome: CancelOutcome): StepOutcome {
+  return outcome.outcome === 'unknown' && outcome.stated !== undefined
+    ? { ...outcome, hopeless: true }
+    : outcome;
 }
 
 function hopeless(reason: string): StepOutcome {

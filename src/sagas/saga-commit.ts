@@ -134,9 +134,12 @@ export function decideCommit(
   if (order === null) throw new StreamDamaged(0);
   const at = recordedAt(context.now(), stream.at(-1)?.recordedAt, orderStream.at(-1)?.recordedAt);
   const situation = {
-    sagaId,
     definition,
-    order: { view: order, cancellation: cancellationIn(orderStream) },
+    order: {
+      sagaId,
+      view: order,
+      cancellation: definition.ignoresCancellation ? null : cancellationIn(orderStream),
+    },
     at,
     now: context.clock.now().toISOString(),
     refusedBy,
@@ -175,14 +178,14 @@ function cancellationIn(stream: readonly StoredEvent[]): string | null {
 /** What the events of a saga do to its order, to the stock and to Kafka. */
 function orderUnit(
   events: readonly SagaEvent[],
-  { sagaId, definition, order, at }: Situation,
+  { definition, order, at }: Situation,
   context: Readonly<{ metadata: EventMetadata; topic: string }>,
 ): Unit {
   const { view } = order;
   const commands = events.flatMap((event) => definition.orderCommand(event, order) ?? []);
   const newEvents = orderEvents(view, commands, at);
   const { unit } = appendToOrder(view.orderId, view, newEvents, { ...context, recordedAt: at });
-  const reservations = events.flatMap((event) => definition.reservations(sagaId, event, order));
+  const reservations = events.flatMap((event) => definition.reservations(event, order));
   return { ...unit, reservations: [...(unit.reservations ?? []), ...reservations] };
 }
 

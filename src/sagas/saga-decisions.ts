@@ -13,7 +13,6 @@ import type { RecordedSagaEvent, Saga, SagaEvent } from './saga.ts';
 
 /** What the decisions on a saga depend on, besides its own events. */
 export type Situation = Readonly<{
-  sagaId: string;
   definition: SagaDefinition;
   order: SagaOrder;
   /** The time that new events are recorded with. It is never before that of the last event. */
@@ -174,7 +173,7 @@ function undoNext(saga: Saga, steps: readonly SagaStep[], situation: Situation):
 function perform(saga: Saga, action: SagaAction, situation: Situation): Next {
   const { name: step } = action;
   const { state, round } = actionOf(saga, step);
-  const { sagaId, order, refusedBy } = situation;
+  const { order, refusedBy } = situation;
   if (action.kind === 'local') {
     const { refusal } = action;
     const isRefused = refusal !== undefined && refusal.verdict === refusedBy;
@@ -184,7 +183,7 @@ function perform(saga: Saga, action: SagaAction, situation: Situation): Next {
   if (result !== undefined) return done(step, result);
   if (state !== 'pending') return action;
   const request = action.request(saga, order);
-  const key = `${sagaId}-${step}-${round}`;
+  const key = `${order.sagaId}-${step}-${round}`;
   return { type: 'StepRequested', data: { step, key, request } };
 }
 

@@ -50,6 +50,8 @@ export type SagaStep = Readonly<{
 
 /** The order that a saga works on. */
 export type SagaOrder = Readonly<{
+  /** The saga itself: an order may have several. */
+  sagaId: string;
   view: Order;
   /** Why the order is to be cancelled, if it is. */
   cancellation: string | null;
@@ -69,7 +71,9 @@ export type SagaDefinition = Readonly<{
   /** What an event of the saga does to the order. */
   orderCommand(event: SagaEvent, order: SagaOrder): FulfilmentCommand | null;
   /** What an event of the saga does to the stock. */
-  reservations(sagaId: string, event: SagaEvent, order: SagaOrder): readonly ReservationRow[];
+  reservations(event: SagaEvent, order: SagaOrder): readonly ReservationRow[];
+  /** It goes on although the order is to be cancelled. Any other saga then undoes what it did. */
+  ignoresCancellation?: true;
 }>;
 
 /** Every action of a definition, in the order in which they are shown. */

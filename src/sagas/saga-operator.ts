@@ -20,11 +20,14 @@ export type Resolution = Readonly<{
 
 /** An operator can only change a stuck saga. */
 export class SagaNotStuck extends Error {
+  /** The name of the saga's definition. */
+  readonly definition: string;
   readonly state: SagaState;
 
-  constructor(state: SagaState) {
+  constructor({ definition, state }: Pick<Saga, 'definition' | 'state'>) {
     super(`the saga is ${state}, not stuck`);
     this.name = 'SagaNotStuck';
+    this.definition = definition;
     this.state = state;
   }
 }
@@ -96,9 +99,9 @@ export function operateSaga(
 }
 
 /**
- * Reopens every cancel and compensation that was given up or refused. A refused one gets a new key, because the
- * old one never has an effect. One that may have happened keeps its key for ever. A saga that was set aside
- * because its runs failed simply continues.
+ * Reopens every cancel and compensation that was given up or refused, and every step without a cancel that was given
+ * up. A refused one gets a new key, because the old one never has an effect. One that may have happened keeps its key
+ * for ever. A saga that was set aside because its runs failed simply continues.
  * @throws SagaNotStuck
  */
 export function decideRetry(
@@ -106,14 +109,16 @@ export function decideRetry(
   { steps }: SagaDefinition,
   isSetAside: boolean,
 ): SagaEvent[] {
-  if (saga.state !== 'stuck' && !isSetAside) throw new SagaNotStuck(saga.state);
-  const actions = steps.flatMap(({ cancel, compensation }) =>
-    [cancel ?? [], compensation ?? []].flat(),
-  );
-  const reopened = actions.flatMap(({ name }): SagaEvent[] => {
-    const { state } = actionOf(saga, name);
-    if (state !== 'given_up' && state !== 'refused') return [];
-    return [{ type: 'StepReopened', data: { step: name, newKey: state === 'refused' } }];
+  if (saga.state !== 'stuck' && !isSetAside) throw new SagaNotStuck(saga);
+  const reopened = steps.flatMap(({ action, cancel, compensation }) => {
+    const undoing = [cancel ?? [], compensation ?? []].flat();
+    const mayBeOpen = cancel ? undoing : [action, ...undoing];
+    return mayBeOpen.flatMap(({ name }): SagaEvent[] => {
+      const { state } = actionOf(saga, name);
+      const isRefused = state === 'refused' && name !== action.name;
+      if (state !== 'given_up' && !isRefused) return [];
+      return [{ type: 'StepReopened', data: { step: name, newKey: isRefused } }];
+    });
   });
   return [{ type: 'RetryRequested', data: {} }, ...reopened];
 }
@@ -130,7 +135,7 @@ export function decideResolve(
   definition: SagaDefinition,
   isSetAside: boolean,
 ): SagaEvent[] {
-  if (saga.state !== 'stuck' && !isSetAside) throw new SagaNotStuck(saga.state);
+  if (saga.state !== 'stuck' && !isSetAside) throw new SagaNotStuck(saga);
   const { step, outcome, reference, reason } = resolution;
   const open = isSetAside ? [] : openSteps(saga, definition).map(({ step }) => step);
   if (!open.includes(step)) throw new StepNotOpen(step, open);

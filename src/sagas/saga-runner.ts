@@ -78,7 +78,7 @@ export type OnAttempt = (
 
 export type SagaRunnerDependencies = SagaCommitContext &
   Readonly<{
-    /** Every version that may be live. New sagas take the last. */
+    /** Every version that may be live. New sagas take the last of their name. */
     definitions: readonly SagaDefinition[];
     commit: Pick<GroupCommit, 'submit'>;
     pool: Pool;
@@ -95,10 +95,10 @@ export type SagaRunner = Readonly<{
   /** @throws SagaDefinitionMissing if a live saga has none of the definitions */
   start(): Promise<void>;
   /**
-   * What the unit that starts a saga must contain. If this process has room, it holds the saga from the commit
-   * on. If not, a claim takes it up.
+   * What the unit that starts a saga must contain, by the newest version of the named definition. If this process
+   * has room, it holds the saga from the commit on. If not, a claim takes it up.
    */
-  begin(start: SagaStart): BegunSaga;
+  begin(name: string, start: SagaStart): BegunSaga;
   /** Must be called for every unit that was committed, so that sagas that are due start at once. */
   committed(rows: readonly SagaWorkRow[]): void;
   /** Stops claiming and waits a while for calls under way. Sagas whose calls do not end keep their lease. */
@@ -166,11 +166,11 @@ export function createSagaRunner(dependencies: SagaRunnerDependencies): SagaRunn
       await Promise.all([requireDefinitions(pool, definitions), clock.refresh()]);
       if (definitions.length > 0) worker.start();
     },
-    begin: (start) => {
+    begin: (name, start) => {
       // Sagas that already wait come first: a new saga joins them.
       const hasRoom = !hasBacklog && running.size < limits.concurrency && !stopping.signal.aborted;
-      const definition = definitions.at(-1);
-      if (!definition) throw new Error('there is no definition to start a saga with');
+      const definition = definitions.findLast((known) => known.name === name);
+      if (!definition) throw new Error(`there is no definition of ${name} to start a saga with`);
       return beginSaga(definition, start, hasRoom ? holder : null);
     },
     committed: (rows) => {
@@ -351,8 +351,10 @@ async function makeAttempt(
     }
     return { action, outcome };
   } catch (error) {
-    if (error instanceof CallNotMade) return undefined;
-    throw error;
+    if (!(error instanceof CallNotMade)) throw error;
+    const { cause: err } = error;
+    if (err !== undefined) log.warn({ sagaId: claim.sagaId, step: name, err }, error.message);
+    return undefined;
   }
 }
 

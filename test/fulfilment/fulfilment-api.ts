@@ -1,6 +1,7 @@
 import pino from 'pino';
 import { z } from 'zod';
 import { fulfilmentRoutes } from '#src/fulfilment/fulfilment-routes.ts';
+import { refundRoutes } from '#src/fulfilment/refund-routes.ts';
 import { inventoryRoutes } from '#src/fulfilment/inventory-routes.ts';
 import { createInFlight } from '#src/http/idempotency.ts';
 import { createServer } from '#src/http/server.ts';
@@ -27,7 +28,7 @@ const responseShape = z.looseObject({
   orderId: z.string().default(''),
   sagaId: z.string().default(''),
   steps: z.array(z.looseObject({ step: z.string(), state: z.string() })).default([]),
-  data: z.array(z.looseObject({ sku: z.string() })).default([]),
+  data: z.array(z.looseObject({ sku: z.string().default('') })).default([]),
   nextCursor: z.string().nullable().default(null),
 });
 
@@ -36,6 +37,7 @@ export async function createApi(world: SagaWorld, changes: Changes = {}) {
   const service = createService(world, changes);
   const { handle, commit, fulfilment, eventStore, reads } = service;
   const inFlight = createInFlight();
+  const sagaAccess = { inFlight, commit, fulfilment, eventStore, reads };
   const server = createServer({
     log: pino({ level: 'silent' }),
     authentication: 'off',
@@ -48,7 +50,8 @@ export async function createApi(world: SagaWorld, changes: Changes = {}) {
       toProblem,
       countCommand: () => {},
     })
-    .register(fulfilmentRoutes, { inFlight, commit, fulfilment, eventStore, reads })
+    .register(fulfilmentRoutes, sagaAccess)
+    .register(refundRoutes, sagaAccess)
     .register(inventoryRoutes, { reads, writes: service.pool, inFlight });
   const url = await server.listen({ host: '127.0.0.1', port: 0 });
   await service.start();
@@ -71,8 +74,8 @@ export async function createApi(world: SagaWorld, changes: Changes = {}) {
   return {
     service,
     call,
-    place: async (fulfilment?: string) =>
-      (await call('POST', '/v1/orders', { ...order, fulfilment })).body.orderId,
+    place: async (fulfilment?: string, changes?: Readonly<Record<string, unknown>>) =>
+      (await call('POST', '/v1/orders', { ...order, ...changes, fulfilment })).body.orderId,
     async [Symbol.asyncDispose]() {
       await server.close();
       await service[Symbol.asyncDispose]();

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
 import { sagaPoints } from '#test/support/saga/points.ts';
-import type { SagaPoint } from '#test/support/saga/points.ts';
+import type { OrderPoint } from '#test/support/saga/points.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { fastClock } from '#test/support/saga/points.ts';
 import { createStage } from '#test/support/saga/stage.ts';
@@ -106,7 +106,7 @@ async function violations(world: SagaWorld, cases: readonly Case[]): Promise<str
 
 describe.skipIf(skipReason('postgres'))('a fulfilment whose process dies', () => {
   const definition = fulfilmentDefinition({ captureMs: 1, shipMs: 1, undoMs: 1 });
-  const passed = new Set<SagaPoint>();
+  const passed = new Set<OrderPoint>();
 
   test.each([
     ['patient', stories, { env: patience }],

@@ -71,9 +71,9 @@ const midnight = Date.parse('2026-01-01T00:00:00.000Z');
 function decide(command: Command, saga: Saga | null): SagaEvent[] {
   const at = new Date(midnight + (command.hoursLater ?? 0) * HOUR_MS).toISOString();
   const situation: Situation = {
-    sagaId,
     definition,
     order: {
+      sagaId,
       view: { ...view, totalCents: command.totalCents ?? view.totalCents },
       cancellation: command.cancellation ?? null,
     },
@@ -156,17 +156,22 @@ const notApplied: StepOutcome = { outcome: 'not_applied', reason: 'too_many_requ
 
 const money = { amountCents: 2500, currency: 'EUR' };
 const capture = { paymentId: 'pay-1', ...money };
-const shipment = { trackingNumber: 'T-1', carrier: 'post' };
+const lines = [{ lineId: '1', sku: 'book', quantity: 2 }];
+const shipment = { parcels: [{ trackingNumber: 'T-1', carrier: 'post' }] };
 const captureIntent = requested('capture', { orderId, ...money });
-const shipIntent = requested('ship', { orderId, items: [{ sku: 'book', quantity: 2 }] });
+const shipIntent = requested('ship', { orderId, items: lines });
 const cancelIntent = requested('cancel_capture', { orderId, openKey: 'saga-1-capture-1' });
-const cancelShipIntent = requested('cancel_shipment', { orderId, openKey: 'saga-1-ship-1' });
+const cancelShipIntent = requested('cancel_shipment', {
+  orderId,
+  openKey: 'saga-1-ship-1',
+  items: lines,
+});
 const refundIntent = requested('refund', { orderId, ...capture });
 const refund = { refundId: 'ref-1', ...capture };
 
 const started: SagaEvent = {
   type: 'SagaStarted',
-  data: { definition: 'fulfilment', definitionVersion: 1, subjectId: orderId },
+  data: { definition: 'fulfilment', definitionVersion: 2, subjectId: orderId },
 };
 const capturing = [started, done('reserve'), captureIntent];
 const shipping = [...capturing, done('capture', capture), shipIntent];
@@ -540,7 +545,7 @@ describe('an operator', () => {
       .when({ resolve: resolution })
       .emits(
         resolved(resolution),
-        done('ship', { trackingNumber: 'T-1', carrier: 'unknown' }),
+        done('ship', { parcels: [{ trackingNumber: 'T-1', carrier: 'unknown' }] }),
         completed,
       );
   });
@@ -583,9 +588,8 @@ describe('a deadline', () => {
   const MONTH = 30 * 24;
   /** Decided at the hour, whatever the last event says it was recorded at. */
   const decidedAt = (hour: number): Situation => ({
-    sagaId,
     definition,
-    order: { view, cancellation: null },
+    order: { sagaId, view, cancellation: null },
     at: later(MONTH),
     now: later(hour),
   });

@@ -20,7 +20,7 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
     expect(body).toMatchObject({
       orderId,
       state: 'completed',
-      definitionVersion: 1,
+      definitionVersion: 2,
       open: [],
       steps: [
         { step: 'reserve', state: 'done', attempts: 1, outcome: 'ok' },
@@ -32,9 +32,30 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order over HTTP', 
           key: `${body.sagaId}-capture-1`,
           result: { amountCents: 2500, currency: 'EUR' },
         },
-        { step: 'ship', state: 'done', result: { carrier: 'Simulated Post' } },
+        {
+          step: 'ship',
+          state: 'done',
+          result: { parcels: [{ carrier: 'Simulated Post' }] },
+        },
       ],
     });
+  });
+
+  test('shows that an order that costs nothing was not captured', async () => {
+    await using world = await createSagaWorld();
+    await using api = await createApi(world);
+    await api.call('PUT', '/v1/stock/book', { onHand: 10 });
+    const items = [{ sku: 'book', quantity: 1, priceCents: 0 }];
+    const orderId = await api.place('automatic', { items, payment: undefined });
+    expect(await resting(api.service, orderId)).toBe('completed');
+    const { body } = await api.call('GET', `/v1/orders/${orderId}/fulfilment`);
+    expect(body.steps).toMatchObject([
+      { step: 'reserve' },
+      { step: 'capture', state: 'done', skipped: true },
+      { step: 'ship', state: 'done' },
+    ]);
+    expect(body.steps.map((step) => 'skipped' in step)).toEqual([false, true, false]);
+    expect(await ledgerOf(world, orderId)).toMatchObject({ captures: 0, parcels: 1 });
   });
 
   test('is started once for a pending order, and the response has its Location', async () => {

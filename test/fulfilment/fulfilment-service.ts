@@ -22,8 +22,11 @@ import type { OrderItem } from '#src/orders/domain/order-events.ts';
 import { createOrderCommandHandler } from '#src/orders/handle-order-command.ts';
 import type { OrderRequest } from '#src/orders/handle-order-command.ts';
 import { foldOrder } from '#src/orders/order-stream.ts';
+import { readPersonalData } from '#src/orders/personal-data-store.ts';
+import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import { decideRetry, operateSaga } from '#src/sagas/saga-operator.ts';
 import { foldSaga, toRecordedSagaEvent } from '#src/sagas/saga.ts';
+import { PERSONAL_DATA } from '#test/support/saga/personal-data.ts';
 import { eventually } from '#test/support/poll.ts';
 import { watchPoints } from '#test/support/saga/points.ts';
 import type { ObserveSaga } from '#test/support/saga/points.ts';
@@ -31,6 +34,7 @@ import type { SagaWorld } from '#test/support/saga/world.ts';
 
 /** No response takes so long, however busy the machine; for calls that get none, tests have their own. */
 const CALL_TIMEOUT_MS = 30_000;
+const isNew = ({ name, version }: SagaDefinition) => name === 'fulfilment' && version === 2;
 /** Nobody asks for it, and it is kept under no key. */
 const NO_RESPONSE = { requestHash: Buffer.of(), status: 202, etag: null, location: null, body: '' };
 const LIMITS = {
@@ -44,7 +48,9 @@ const LIMITS = {
   lockedMsMax: 1_000,
 };
 
-export type Changes = Partial<Pick<FulfilmentDependencies, 'now' | 'providers' | 'isPaused'>> &
+export type Changes = Partial<
+  Pick<FulfilmentDependencies, 'now' | 'providers' | 'isPaused' | 'readPersonalData'>
+> &
   Readonly<{
     /** Called at every point that its sagas pass. */
     observe?: ObserveSaga;
@@ -89,6 +95,7 @@ export function createService(
       payments: changes.payments?.(payments) ?? payments,
       shipping: createHttpShippingProvider(connection),
     }),
+    readPersonalData: (orderId) => readPersonalData(database.pool, orderId),
     topic,
     now,
     clock,
@@ -121,7 +128,7 @@ export function createService(
 
   const sagaIdOf = async (orderId: string) => {
     const { rows } = await database.pool.query(
-      'select saga_id from saga_work where subject_id = $1',
+      `select saga_id from saga_work where subject_id = $1 and definition = 'fulfilment'`,
       [orderId],
     );
     return String(rows[0]?.saga_id);
@@ -133,6 +140,7 @@ export function createService(
     reads: database.reads,
     pool: database.pool,
     eventStore,
+    readPersonalData: (orderId: string) => readPersonalData(database.pool, orderId),
     start: () => fulfilment.start(),
     handle: (orderId: string, command: OrderCommand, request: Partial<OrderRequest> = {}) =>
       handle({ metadata, ...request, orderId, command }),
@@ -154,6 +162,7 @@ export function createService(
           hasPaymentMethod: true,
           ...(sagaId !== undefined && { sagaId }),
         },
+        personalData: PERSONAL_DATA,
         metadata,
       });
       return orderId;
@@ -162,10 +171,16 @@ export function createService(
     retry: async (orderId: string) => {
       const { sagaId, epoch } = (await readFulfilmentRow(database.reads, orderId))!;
       const saga = { sagaId, orderId, epoch, metadata };
-      await operateSaga(commit, () => fulfilment.runnable[0]!, fulfilment.commitContext, saga, {
-        decide: (current, definition) => decideRetry(current, definition, false),
-        respond: () => NO_RESPONSE,
-      });
+      await operateSaga(
+        commit,
+        () => fulfilment.runnable.find(isNew)!,
+        fulfilment.commitContext,
+        saga,
+        {
+          decide: (current, definition) => decideRetry(current, definition, false),
+          respond: () => NO_RESPONSE,
+        },
+      );
     },
     setOnHand: (sku: string, onHand: number) => changeStock(database.pool, { sku, onHand }),
     sagaIdOf,

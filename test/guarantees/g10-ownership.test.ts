@@ -82,6 +82,8 @@ describe.skipIf(skipReason('postgres'))('a customer', () => {
     '/v1/orders/<order>?at=2020-01-01T00:00:00Z',
     '/v1/orders/<order>/events',
     '/v1/orders/<order>/fulfilment',
+    '/v1/orders/<order>/refunds',
+    '/v1/orders/<order>/refunds/ref-1',
   ];
 
   test.each(reads)(
@@ -152,6 +154,8 @@ describe.skipIf(skipReason('postgres'))('a customer', () => {
     'return',
     'fulfilment/retry',
     'fulfilment/resolve',
+    'refunds/r/retry',
+    'refunds/r/resolve',
   ])('cannot %s any order, its own neither', async (command) => {
     for (const { orderId } of [await orderOfAnn(), await bob.placeOrder({ customerId: 'bob' })]) {
       const { status } = await expectSame(orderId, 'POST', `/v1/orders/<order>/${command}`);

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { operations } from '#dev/provider-simulator/contract.ts';
 import { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
 import { sagaPoints } from '#test/support/saga/points.ts';
-import type { SagaPoint } from '#test/support/saga/points.ts';
+import type { OrderPoint } from '#test/support/saga/points.ts';
 import { fastClock } from '#test/support/saga/points.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createStage } from '#test/support/saga/stage.ts';
@@ -21,7 +21,7 @@ import { createSagaWorld } from '#test/support/saga/world.ts';
 
 const STOCK = { book: 1_000_000 };
 const points = sagaPoints(fulfilmentDefinition({ captureMs: 1, shipMs: 1, undoMs: 1 }));
-const diedAt = new Set<SagaPoint>();
+const diedAt = new Set<OrderPoint>();
 
 /** On the fast clock a step is given up at its first failure, and what undoes never is. */
 const impatient = { CAPTURE_DEADLINE_S: '1', SHIP_DEADLINE_S: '1', UNDO_DEADLINE_S: '604800' };

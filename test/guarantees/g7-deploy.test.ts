@@ -81,7 +81,7 @@ describe.skipIf(skipReason('postgres'))('G7 over a deploy', () => {
     await simulator.release();
     expect(await verifySagas(world, { stock: { book: 1000 } })).toEqual([]);
     const versions = await database.query('select distinct definition_version from saga_work');
-    expect(versions).toEqual([{ definition_version: 1 }]);
+    expect(versions).toEqual([{ definition_version: 2 }]);
     api.close();
   });
 

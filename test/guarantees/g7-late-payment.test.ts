@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { FaultName } from '#dev/provider-simulator/faults.ts';
 import type { FaultRuleInput } from '#dev/provider-simulator/simulator-client.ts';
-import type { SagaPoint } from '#test/support/saga/points.ts';
+import type { OrderPoint } from '#test/support/saga/points.ts';
 import { fastClock } from '#test/support/saga/points.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createStage } from '#test/support/saga/stage.ts';
@@ -39,7 +39,7 @@ async function played(
   const found = await Promise.all(
     stories.map(async (story) => {
       const never = await stage.play(story);
-      const points: SagaPoint[] = [...new Set(never.passed)];
+      const points: OrderPoint[] = [...new Set(never.passed)];
       const others = points.map((landsAt) =>
         stage.play({ ...story, name: `${story.name}, money moves ${landsAt}`, landsAt }),
       );
@@ -81,7 +81,7 @@ describe.skipIf(skipReason('postgres'))('G7 for a payment that comes late', () =
     );
     const { cases, wrong } = await played(stories);
     expect(wrong).toEqual([]);
-    const landed = (point: SagaPoint) =>
+    const landed = (point: OrderPoint) =>
       cases.filter(({ story }) => story.landsAt === point).map(({ money }) => money);
     const before = landed('before cancel cancel_capture');
     expect(before.length).toBeGreaterThanOrEqual(LATE.length);
@@ -102,7 +102,7 @@ describe.skipIf(skipReason('postgres'))('G7 for a payment that comes late', () =
       env: { CAPTURE_DEADLINE_S: '1' },
     });
     expect(wrong).toEqual([]);
-    const of = (point: SagaPoint | undefined) =>
+    const of = (point: OrderPoint | undefined) =>
       cases.filter(({ story }) => story.landsAt === point).map(({ money }) => money);
     expect(of('before cancel cancel_capture')).toEqual(LATE.map(() => given));
     expect(of(undefined)).toEqual(LATE.map(() => none));

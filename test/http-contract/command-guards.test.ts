@@ -48,7 +48,7 @@ describe.skipIf(skipReason('postgres'))('a guarding header of a command', () => 
     String((await replica.api.request('GET', resource!)).headers['etag']);
   /** Without which the command is not taken at all. */
   const needed = (name: string): Readonly<Record<string, string>> =>
-    name === 'resolveFulfilment' ? { 'if-match': '*' } : {};
+    name.startsWith('resolve') ? { 'if-match': '*' } : {};
   /** What a request has written: events by its id, and the stock. */
   const written = async ({ headers }: HttpResponse) => {
     const requestId = headers['x-request-id'];

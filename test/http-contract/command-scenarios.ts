@@ -31,6 +31,8 @@ export const COMMANDS = [
   'erasePersonalDataOfCustomer',
   'retryFulfilment',
   'resolveFulfilment',
+  'retryRefund',
+  'resolveRefund',
   'setStock',
   'adjustStock',
 ] as const;
@@ -53,7 +55,8 @@ export function commandScenarios(
     method: 'POST',
     path: `/v1/orders/${orderId}/${command}`,
     ...(body !== undefined && { body, otherBody }),
-    resource: `/v1/orders/${orderId}${command.startsWith('fulfilment') ? '/fulfilment' : ''}`,
+    // Of a saga, without the last part of the path.
+    resource: `/v1/orders/${orderId}/${command}`.replace(/\/[^/]+$/, ''),
   });
   const byHand = async (...commands: readonly (readonly [string, unknown])[]) => {
     const orderId = await api.placed(TWO_BOOKS, 'manual');
@@ -67,6 +70,14 @@ export function commandScenarios(
     await simulator.addFault({ operation: 'refund', orderId, fault: 'refuse', times: 1 });
     accepted(await api.command('fulfil', orderId));
     await eventually(async () => (await api.fulfilment(orderId)).state === 'stuck');
+    return orderId;
+  };
+  const stuckRefund = async () => {
+    const orderId = await api.placed([{ ...TWO_BOOKS[0]!, sku: await stocked() }]);
+    await eventually(async () => (await api.fulfilment(orderId)).state === 'completed');
+    await simulator.addFault({ operation: 'refund', orderId, fault: 'other_amount', times: 1 });
+    accepted(await api.command('refund', orderId, { refundId: 'ref-1', amountCents: 1000 }));
+    await eventually(async () => (await api.refunds(orderId))[0]?.state === 'stuck');
     return orderId;
   };
   const stocked = async () => {
@@ -141,6 +152,12 @@ export function commandScenarios(
     retryFulfilment: async () => onOrder('fulfilment/retry', await stuck()),
     resolveFulfilment: async () =>
       onOrder('fulfilment/resolve', await stuck(), resolution, { ...resolution, reason: 'other' }),
+    retryRefund: async () => onOrder('refunds/ref-1/retry', await stuckRefund()),
+    resolveRefund: async () =>
+      onOrder('refunds/ref-1/resolve', await stuckRefund(), resolution, {
+        ...resolution,
+        reason: 'other',
+      }),
     setStock: () => onStock('PUT', '', { onHand: 7 }, { onHand: 8 }),
     adjustStock: () => onStock('POST', '/adjust', { delta: -2 }, { delta: -3 }),
   };

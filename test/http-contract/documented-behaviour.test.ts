@@ -76,6 +76,7 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
     await provokeRefusalsOfOrders(walk);
     await provokeRefusalsOfPersonalData(walk);
     await provokeRefusalsOfFulfilments(walk);
+    await provokeRefusalsOfRefunds(walk);
     await provokeRefusalsOfStock(walk);
     await provokeReads(walk);
     await provokeOutages(walk);
@@ -112,7 +113,7 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
       command: (name, orderId, body) =>
         request('POST', `/v1/orders/${orderId}/${name}`, {
           ...(body !== undefined && { body }),
-          ...(name === 'fulfilment/resolve' && { headers: { 'if-match': '*' } }),
+          ...(name.endsWith('/resolve') && { headers: { 'if-match': '*' } }),
         }),
     };
   }
@@ -127,7 +128,11 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
 
   const commands = () => operations.filter(({ method }) => method !== 'get');
   const addressOf = ({ path }: Operation) =>
-    path.replace('{orderId}', ID).replace('{sku}', 'none').replace('{customerId}', 'none');
+    path
+      .replace('{orderId}', ID)
+      .replace('{sku}', 'none')
+      .replace('{customerId}', 'none')
+      .replace('{refundId}', 'none');
   const send = (api: SagaApi, { method, path, body }: Ready, headers = {}) =>
     api.request(method, path, {
       ...(body !== undefined && { rawBody: JSON.stringify(body) }),
@@ -170,7 +175,7 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
     for (const { spec } of commands()) {
       const name = spec.operationId;
       const ready = await scenarios[name]!();
-      const needed = name === 'resolveFulfilment' ? { 'if-match': '*' } : {};
+      const needed = name.startsWith('resolve') ? { 'if-match': '*' } : {};
       for (const tag of ['"v999"', 'W/"v1"']) await send(able, ready, { 'if-match': tag });
       await send(able, ready);
       await send(able, ready, { ...needed, 'if-none-match': '*' });
@@ -318,6 +323,21 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
     }
   }
 
+  async function provokeRefusalsOfRefunds({ able, unable, scenarios }: Walk): Promise<void> {
+    const word = { step: 'capture', outcome: 'notDone', reason: 'r' };
+    const { path } = await scenarios['retryRefund']!();
+    const orderId = path.split('/')[3]!;
+    const recorded = { refundId: 'ref-2', amountCents: 1, recordOnly: true };
+    await able.command('refund', orderId, recorded);
+    await unable.command('refund', orderId, { refundId: 'ref-3', amountCents: 1 });
+    await unable.command('refunds/ref-1/retry', orderId);
+    await unable.command('refunds/ref-1/resolve', orderId, { ...word, step: 'refund' });
+    for (const refundId of ['none', 'ref-2', 'ref-1']) {
+      await able.command(`refunds/${refundId}/resolve`, orderId, word);
+      await able.command(`refunds/${refundId}/retry`, orderId);
+    }
+  }
+
   async function provokeRefusalsOfStock({
     able,
     scenarios,
@@ -341,9 +361,14 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
     await able.request('GET', `/v1/orders/${orderId}`, { headers: { accept: 'text/html' } });
     await able.request('GET', `/v1/orders?cursor=e30`);
     await eventually(async () => (await able.fulfilment(orderId)).state === 'completed');
+    await able.command('refund', orderId, { refundId: 'ref-1', amountCents: 1 });
+    await eventually(async () => (await able.refunds(orderId))[0]?.state === 'refunded');
     for (const operation of operations.filter(({ method }) => method === 'get')) {
       await able.request('GET', addressOf(operation));
-      const address = operation.path.replace('{orderId}', orderId).replace('{sku}', 'book');
+      const address = operation.path
+        .replace('{orderId}', orderId)
+        .replace('{sku}', 'book')
+        .replace('{refundId}', 'ref-1');
       const { headers } = await able.request('GET', address);
       await able.request('GET', address, { headers: { 'if-none-match': String(headers['etag']) } });
       await able.request('GET', address, { headers: { 'if-none-match': '*' } });
@@ -358,7 +383,7 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
     for (const { spec } of commands())
       readies.set(spec.operationId, await scenarios[spec.operationId]!());
     const needed = { 'if-match': '*' };
-    const headersOf = (name: string) => (name === 'resolveFulfilment' ? needed : {});
+    const headersOf = (name: string) => (name.startsWith('resolve') ? needed : {});
     for (const [name, ready] of readies) {
       const words = name.endsWith('Stock') ? 'change_stock' : 'write_units';
       const isUnknown = async () => {

@@ -24,6 +24,7 @@ export const shipmentRequest = z.object({
     z.object({
       lineId: z.string().exactOptional(),
       sku: z.string(),
+      name: z.string().exactOptional(),
       quantity: z.int(),
     }),
   ),

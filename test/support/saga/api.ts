@@ -23,9 +23,20 @@ const fulfilmentShape = z.strictObject({
   startedAt: z.iso.datetime({ precision: 3 }),
   updatedAt: z.iso.datetime({ precision: 3 }),
 });
+const refundsShape = z.strictObject({
+  data: z.array(
+    z.looseObject({
+      refundId: z.string(),
+      state: z.enum(['requested', 'stuck', 'refunded', 'failed']),
+      amountCents: z.int(),
+      sagaId: z.uuid().optional(),
+    }),
+  ),
+});
 const problemShape = z.looseObject({ status: z.int(), code: z.string(), detail: z.string() });
 
 export type FulfilledOrder = z.infer<typeof orderShape>;
+export type RefundInList = z.infer<typeof refundsShape>['data'][number];
 export type FulfilmentResponse = z.infer<typeof fulfilmentShape>;
 
 type Item = Readonly<{ sku: string; quantity: number; priceCents: number }>;
@@ -42,6 +53,7 @@ export type SagaApi = HttpClient &
     command(name: string, orderId: string, body?: unknown): Promise<HttpResponse>;
     order(orderId: string): Promise<FulfilledOrder>;
     fulfilment(orderId: string): Promise<FulfilmentResponse>;
+    refunds(orderId: string): Promise<readonly RefundInList[]>;
   }>;
 
 /** Two books of 1250 cents each. */
@@ -70,9 +82,11 @@ export function createSagaApi(url: string, headers?: Readonly<Record<string, str
       request('POST', `/v1/orders/${orderId}/${name}`, {
         ...(body !== undefined && { body }),
         // A word on a fulfilment needs to say which attempt it is about; here it is the newest.
-        ...(name === 'fulfilment/resolve' && { headers: { 'if-match': '*' } }),
+        ...(name.endsWith('/resolve') && { headers: { 'if-match': '*' } }),
       }),
     order: async (orderId) => read(await request('GET', `/v1/orders/${orderId}`), orderShape),
+    refunds: async (orderId) =>
+      read(await request('GET', `/v1/orders/${orderId}/refunds`), refundsShape).data,
     fulfilment: async (orderId) =>
       read(await request('GET', `/v1/orders/${orderId}/fulfilment`), fulfilmentShape),
   };

@@ -1,7 +1,7 @@
 import type { GroupCommit, Work } from '#src/event-store/group-commit.ts';
-import type { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
 import type { Providers } from '#src/fulfilment/providers/providers.ts';
 import { actionsOf, cancelledStep } from '#src/sagas/saga-definition.ts';
+import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 
 type PointedCall = 'commit' | 'look_up' | 'send' | 'cancel';
 
@@ -11,6 +11,13 @@ type PointedCall = 'commit' | 'look_up' | 'send' | 'cancel';
  */
 export type SagaPoint = `${'before' | 'after'} ${PointedCall} ${string}` | 'after claim';
 
+/** A point of any saga of an order: a refund passes the same ones as the fulfilment, and has its own. */
+export type OrderPoint = SagaPoint | `refund: ${SagaPoint}`;
+
+export function pointOf(definition: string, point: SagaPoint): OrderPoint {
+  return definition === 'refund' ? `refund: ${point}` : point;
+}
+
 /** Called at every point, in order. It may wait there, or end the process. */
 export type ObserveSaga = (point: SagaPoint, sagaId: string) => unknown;
 
@@ -18,7 +25,7 @@ export type ObserveSaga = (point: SagaPoint, sagaId: string) => unknown;
 const SAGA_ID_LENGTH = 36;
 
 /** Every point that a run of this definition can pass, so that no test can forget one. */
-export function sagaPoints(definition: ReturnType<typeof fulfilmentDefinition>): SagaPoint[] {
+export function sagaPoints(definition: SagaDefinition): SagaPoint[] {
   const around = (call: PointedCall, step: string): SagaPoint[] => [
     `before ${call} ${step}`,
     `after ${call} ${step}`,
@@ -31,6 +38,11 @@ export function sagaPoints(definition: ReturnType<typeof fulfilmentDefinition>):
     points.push(...(isCancel ? [] : around('look_up', name)), ...around('commit', name));
   }
   return points;
+}
+
+/** The same, as the points of an order. */
+export function orderPoints(definition: SagaDefinition): OrderPoint[] {
+  return sagaPoints(definition).map((point) => pointOf(definition.name, point));
 }
 
 /** Wraps the ports of one process, the commit and the providers, so that every point of its sagas is seen. */

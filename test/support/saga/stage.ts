@@ -1,5 +1,5 @@
-import { watchPoints } from './points.ts';
-import type { SagaPoint } from './points.ts';
+import { pointOf, watchPoints } from './points.ts';
+import type { OrderPoint, SagaPoint } from './points.ts';
 import { eventually } from '../poll.ts';
 import { refusalOf } from './api.ts';
 import type { Story } from './stories.ts';
@@ -11,9 +11,9 @@ export type Case = Readonly<{
   story: Story;
   orderId: string;
   /** In order, whoever worked on it. */
-  passed: readonly SagaPoint[];
+  passed: readonly OrderPoint[];
   /** Where whoever worked on it died. */
-  died: readonly SagaPoint[];
+  died: readonly OrderPoint[];
   /** What a customer who cancelled was told. */
   cancelled: string | undefined;
 }>;
@@ -24,8 +24,8 @@ type Playing = {
   /** Counted over all points that it passes, from 1. */
   readonly diesAt: readonly number[];
   readonly wakesAt: number | undefined;
-  readonly passed: SagaPoint[];
-  readonly died: SagaPoint[];
+  readonly passed: OrderPoint[];
+  readonly died: OrderPoint[];
   /** Gives its place to another order: this one is over, or nobody works on it. */
   leave: () => void;
   cancelled: string | undefined;
@@ -39,6 +39,9 @@ const AT_WORK_MAX = 40;
 /** So long that none runs out by itself: the stage ends the leases of the dead, when there is room. */
 const LEASE_MARGIN_MS = '60000';
 const REST_MS_MAX = 180_000;
+const ID_LENGTH = 36;
+/** With providers that are well again, one would do. */
+const REPAIRS_MAX = 4;
 /** How a cancel may be refused while a saga runs. */
 const TOO_LATE = new Set(['409 shipment_requested', '409 order_already_shipped']);
 
@@ -60,7 +63,7 @@ export async function createStage(
 ): Promise<Stage> {
   const { database, simulator } = world;
   const orders = new Map<string, Playing>();
-  const sagas = new Map<string, Playing>();
+  const sagas = new Map<string, Readonly<{ one: Playing; definition: string }>>();
   const replicas: Replica[] = [];
   const rest = createRestWatch(world);
   const room = createRoom(AT_WORK_MAX);
@@ -70,17 +73,19 @@ export async function createStage(
   const playingOf = async (sagaId: string) => {
     const known = sagas.get(sagaId);
     if (known) return known;
-    const [row] = await database.query<{ subject_id: string }>(
-      'select subject_id from saga_work where saga_id = $1',
+    const [row] = await database.query<{ subject_id: string; definition: string }>(
+      'select subject_id, definition from saga_work where saga_id = $1',
       [sagaId],
     );
-    const found = orders.get(row?.subject_id ?? '');
-    if (!found) throw new Error(`saga ${sagaId} is in no play`);
+    const one = orders.get(row?.subject_id ?? '');
+    if (!row || !one) throw new Error(`saga ${sagaId} is in no play`);
+    const found = { one, definition: row.definition };
     sagas.set(sagaId, found);
     return found;
   };
-  const observe = async (point: SagaPoint, sagaId: string) => {
-    const one = await playingOf(sagaId);
+  const observe = async (reached: SagaPoint, sagaId: string) => {
+    const { one, definition } = await playingOf(sagaId);
+    const point = pointOf(definition, reached);
     if (one.over || ended) return;
     one.passed.push(point);
     const passage = one.passed.length;
@@ -139,6 +144,7 @@ export async function createStage(
         if (retried.status !== 202) throw new Error(`retry got ${retried.text}`);
         await rest(orderId);
       }
+      if (story.refunds) await refund(next, world, one, rest);
       await eventually(() => hasPassedItsCommits(one), { withinMs: 1_000 }).catch(() => undefined);
       one.over = true;
       one.leave();
@@ -164,8 +170,8 @@ export async function createStage(
  * never passed, so nobody waits for long.
  */
 function hasPassedItsCommits({ passed, died }: Playing): boolean {
-  const count = (points: readonly SagaPoint[], start: string) =>
-    points.filter((point) => point.startsWith(start)).length;
+  const count = (points: readonly OrderPoint[], part: string) =>
+    points.filter((point) => point.includes(part)).length;
   return (
     count(passed, 'after commit') + count(died, 'before commit') >= count(passed, 'before commit')
   );
@@ -179,26 +185,62 @@ async function cancel({ api }: Replica, orderId: string): Promise<string> {
   return refusal;
 }
 
-/** Waits for many sagas with one query at a time. */
+/** Asks for the refunds of a story at once. Those that are stuck are repaired as an operator would. */
+async function refund(
+  next: () => Replica,
+  { simulator }: SagaWorld,
+  { orderId, story }: Playing,
+  rest: (orderId: string, definition: string) => Promise<string>,
+): Promise<void> {
+  const { refunds = [], mayBeStuck, resolves } = story;
+  const asked = refunds.map(async (amountCents, index) => {
+    const body = { refundId: `ref-${index}`, amountCents };
+    const { status, text } = await next().api.command('refund', orderId, body);
+    if (status !== 202) throw new Error(`refund got ${status}: ${text}`);
+  });
+  await Promise.all(asked);
+  for (let repairs = 0; repairs < REPAIRS_MAX; repairs += 1) {
+    if ((await rest(orderId, 'refund')) !== 'stuck' || mayBeStuck) return;
+    const { api } = next();
+    for (const { refundId, sagaId, state } of await api.refunds(orderId)) {
+      if (state !== 'stuck') continue;
+      const path = `refunds/${refundId}`;
+      if (resolves) await simulator.release({ orderId });
+      const made = (await simulator.ledger({ orderId })).some(
+        ({ effect, key }) => effect === 'refund' && key.startsWith(sagaId ?? ''),
+      );
+      const word = { step: 'refund', reason: 'asked the provider' };
+      const outcome = made ? { outcome: 'done', reference: 're_1' } : { outcome: 'notDone' };
+      const { status, text } = resolves
+        ? await api.command(`${path}/resolve`, orderId, { ...word, ...outcome })
+        : await api.command(`${path}/retry`, orderId);
+      if (status !== 202) throw new Error(`repair got ${status}: ${text}`);
+    }
+  }
+}
+
+/** Waits for many sagas with one query at a time: all of a definition that an order has. */
 function createRestWatch({ database }: SagaWorld) {
   const waiting = new Map<string, (state: string) => void>();
   let ended = false;
   const look = async () => {
-    const rows = await database.query<{ subject_id: string; state: string }>(
-      `select subject_id, state from saga_work
-       where subject_id = any($1) and state in ('completed', 'compensated', 'stuck')`,
-      [[...waiting.keys()]],
+    const keys = [...waiting.keys()];
+    const rows = await database.query<{ key: string; state: string }>(
+      `select concat(subject_id, definition) as key, max(state) as state from saga_work
+       where subject_id = any($1) group by subject_id, definition
+       having bool_and(state in ('completed', 'compensated', 'stuck'))`,
+      [keys.map((key) => key.slice(0, ID_LENGTH))],
     );
-    for (const { subject_id: orderId, state } of rows) {
-      waiting.get(orderId)?.(state);
-      waiting.delete(orderId);
+    for (const { key, state } of rows) {
+      waiting.get(key)?.(state);
+      waiting.delete(key);
     }
     return ended;
   };
   const looking = eventually(look, { withinMs: Infinity, everyMs: 20 });
-  const rest = async (orderId: string) => {
+  const rest = async (orderId: string, definition = 'fulfilment') => {
     const { promise, resolve, reject } = Promise.withResolvers<string>();
-    waiting.set(orderId, resolve);
+    waiting.set(`${orderId}${definition}`, resolve);
     const late = setTimeout(() => {
       reject(new Error(`the saga of ${orderId} does not come to rest`));
     }, REST_MS_MAX);

@@ -2,22 +2,26 @@ import { canHappen, faults } from '#dev/provider-simulator/faults.ts';
 import type { ResponseKind, Fault, FaultName } from '#dev/provider-simulator/faults.ts';
 import type { Operation } from '#dev/provider-simulator/contract.ts';
 import type { FaultRuleInput } from '#dev/provider-simulator/simulator-client.ts';
-import type { SagaPoint } from './points.ts';
+import type { OrderPoint } from './points.ts';
 
 /** What befalls one order on its way. */
 export type Story = Readonly<{
   name: string;
   faults: readonly FaultRuleInput[];
   /** Where its customer cancels. */
-  cancelAt?: SagaPoint;
+  cancelAt?: OrderPoint;
   sku?: string;
   priceCents?: number;
   /** A point that it passes by itself, or it is not the story that it says it is. */
-  passes?: SagaPoint;
+  passes?: OrderPoint;
   /** Where its late effects land; those with a time of their own may have landed before. */
-  landsAt?: SagaPoint;
+  landsAt?: OrderPoint;
   /** The provider does what it was not asked to, so that only an operator can settle it. */
   mayBeStuck?: true;
+  /** What its customer gets back once it has shipped, all asked for at once. */
+  refunds?: readonly number[];
+  /** An operator states the outcome of a stuck refund, instead of trying it again. */
+  resolves?: true;
 }>;
 
 /** When a late effect lands: while the saga still wonders. */
@@ -63,7 +67,7 @@ export const cancelledStories: readonly Story[] = [
 
 /** How an order comes to each operation, and at which point of its saga. */
 const ways: Readonly<
-  Record<Operation, { before: readonly FaultRuleInput[]; at: SagaPoint; cancelAt?: SagaPoint }>
+  Record<Operation, { before: readonly FaultRuleInput[]; at: OrderPoint; cancelAt?: OrderPoint }>
 > = {
   capture: { before: [], at: 'before send capture' },
   look_up_capture: {
@@ -101,6 +105,72 @@ export function faultStory(operation: Operation, fault: FaultName): Story {
     ...(operation === 'refund' && altered && { mayBeStuck: true }),
   };
 }
+
+/** Orders that leave in several parcels. */
+export const parcelStories: readonly Story[] = [
+  { name: 'it leaves in two parcels', faults: [once('ship', 'split')] },
+  {
+    name: 'it leaves in two parcels, which are stated wrongly at first',
+    faults: [once('ship', 'misstated_parcels')],
+  },
+];
+
+/** Refunds of orders that have shipped. */
+export const refundStories: readonly Story[] = [
+  { name: 'a part is refunded', faults: [], refunds: [1000] },
+  { name: 'two parts are refunded at once', faults: [], refunds: [1000, 1500] },
+  { name: 'the refund is refused', faults: [once('refund', 'refuse')], refunds: [2500] },
+  {
+    name: 'the response to the refund is lost',
+    faults: [once('refund', 'reset_after')],
+    refunds: [2500],
+  },
+];
+
+/** A refund that meets the fault where it asks for the operation. */
+export function refundFaultStory(operation: 'refund' | 'look_up_refund', fault: FaultName): Story {
+  const isLookUp = operation === 'look_up_refund';
+  const altered = fault === 'other_amount' || fault === 'other_currency';
+  return {
+    name: `${fault} at ${operation} of a refund after shipping`,
+    faults: [...(isLookUp ? [once('refund', 'reset_after')] : []), once(operation, fault)],
+    refunds: [1000],
+    passes: isLookUp ? 'refund: before look_up refund' : 'refund: before send refund',
+    ...(!isLookUp && altered && { mayBeStuck: true }),
+  };
+}
+
+/** Refunds that are stuck until an operator comes; they take a clock that runs fast. */
+export const stuckRefundStories: readonly Story[] = [
+  {
+    name: 'the refund was made, is stuck, and is tried again',
+    faults: [once('refund', 'reset_after'), once('look_up_refund', 'reset_before')],
+    refunds: [1000],
+  },
+  {
+    name: 'the refund was not made, is stuck, and is tried again',
+    faults: [once('refund', 'reset_before'), once('look_up_refund', 'reset_before')],
+    refunds: [1000],
+  },
+  {
+    name: 'the refund was made, is stuck, and an operator says so',
+    faults: [once('refund', 'reset_after'), always('look_up_refund', 'reset_before')],
+    refunds: [1000],
+    resolves: true,
+  },
+  {
+    name: 'the refund was not made, is stuck, and an operator says so',
+    faults: [once('refund', 'reset_before'), always('look_up_refund', 'reset_before')],
+    refunds: [1000],
+    resolves: true,
+  },
+  {
+    name: 'the refund comes late, and an operator waits for it',
+    faults: [once('refund', 'late_reset'), always('look_up_refund', 'reset_before')],
+    refunds: [1000],
+    resolves: true,
+  },
+];
 
 /** Stories of providers that are given up; they take a clock that runs fast. */
 export const givenUpStories: readonly Story[] = [

@@ -18,6 +18,7 @@ export type SagaExpectations = Readonly<{
 type WorkRow = Readonly<{
   saga_id: string;
   subject_id: string;
+  definition: string;
   state: string;
   reason: string | null;
   due_at: Date | null;
@@ -32,7 +33,10 @@ type Whole = Readonly<{
   order: Order;
   /** Null if no saga was started. */
   effects: SagaEffects | null;
+  events: readonly StoredEvent[];
   work: WorkRow | undefined;
+  /** The sagas of its refunds. */
+  refunds: readonly Readonly<{ work: WorkRow; saga: readonly StoredEvent[] }>[];
   saga: readonly StoredEvent[];
   ledger: readonly LedgerEntry[];
   held: readonly Reservation[];
@@ -53,7 +57,12 @@ export async function verifySagas(
   const stock = await database.query<StockRow>('select sku, on_hand, reserved from stock');
   const byOrder = Map.groupBy(await simulator.ledger(), ({ orderId }) => orderId);
   const histories = historiesOf(stored.events);
-  const workOf = new Map(work.map((row) => [row.subject_id, row]));
+  const isFulfilment = ({ definition }: WorkRow) => definition === 'fulfilment';
+  const workOf = new Map(work.filter(isFulfilment).map((row) => [row.subject_id, row]));
+  const refundsOf = Map.groupBy(
+    work.filter((row) => !isFulfilment(row)),
+    (row) => row.subject_id,
+  );
 
   const found: string[] = [];
   const wholes: Whole[] = [];
@@ -68,7 +77,12 @@ export async function verifySagas(
         folded,
         order: folded.order,
         effects: folded.saga,
+        events,
         work: row,
+        refunds: (refundsOf.get(orderId) ?? []).map((refund) => ({
+          work: refund,
+          saga: histories.get(refund.saga_id) ?? [],
+        })),
         saga: histories.get(sagaId) ?? [],
         ledger: byOrder.get(orderId) ?? [],
         held: held.filter(({ reservation_id: id }) => id === sagaId),
@@ -78,7 +92,13 @@ export async function verifySagas(
     }
   }
   for (const whole of wholes) {
-    const wrong = [...aboutMoney(whole), ...aboutEnd(whole, expected), ...aboutSaga(whole)];
+    const wrong = [
+      ...aboutMoney(whole),
+      ...aboutEnd(whole, expected),
+      ...[whole, ...whole.refunds].flatMap(aboutSaga),
+      ...aboutRefunds(whole, expected),
+      ...aboutParcels(whole),
+    ];
     if (wrong.length > 0) found.push(`${whole.orderId}: ${wrong.join('; ')}\n${storyOf(whole)}`);
   }
   for (const [orderId] of byOrder) {
@@ -102,7 +122,7 @@ function broken(rules: Rules): string[] {
 }
 
 /** In the words of the ledger: what happened outside happened once, and is where it belongs. */
-function aboutMoney({ order, effects, ledger, saga }: Whole): string[] {
+function aboutMoney({ order, effects, ledger, saga, refunds: own }: Whole): string[] {
   const of = (effect: LedgerEntry['effect']) => ledger.filter((entry) => entry.effect === effect);
   const captures = of('capture');
   const refunds = of('refund');
@@ -128,7 +148,9 @@ function aboutMoney({ order, effects, ledger, saga }: Whole): string[] {
   const shipped: Rules = {
     'it was charged, unless it costs nothing':
       captures.length === (order.totalCents > 0 ? 1 : 0) && takenCents === order.totalCents && told,
-    'nothing was given back': refunds.length === 0,
+    'only what was asked for was given back': refunds.every(({ key }) =>
+      own.some(({ work }) => key === keyOfRefund(work)),
+    ),
     'it was sent, as its tracking number says':
       shipments.length === 1 &&
       shipments[0]?.parcels?.at(-1)?.trackingNumber === order.trackingNumber,
@@ -189,8 +211,68 @@ function aboutEnd(
   });
 }
 
+function keyOfRefund({ saga_id: sagaId }: WorkRow): string {
+  return `${sagaId}-refund-1`;
+}
+
+/** A refund was made once or never, as its saga and the order say. */
+function aboutRefunds(whole: Whole, { mayBeStuck }: SagaExpectations): string[] {
+  const { orderId, events, order, ledger, refunds } = whole;
+  const states: Record<string, string> = {
+    completed: 'refunded',
+    compensated: 'failed',
+    stuck: 'requested',
+  };
+  return refunds.flatMap(({ work, saga }) => {
+    const request = events.find(
+      ({ type, data }) => type === 'RefundRequested' && field(data, 'sagaId') === work.saga_id,
+    );
+    const refundId = field(request?.data, 'refundId');
+    const asked = order.refunds.find((known) => known.refundId === refundId);
+    const made = ledger.filter(
+      ({ effect, key }) => effect === 'refund' && key === keyOfRefund(work),
+    );
+    const keys = saga
+      .filter(({ type }) => type === 'StepRequested')
+      .map(({ data }) => field(data, 'key'));
+    const isMade = made.length === 1 && made[0]?.amountCents === asked?.amountCents;
+    return broken({
+      'its order asked for it': asked !== undefined,
+      'a refund has ended, or may be stuck':
+        work.state in states && (work.state !== 'stuck' || mayBeStuck?.(orderId) === true),
+      'the order says what became of a refund': asked?.state === states[work.state],
+      'a refund that was made is in the ledger once': work.state !== 'completed' || isMade,
+      'a refund that failed is not in the ledger':
+        work.state !== 'compensated' || made.length === 0,
+      'a refund is made once at most': made.length <= 1,
+      'a refund has one key for ever': keys.every((key) => key === keyOfRefund(work)),
+      'a refund at rest is not due': work.due_at === null && work.lease_until === null,
+    });
+  });
+}
+
+/** What the carrier accepted is what the order says has left, parcel by parcel. */
+function aboutParcels({ order, ledger, effects }: Whole): string[] {
+  if (effects === null) return [];
+  const accepted = ledger.flatMap(({ parcels = [] }) => parcels);
+  // The carrier does not say what is in a parcel that has everything.
+  const plain = (parcels: typeof accepted) =>
+    JSON.stringify(
+      parcels.map(({ trackingNumber, items = [] }) => [
+        trackingNumber,
+        accepted.length > 1 &&
+          items.map(({ lineId, quantity }) => `${lineId} ${quantity}`).toSorted(),
+      ]),
+    );
+  const isShipped = order.status === 'shipped';
+  return broken({
+    'its parcels are those that the carrier accepted':
+      !isShipped || plain(order.parcels) === plain(accepted),
+  });
+}
+
 /** One key a try at most is new, and what is done is done once. */
-function aboutSaga({ saga }: Whole): string[] {
+function aboutSaga({ saga }: Pick<Whole, 'saga'>): string[] {
   const of = (type: string) => saga.filter((event) => event.type === type);
   const steps = (type: string) => of(type).map(({ data }) => String(field(data, 'step')));
   const keys = of('StepRequested').map(({ data }) => String(field(data, 'key')));
