@@ -168,6 +168,22 @@ describe.skipIf(skipReason('postgres'))('parcels and returns of an order', () =>
     }
   });
 
+  test('with another content under a known number are refused, not taken for the same', async () => {
+    const order = await partly();
+    const taken = { status: 409, code: 'tracking_number_taken', current: { status: 'paid' } };
+    expect(await refusal('ship', order, parcel('T-1', ['1', 1]))).toMatchObject(taken);
+    // All that is left is not what the parcel holds.
+    expect(await refusal('ship', order, parcel('T-1'))).toMatchObject(taken);
+    await send('return', order, comingBack('R-1', ['1', 1]));
+    for (const other of [{ restock: true }, { reason: 'x' }, { items: partsOf([['2', 1]]) }]) {
+      const body = { ...comingBack('R-1', ['1', 1]), ...other };
+      expect(await refusal('return', order, body)).toMatchObject({
+        status: 409,
+        code: 'return_id_taken',
+      });
+    }
+  });
+
   describe('beyond what there is', () => {
     type Parts = ReadonlyArray<readonly [string, number]>;
     /** What is said to be left of each line of the order. */

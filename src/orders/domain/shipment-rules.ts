@@ -27,7 +27,10 @@ export const shipmentRules: RulesOf<GoodsCommand> = {
       order.parcels.some(
         (known) =>
           known.trackingNumber === trackingNumber &&
-          (items === undefined || isSame(known.items, items)),
+          // Without items, the parcel took all that was left: its number is that of the order.
+          (items === undefined
+            ? order.trackingNumber === trackingNumber
+            : isSame(known.items, items)),
       ),
     decide(order, { trackingNumber, carrier, items }) {
       if (hasParcel(order, trackingNumber)) return 'tracking_number_taken';
