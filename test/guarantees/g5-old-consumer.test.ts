@@ -8,6 +8,7 @@ import { topicViolations } from '#test/support/checker.ts';
 import { createTestDatabase } from '#test/support/database.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { createTestTopic, readTopic } from '#test/support/kafka.ts';
+import { deliverable } from '#test/support/order-api.ts';
 import type { CommandName, OrderApi } from '#test/support/order-api.ts';
 import { eventually } from '#test/support/poll.ts';
 import { startService } from '#test/support/service.ts';
@@ -85,21 +86,17 @@ async function liveFully(api: OrderApi): Promise<string> {
       discountCents: 100,
       externalReference: 'shop-7',
       metadata: { channel: 'web' },
-      shippingAddress: {
-        name: 'A. Reader',
-        line1: 'Main St 1',
-        postalCode: '10115',
-        city: 'Berlin',
-        country: 'DE',
-      },
+      ...deliverable,
       contact: { email: 'reader@example.org' },
-      payment: { method: 'tok_1' },
     }),
   );
   const send = async (name: CommandName, body: unknown) =>
     orderOf(await api.send(name, orderId, body));
   const [books, pen] = items.map(({ lineId }) => lineId);
   await send('pay', { paymentId: 'pay-1', amountCents: 3390 });
+  const body = { ...deliverable.shippingAddress, line1: '2 Sample Street' };
+  const address = `/v1/orders/${orderId}/shipping-address`;
+  expect((await api.request('PUT', address, { body })).status).toBe(200);
   await send('ship', {
     trackingNumber: 'T-1',
     carrier: 'post',
@@ -115,18 +112,22 @@ async function liveFully(api: OrderApi): Promise<string> {
     restock: false,
   });
   await send('refund', { refundId: 'ref-1', amountCents: 100, returnId: 'ret-1' });
+  const erased = await api.request('DELETE', `/v1/orders/${orderId}/personal-data`);
+  expect(erased.status, erased.text).toBe(200);
   return orderId;
 }
 
 const EVENTS = [
   'OrderPlaced',
   'PaymentCaptured',
+  'ShippingAddressChanged',
   'ParcelShipped',
   'OrderShipped',
   'ParcelDelivered',
   'ParcelDelivered',
   'ItemsReturned',
   'PaymentRefunded',
+  'PersonalDataErased',
 ];
 
 describe.skipIf(skipReason('kafka') ?? skipReason('postgres'))(
