@@ -15,7 +15,8 @@ process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true';
 export const IMAGES = { postgres: 'postgres:18', kafka: 'apache/kafka:4.3.1' } as const;
 /** Every container of a run has it. */
 const RUN_LABEL = 'order-service.test-run';
-const START_MS_MAX = 60_000;
+/** A bound for what hangs, on machines of any pace. */
+const START_MS_MAX = 180_000;
 
 /**
  * Where the ports of the containers are. It is not this machine's loopback if the tests run in a container, or
@@ -33,6 +34,7 @@ export async function startDockerPostgres(run: string): Promise<TestServer> {
     .withCommand(['postgres', ...settings])
     .withExposedPorts({ container: 5432, host: port })
     .withLabels({ [RUN_LABEL]: run })
+    .withStartupTimeout(START_MS_MAX)
     // The first time it is ready, it still prepares the database and has no port open.
     .withWaitStrategy(Wait.forLogMessage(/ready to accept connections/, 2))
     .start();
@@ -61,6 +63,7 @@ export async function startDockerKafka(run: string): Promise<TestServer> {
     })
     .withExposedPorts({ container: 9092, host: port })
     .withLabels({ [RUN_LABEL]: run })
+    .withStartupTimeout(START_MS_MAX)
     .withWaitStrategy(Wait.forLogMessage(/Kafka Server started/))
     .start();
   return asTestServer(broker, container, () => kafkaResponds(broker));
@@ -82,6 +85,7 @@ export async function startDockerKafkaWith(run: string, extras: KafkaExtras): Pr
     .withEntrypoint(['sh', '-c', script])
     .withExposedPorts(...ports.map((each) => ({ container: each, host: each })))
     .withLabels({ [RUN_LABEL]: run })
+    .withStartupTimeout(START_MS_MAX)
     .withWaitStrategy(Wait.forLogMessage(/formatted/))
     .start();
   const broker = `${host}:${port}`;
