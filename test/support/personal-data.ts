@@ -18,7 +18,7 @@ export const personal = {
     country: 'DE',
   },
   contact: { email: 'ada@example.com', phone: '+49 30 1234567' },
-  payment: { method: 'tok_visa' },
+  payment: { method: 'pm_card_ok' },
 } as const;
 
 /** Personal data of which every text occurs nowhere else. */
@@ -34,7 +34,7 @@ export function plantedData({ at }: Canaries, place: string) {
       country: 'DE',
     },
     contact: { email: `${at(`${place}-email`)}@example.com`, phone: `+${at(`${place}-phone`)}` },
-    payment: { method: at(`${place}-method`) },
+    payment: { method: `pm_${at(`${place}-method`)}` },
   };
 }
 
