@@ -1,6 +1,7 @@
 import type { ReservationRow } from '#src/event-store/event-store.ts';
 import type { FulfilmentCommand } from '#src/orders/domain/order-commands.ts';
 import type { OrderItem } from '#src/orders/domain/order-events.ts';
+import { dueCents } from '#src/orders/domain/order.ts';
 import type { Order } from '#src/orders/domain/order.ts';
 import type { StepCall } from '#src/sagas/saga-call.ts';
 import type { CallAction, SagaDefinition, SagaOrder } from '#src/sagas/saga-definition.ts';
@@ -119,12 +120,6 @@ function capture(deadlineMs: number): CallAction {
     resultOf: (paymentId, saga) =>
       captured.parse({ ...captureRequest.parse(actionOf(saga, 'capture').request), paymentId }),
   };
-}
-
-/** What is left to be paid: payments may have been reported by hand, and refunds may have lowered the price. */
-function dueCents(order: Order): number {
-  const { totalCents, allowanceCents, capturedCents, refundedCents } = order;
-  return Math.max(0, totalCents - allowanceCents - (capturedCents - refundedCents));
 }
 
 /** The reference of an amount of 0, which is not sent to a provider, because it may refuse it. */

@@ -301,10 +301,9 @@ function settled(
   { data: { refundId } }: ShapedOf<'PaymentRefunded' | 'RefundFailed'>,
   end: Partial<Refund>,
 ): Refund[] {
-  // What is settled last comes last.
-  const others = refunds.filter((refund) => refund.refundId !== refundId);
-  const own = refunds.filter((refund) => refund.refundId === refundId);
-  return others.concat(own.map((refund) => Object.assign({}, refund, end)));
+  return refunds.map((refund) =>
+    refund.refundId === refundId ? Object.assign({}, refund, end) : refund,
+  );
 }
 
 /** No more goes back than came in and is not on its way back. */
@@ -366,7 +365,11 @@ function refunded(
     : [...order.refunds, { ...asRefund(event), ...end }];
   const after = { ...order, refundedCents: order.refundedCents + amountCents, refunds };
   if (saga === null || isOver(order)) {
-    const unowed = amountCents > order.owedCents ? amountCents - order.owedCents : 0;
+    // A refund before the order is paid only takes a part payment back.
+    const unowed =
+      order.status !== 'pending' && amountCents > order.owedCents
+        ? amountCents - order.owedCents
+        : 0;
     need(allowed === unowed, `what was not owed is ${unowed}`);
     return { order: after, allowanceCents: allowanceCents + allowed };
   }

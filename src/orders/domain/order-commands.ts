@@ -10,7 +10,7 @@ import type {
   Rule,
   RulesOf,
 } from './order-rule.ts';
-import { isOver } from './order.ts';
+import { dueCents, isOver } from './order.ts';
 import type { Order } from './order.ts';
 import { paymentRules } from './payment-rules.ts';
 import { shipmentRules } from './shipment-rules.ts';
@@ -74,13 +74,16 @@ const fulfilmentRules: RulesOf<'FulfilOrder'> = {
   FulfilOrder: {
     route: 'fulfil',
     isAllowed: (order) =>
-      isByHand(order) && order.status === 'pending' && missingForFulfilment(order) === undefined,
+      isByHand(order) &&
+      order.status === 'pending' &&
+      missingForFulfilment(order, dueCents(order)) === undefined,
     isDuplicate: isRunByASaga,
     decide(order, { sagaId }) {
       if (order.status === 'shipped') return 'order_already_shipped';
       if (order.status === 'cancelled') return 'order_cancelled';
       if (order.status === 'paid') return 'order_already_paid';
-      return missingForFulfilment(order) ?? [{ type: 'FulfilmentStarted', data: { sagaId } }];
+      const missing = missingForFulfilment(order, dueCents(order));
+      return missing ?? [{ type: 'FulfilmentStarted', data: { sagaId } }];
     },
   },
 };
@@ -134,12 +137,14 @@ const rules: RulesOf<ChangingCommand['type']> = {
 
 /** A fulfilment needs to know where to ship to, and how to capture what is left to be paid. */
 function missingForFulfilment(
-  order: Pick<Order, 'hasShippingAddress' | 'hasPaymentMethod'> &
-    Readonly<{ totalCents: number; capturedCents: number; refundedCents: number }>,
+  given: Readonly<{
+    hasShippingAddress?: boolean | undefined;
+    hasPaymentMethod?: boolean | undefined;
+  }>,
+  leftCents: number,
 ): RejectionCode | undefined {
-  if (!order.hasShippingAddress) return 'shipping_address_missing';
-  const dueCents = order.totalCents - (order.capturedCents - order.refundedCents);
-  return dueCents > 0 && !order.hasPaymentMethod ? 'payment_method_missing' : undefined;
+  if (given.hasShippingAddress !== true) return 'shipping_address_missing';
+  return leftCents > 0 && given.hasPaymentMethod !== true ? 'payment_method_missing' : undefined;
 }
 
 function place(command: CommandOf<'PlaceOrder'>, order: Order | null): OrderEvent[] {
@@ -149,13 +154,7 @@ function place(command: CommandOf<'PlaceOrder'>, order: Order | null): OrderEven
   const items = data.items.map((item, index) => ({ lineId: String(index + 1), ...item }));
   const placed: OrderEvent = { type: 'OrderPlaced', data: { ...data, items, totalCents } };
   if (sagaId === undefined) return [placed];
-  const missing = missingForFulfilment({
-    hasShippingAddress: data.hasShippingAddress ?? false,
-    hasPaymentMethod: data.hasPaymentMethod ?? false,
-    totalCents,
-    capturedCents: 0,
-    refundedCents: 0,
-  });
+  const missing = missingForFulfilment(data, totalCents);
   if (missing !== undefined) throw new OrderRejected(missing, null);
   return [placed, { type: 'FulfilmentStarted', data: { sagaId } }];
 }

@@ -324,11 +324,12 @@ export function requestedRefund({ refunds }: Order, refundId: string): Refund | 
   return refunds.find((known) => known.refundId === refundId && known.state === 'requested');
 }
 
-/** The refunds, with one more. It takes the place of the request for it. */
+/** The refunds, with this one: in the place of its request if there is one, or else at the end. */
 function withRefund({ refunds }: Order, refund: Refund): Refund[] {
-  const isItsRequest = ({ refundId, state }: Refund) =>
-    refundId === refund.refundId && state === 'requested';
-  return [...refunds.filter((known) => !isItsRequest(known)), refund];
+  const place = refunds.findIndex(
+    ({ refundId, state }) => refundId === refund.refundId && state === 'requested',
+  );
+  return place === -1 ? [...refunds, refund] : refunds.with(place, refund);
 }
 
 /** An order ends once: what arrives after its end does not end it again. */
@@ -354,6 +355,16 @@ export function owedCents(
 ): number {
   const earnedCents = order.status === 'cancelled' ? 0 : order.totalCents - order.allowanceCents;
   return Math.max(0, order.capturedCents - order.refundedCents - earnedCents);
+}
+
+/** What is left to be paid, never below 0. */
+export function dueCents({
+  totalCents,
+  allowanceCents,
+  capturedCents,
+  refundedCents,
+}: Pick<Order, 'totalCents' | 'allowanceCents' | 'capturedCents' | 'refundedCents'>): number {
+  return Math.max(0, totalCents - allowanceCents - (capturedCents - refundedCents));
 }
 
 /** An order counts as paid once its payments have covered its total. */

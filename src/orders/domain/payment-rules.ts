@@ -86,9 +86,13 @@ export const paymentRules: RulesOf<MoneyCommand> = {
   },
 };
 
-/** What the order does not owe lowers what it costs. */
+/**
+ * What the order does not owe lowers what it costs, once it has been paid. Before, a refund only takes a part
+ * payment back.
+ */
 function refunded(order: Order, data: OrderEventData<'PaymentRefunded'>): OrderEvent {
-  const allowanceCents = Math.max(0, data.amountCents - owedCents(order));
+  const isEarned = order.status !== 'pending';
+  const allowanceCents = isEarned ? Math.max(0, data.amountCents - owedCents(order)) : 0;
   return {
     type: 'PaymentRefunded',
     data: allowanceCents > 0 ? { ...data, allowanceCents } : data,

@@ -171,9 +171,9 @@ describe('any sequence of commands on an order', () => {
       fc.property(life, (commands) => {
         for (const { command, before, events } of run(commands)) {
           if (command.type !== 'RefundOrder' || events.length === 0 || !before) continue;
-          expect(command.amountCents).toBeLessThanOrEqual(
-            before.capturedCents - before.refundedCents,
-          );
+          // A saga may record that more came back than was captured.
+          const leftCents = Math.max(0, before.capturedCents - before.refundedCents);
+          expect(command.amountCents).toBeLessThanOrEqual(leftCents);
           const [event] = events;
           const ids = before.payments.map(({ paymentId }) => paymentId);
           expect(event?.type === 'PaymentRefunded' && ids.includes(event.data.paymentId)).toBe(

@@ -250,6 +250,23 @@ describe('refunding an order', () => {
   test('is refused if nothing was paid', () =>
     given(a.placed, a.cancelled(0)).when(a.refund).rejects('refund_exceeds_captured'));
 
+  test('before the order is paid takes a part payment back, and leaves what it costs', () => {
+    const part1: OrderEvent = {
+      type: 'PaymentCaptured',
+      data: { amountCents: 1000, paymentId: 'pay-1' },
+    };
+    const back: OrderEvent = {
+      type: 'PaymentRefunded',
+      data: { refundId: 'r1', amountCents: 1000, paymentId: 'pay-1' },
+    };
+    given(a.placed, part1).when(part('r1', 1000)).emits(back);
+    const whole: OrderEvent = {
+      type: 'PaymentCaptured',
+      data: { amountCents: 2500, paymentId: 'p2' },
+    };
+    expect(owedCents(fold(a.placed, part1, back, whole))).toBe(0);
+  });
+
   test('is possible up to what was captured, in every state', () => {
     const twice: OrderEvent = {
       type: 'PaymentCaptured',
