@@ -5,15 +5,15 @@ import { z } from 'zod';
 import type { HttpResponse, HttpClient, RequestOptions } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
 import { eventually } from '#test/support/poll.ts';
-import { personal } from '#test/support/personal-data.ts';
-import { TWO_BOOKS, orderIn } from '#test/support/saga/api.ts';
+import { TWO_BOOKS } from '#test/support/saga/api.ts';
 import type { SagaApi } from '#test/support/saga/api.ts';
 import { createSagaWorld, startReplica } from '#test/support/saga/world.ts';
 import type { Replica, SagaWorld } from '#test/support/saga/world.ts';
 import { startTcpProxy } from '#test/support/tcp-proxy.ts';
 import { commandScenarios } from './command-scenarios.ts';
 import type { Ready } from './command-scenarios.ts';
-import { deliverable } from '#test/support/order-api.ts';
+import { ID, provokeRefusals, send } from './refusals.ts';
+import type { Walk } from './refusals.ts';
 
 /*
  * The OpenAPI document describes what the service does: a walk through the service provokes every status and
@@ -29,7 +29,6 @@ const ELSEWHERE = new Set([
   'version_conflict',
   'clock_off',
 ]);
-const ID = '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11';
 
 const operationShape = z.looseObject({
   operationId: z.string(),
@@ -73,11 +72,7 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
     };
     await provokeFaultsOfRequests(walk);
     await provokeGuards(walk);
-    await provokeRefusalsOfOrders(walk);
-    await provokeRefusalsOfPersonalData(walk);
-    await provokeRefusalsOfFulfilments(walk);
-    await provokeRefusalsOfRefunds(walk);
-    await provokeRefusalsOfStock(walk);
+    await provokeRefusals(walk);
     await provokeReads(walk);
     await provokeOutages(walk);
   });
@@ -118,14 +113,6 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
     };
   }
 
-  type Walk = Readonly<{
-    world: SagaWorld;
-    able: SagaApi;
-    /** Without providers. */
-    unable: SagaApi;
-    scenarios: ReturnType<typeof commandScenarios>;
-  }>;
-
   const commands = () => operations.filter(({ method }) => method !== 'get');
   const addressOf = ({ path }: Operation) =>
     path
@@ -133,12 +120,6 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
       .replace('{sku}', 'none')
       .replace('{customerId}', 'none')
       .replace('{refundId}', 'none');
-  const send = (api: SagaApi, { method, path, body }: Ready, headers = {}) =>
-    api.request(method, path, {
-      ...(body !== undefined && { rawBody: JSON.stringify(body) }),
-      headers: { ...(body !== undefined && { 'content-type': 'application/json' }), ...headers },
-    });
-
   async function provokeFaultsOfRequests({ able }: Walk): Promise<void> {
     for (const operation of operations) {
       const { method, path } = operation;
@@ -193,166 +174,6 @@ describe.skipIf(skipReason('postgres'))('the OpenAPI document', () => {
       await send(able, await scenarios[name]!(), needed);
     }
     await blocker.end();
-  }
-
-  async function provokeRefusalsOfOrders({ able, unable, scenarios, world }: Walk): Promise<void> {
-    const { simulator, setStock } = world;
-    const bodies = {
-      pay: { paymentId: 'p', amountCents: 2500 },
-      ship: { trackingNumber: 't', carrier: 'c' },
-      cancel: { reason: 'r' },
-      refund: { refundId: 'r', amountCents: 1 },
-      fulfil: undefined,
-    } as const;
-    type Name = keyof typeof bodies;
-    const command = (name: Name, orderId: string, change = {}) =>
-      able.command(name, orderId, bodies[name] && { ...bodies[name], ...change });
-    const all = async (orderId: string) => {
-      for (const name of ['ship', 'refund', 'cancel', 'fulfil'] as const)
-        await command(name, orderId);
-    };
-    const placed = () => able.placed(TWO_BOOKS, 'manual');
-    await send(able, {
-      ...(await scenarios['placeOrder']!()),
-      body: {
-        customerId: 'c',
-        currency: 'EUR',
-        items: [{ sku: 's', quantity: 100_000, priceCents: 1_000_000_000_000 }],
-      },
-    });
-    await unable.place(TWO_BOOKS, { fulfilment: 'automatic' });
-    await unable.request('POST', '/v1/orders', {
-      body: {
-        customerId: 'c',
-        currency: 'EUR',
-        items: TWO_BOOKS,
-        ...deliverable,
-        fulfilment: 'automatic',
-      },
-    });
-    await unable.command('fulfil', await placed());
-    for (const name of ['pay', 'ship', 'cancel', 'refund', 'fulfil'] as const)
-      await command(name, ID);
-
-    const shipped = await placed();
-    await command('ship', shipped);
-    await command('pay', shipped);
-    await command('pay', shipped, { amountCents: 1 });
-    await command('pay', shipped, { paymentId: 'q', amountCents: 0 });
-    await command('fulfil', shipped);
-    await command('refund', shipped);
-    await command('ship', shipped);
-    await command('ship', shipped, { trackingNumber: 'u' });
-    await all(shipped);
-    const cancelled = await placed();
-    for (const name of ['pay', 'cancel', 'refund', 'ship', 'fulfil'] as const) {
-      await command(name, cancelled);
-    }
-    await command('refund', cancelled, { amountCents: 9000, refundId: 'x' });
-    await command('refund', cancelled, { amountCents: 2 });
-    for (let part = 0; part <= 100; part += 1) {
-      await command('pay', cancelled, { paymentId: `p-${part}`, amountCents: 100 });
-      await command('refund', cancelled, { refundId: `r-${part}` });
-    }
-
-    await setStock('book', 1_000);
-    for (const operation of ['capture', 'ship'] as const) {
-      const orderId = await placed();
-      await simulator.addFault({ operation, orderId, fault: 'hold', times: 1 });
-      await command('fulfil', orderId);
-      await simulator.nextCall({ operation, orderId });
-      await all(orderId);
-      await simulator.release();
-    }
-  }
-
-  async function provokeRefusalsOfPersonalData({ able, world: { simulator } }: Walk) {
-    const body = { ...personal.shippingAddress, city: 'Bonn' };
-    const put = (id: string) => able.request('PUT', `/v1/orders/${id}/shipping-address`, { body });
-    const erase = (id: string) => able.request('DELETE', `/v1/orders/${id}/personal-data`);
-    const placed = async () => {
-      const order = { customerId: 'c', currency: 'EUR', items: TWO_BOOKS, ...personal };
-      return orderIn(await able.request('POST', '/v1/orders', { body: order })).orderId;
-    };
-    const parcel = { trackingNumber: 't', carrier: 'c' };
-    for (const commands of [
-      [['cancel', { reason: 'r' }]],
-      [
-        ['pay', { paymentId: 'p', amountCents: 2500 }],
-        ['ship', { ...parcel, items: [{ lineId: '1', quantity: 1 }] }],
-      ],
-      [
-        ['pay', { paymentId: 'p', amountCents: 2500 }],
-        ['ship', parcel],
-      ],
-    ] as const) {
-      const orderId = await placed();
-      for (const [name, body] of commands) await able.command(name, orderId, body);
-      await put(orderId);
-    }
-    await able.request('DELETE', '/v1/customers/c/personal-data', {
-      headers: { prefer: 'return=minimal' },
-    });
-    const erased = await placed();
-    for (const orderId of [ID, erased]) await erase(orderId);
-    for (const orderId of [ID, erased]) await put(orderId);
-    const running = await placed();
-    await simulator.addFault({ operation: 'ship', orderId: running, fault: 'hold', times: 1 });
-    await able.command('fulfil', running);
-    await simulator.nextCall({ operation: 'ship', orderId: running });
-    await put(running);
-    await erase(running);
-    await simulator.release();
-  }
-
-  async function provokeRefusalsOfFulfilments({ able, unable, scenarios }: Walk): Promise<void> {
-    const word = { step: 'capture', outcome: 'notDone', reason: 'r' };
-    const orderId = await able.placed();
-    await eventually(async () => (await able.fulfilment(orderId)).state === 'completed');
-    const { path } = await scenarios['retryFulfilment']!();
-    const stuck = path.split('/')[3]!;
-    await able.request('GET', `/v1/orders/${stuck}/fulfilment`);
-    for (const id of [ID, orderId, stuck]) {
-      await able.request('GET', `/v1/orders/${id}/fulfilment`);
-      await able.command('fulfilment/resolve', id, word);
-      if (id === stuck) {
-        await unable.command('fulfilment/retry', id);
-        await unable.command('fulfilment/resolve', id, { ...word, step: 'refund' });
-      }
-      await able.command('fulfilment/retry', id);
-    }
-  }
-
-  async function provokeRefusalsOfRefunds({ able, unable, scenarios }: Walk): Promise<void> {
-    const word = { step: 'capture', outcome: 'notDone', reason: 'r' };
-    const { path } = await scenarios['retryRefund']!();
-    const orderId = path.split('/')[3]!;
-    const recorded = { refundId: 'ref-2', amountCents: 1, recordOnly: true };
-    await able.command('refund', orderId, recorded);
-    await unable.command('refund', orderId, { refundId: 'ref-3', amountCents: 1 });
-    await unable.command('refunds/ref-1/retry', orderId);
-    await unable.command('refunds/ref-1/resolve', orderId, { ...word, step: 'refund' });
-    for (const refundId of ['none', 'ref-2', 'ref-1']) {
-      await able.command(`refunds/${refundId}/resolve`, orderId, word);
-      await able.command(`refunds/${refundId}/retry`, orderId);
-    }
-  }
-
-  async function provokeRefusalsOfStock({
-    able,
-    scenarios,
-    world: { database },
-  }: Walk): Promise<void> {
-    const { path, method } = await scenarios['setStock']!();
-    const adjust = (delta: number, address = path) =>
-      send(able, { method: 'POST', path: `${address}/adjust`, body: { delta } });
-    await send(able, { method, path: `${path}-new`, body: { onHand: 1 } });
-    await adjust(1_000_000_000);
-    await adjust(1, '/v1/stock/nobody');
-    await database.query('update stock set reserved = on_hand where on_hand > 0');
-    await adjust(-1);
-    await send(able, { method, path, body: { onHand: 0 } });
-    await database.query('update stock set reserved = 0');
   }
 
   async function provokeReads({ able }: Walk): Promise<void> {
