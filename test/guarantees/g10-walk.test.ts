@@ -32,7 +32,7 @@ const BODIES: Readonly<Record<string, unknown>> = {
   cancelOrder: { reason: 'late' },
   payOrder: { paymentId: 'pay-1', amountCents: 2500 },
   shipOrder: { trackingNumber: 'T-1', carrier: 'post' },
-  refundOrder: { refundId: 'ref-1', amountCents: 2500 },
+  refundOrder: { refundId: 'ref-1', amountCents: 1000 },
   resolveFulfilment: { step: 'refund', outcome: 'notDone', reason: 'not there' },
   deliverParcel: { trackingNumber: 'T-1' },
   returnItems: {
@@ -47,6 +47,7 @@ const BODIES: Readonly<Record<string, unknown>> = {
 };
 /** `personal-data:read` only adds to what a service may read. */
 const REQUIRED = SCOPES.filter((scope) => scope !== 'personal-data:read');
+const REFUND = 'ref-0';
 const MISSING = '01999e5c-7c1f-7d3a-9f52-3b6f0c9d2a11';
 const document = z.looseObject({
   paths: z.record(z.string(), z.record(z.string(), z.looseObject({ operationId: z.string() }))),
@@ -61,7 +62,7 @@ describe.skipIf(skipReason('postgres'))('every operation', () => {
   let provider: IdentityProvider;
   let replica: Replica;
   let operations: Operation[];
-  /** An order of the customer c-1 that was fulfilled. */
+  /** An order of the customer c-1 that was fulfilled, and has a refund of the provider. */
   let orderId: string;
   const revoked = { key: '' };
   const expired = { key: '' };
@@ -127,6 +128,11 @@ describe.skipIf(skipReason('postgres'))('every operation', () => {
     await eventually(async () =>
       (await send('GET', path, headers)).text.includes('"fulfilment":"completed"'),
     );
+    const refund = { refundId: REFUND, amountCents: 500 };
+    expect((await send('POST', `${path}/refund`, headers, refund)).status).toBe(202);
+    await eventually(async () =>
+      (await send('GET', `${path}/refunds/${REFUND}`, headers)).text.includes('"refunded"'),
+    );
     return order.orderId;
   };
   const token = (options?: TokenOptions) => provider.token(options);
@@ -136,7 +142,11 @@ describe.skipIf(skipReason('postgres'))('every operation', () => {
     token({ claims: { scope: scopes.join(' '), ...claims } });
 
   const pathOf = ({ path }: Operation, order = orderId) =>
-    path.replace('{orderId}', order).replace('{sku}', 'book').replace('{customerId}', 'c-1');
+    path
+      .replace('{orderId}', order)
+      .replace('{refundId}', REFUND)
+      .replace('{sku}', 'book')
+      .replace('{customerId}', 'c-1');
   const call = (operation: Guarded, headers: readonly string[], order?: string) =>
     send(operation.method, pathOf(operation, order), headers, BODIES[operation.id]);
   const guarded = () => operations.filter(isGuarded);
