@@ -256,12 +256,13 @@ export function unshipped({ items }: Pick<Order, 'items'>): LineQuantity[] {
 function shipped(order: Order, parcel: Parcel, shippedAt: string): Partial<Order> {
   const { trackingNumber, carrier, items } = parcel;
   const parcels = [...order.parcels, { trackingNumber, carrier, items: [...items], shippedAt }];
+  const quantities = quantitiesByLine(items);
   return withShipmentStatus({
     ...order,
     parcels,
     items: order.items.map((line) => ({
       ...line,
-      shippedQuantity: line.shippedQuantity + quantityOf(line.lineId, items),
+      shippedQuantity: line.shippedQuantity + (quantities.get(line.lineId) ?? 0),
     })),
   });
 }
@@ -277,18 +278,24 @@ function delivered(order: Order, event: Recorded<'ParcelDelivered'>): Partial<Or
 }
 
 function returned(order: Order, { data, recordedAt }: Recorded<'ItemsReturned'>): Partial<Order> {
+  const quantities = quantitiesByLine(data.items);
   return withShipmentStatus({
     ...order,
     returns: [...order.returns, { ...data, returnedAt: recordedAt }],
     items: order.items.map((line) => ({
       ...line,
-      returnedQuantity: line.returnedQuantity + quantityOf(line.lineId, data.items),
+      returnedQuantity: line.returnedQuantity + (quantities.get(line.lineId) ?? 0),
     })),
   });
 }
 
-function quantityOf(lineId: string, items: readonly LineQuantity[]): number {
-  return items.reduce((sum, item) => (item.lineId === lineId ? sum + item.quantity : sum), 0);
+/** Looked up by line: to search the items for each line of a large order would hold everybody else up. */
+function quantitiesByLine(items: readonly LineQuantity[]): ReadonlyMap<string, number> {
+  const quantities = new Map<string, number>();
+  for (const { lineId, quantity } of items) {
+    quantities.set(lineId, (quantities.get(lineId) ?? 0) + quantity);
+  }
+  return quantities;
 }
 
 function withShipmentStatus(order: Order): Partial<Order> {

@@ -452,3 +452,37 @@ describe('what is allowed now', () => {
     expect(allowedCommands(fold(...events))).toEqual(allowed);
   });
 });
+
+describe('a parcel and a return of many lines', () => {
+  const LINES = 200;
+  let looks = 0;
+  const item = (index: number) => ({
+    get lineId() {
+      looks += 1;
+      return String(index + 1);
+    },
+    quantity: 1,
+  });
+  const items = Array.from({ length: LINES }, (_, index) => item(index));
+  const lines = Array.from({ length: LINES }, (_, index) => ({
+    lineId: String(index + 1),
+    sku: 's',
+    quantity: 2,
+    priceCents: 0,
+  }));
+  const ofManyLines: OrderEvent = {
+    type: 'OrderPlaced',
+    data: { orderId: a.orderId, customerId: 'c-1', currency: 'EUR', items: lines, totalCents: 0 },
+  };
+
+  // Every read and every command folds the whole stream, and nobody else gets a turn meanwhile.
+  test('are folded without searching their items for each line of the order', () => {
+    const order = fold(
+      ofManyLines,
+      { type: 'ParcelShipped', data: { trackingNumber: 'T-1', carrier: 'post', items } },
+      { type: 'ItemsReturned', data: { returnId: 'r-1', items, reason: 'r', restock: false } },
+    );
+    expect(order.items.at(-1)).toMatchObject({ shippedQuantity: 1, returnedQuantity: 1 });
+    expect(looks).toBeLessThanOrEqual(4 * LINES);
+  });
+});
