@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { ReadPool } from '#src/database/database.ts';
 import { instant, uuid } from '#src/http/fields.ts';
-import { orderView } from '#src/orders/domain/order.ts';
+import { orderView } from '#src/orders/domain/order-view.ts';
 import type { Order } from '#src/orders/domain/order.ts';
 import type { SagaDefinition } from '#src/sagas/saga-definition.ts';
 import { actionOf } from '#src/sagas/saga.ts';

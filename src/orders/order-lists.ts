@@ -2,7 +2,7 @@ import type { Knex } from 'knex';
 import { z } from 'zod';
 import type { ReadPool } from '#src/database/database.ts';
 import { cursorText, instant, queryInteger, safeText, skuText, uuid } from '#src/http/fields.ts';
-import { orderView } from './domain/order.ts';
+import { orderView } from './domain/order-view.ts';
 import { LISTED_COLUMNS, toOrderSummary } from './orders-summary.ts';
 import type { ListedRow, OrderPage, OrderSummary } from './orders-summary.ts';
 

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { currencyCode, safeText, skuText, uuid } from '#src/http/fields.ts';
-import { orderView } from './domain/order.ts';
+import { orderView } from './domain/order-view.ts';
 import {
   contact,
   paymentMethod,

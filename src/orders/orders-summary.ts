@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { ReadPool } from '#src/database/database.ts';
-import { orderView, owedCents, paymentStatus } from './domain/order.ts';
+import { orderView } from './domain/order-view.ts';
+import { owedCents, paymentStatus } from './domain/order.ts';
 import type { Order } from './domain/order.ts';
 import { orderSummaryExample } from './order-schemas.ts';
 

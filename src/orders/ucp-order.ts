@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { unshipped } from './domain/order.ts';
-import type { orderView } from './domain/order.ts';
+import type { orderView } from './domain/order-view.ts';
 import type { Contact, ShippingAddress } from './personal-data.ts';
 
 /** The media type of the order object of the Universal Commerce Protocol (ucp.dev). */
