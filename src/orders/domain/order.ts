@@ -161,15 +161,8 @@ export function unshipped({ items }: Pick<Order, 'items'>): LineQuantity[] {
 function shipped(order: Order, parcel: Parcel, shippedAt: string): Partial<Order> {
   const { trackingNumber, carrier, items } = parcel;
   const parcels = [...order.parcels, { trackingNumber, carrier, items: [...items], shippedAt }];
-  const quantities = quantitiesByLine(items);
-  return withShipmentStatus({
-    ...order,
-    parcels,
-    items: order.items.map((line) => ({
-      ...line,
-      shippedQuantity: line.shippedQuantity + (quantities.get(line.lineId) ?? 0),
-    })),
-  });
+  const lines = counted(order, 'shippedQuantity', items);
+  return withShipmentStatus({ ...order, parcels, items: lines });
 }
 
 function delivered(order: Order, event: Recorded<'ParcelDelivered'>): Partial<Order> {
@@ -183,24 +176,20 @@ function delivered(order: Order, event: Recorded<'ParcelDelivered'>): Partial<Or
 }
 
 function returned(order: Order, { data, recordedAt }: Recorded<'ItemsReturned'>): Partial<Order> {
-  const quantities = quantitiesByLine(data.items);
-  return withShipmentStatus({
-    ...order,
-    returns: [...order.returns, { ...data, returnedAt: recordedAt }],
-    items: order.items.map((line) => ({
-      ...line,
-      returnedQuantity: line.returnedQuantity + (quantities.get(line.lineId) ?? 0),
-    })),
-  });
+  const returns = [...order.returns, { ...data, returnedAt: recordedAt }];
+  const items = counted(order, 'returnedQuantity', data.items);
+  return withShipmentStatus({ ...order, returns, items });
 }
 
-/** Looked up by line: to search the items for each line of a large order would hold everybody else up. */
-function quantitiesByLine(items: readonly LineQuantity[]): ReadonlyMap<string, number> {
-  const quantities = new Map<string, number>();
-  for (const { lineId, quantity } of items) {
-    quantities.set(lineId, (quantities.get(lineId) ?? 0) + quantity);
-  }
-  return quantities;
+/** The lines with more in one count. Searching the parts for each line of a large order would hold everybody up. */
+function counted(
+  { items }: Order,
+  count: 'shippedQuantity' | 'returnedQuantity',
+  parts: readonly LineQuantity[],
+): Order['items'] {
+  const more = new Map<string, number>();
+  for (const { lineId, quantity } of parts) more.set(lineId, (more.get(lineId) ?? 0) + quantity);
+  return items.map((line) => ({ ...line, [count]: line[count] + (more.get(line.lineId) ?? 0) }));
 }
 
 function withShipmentStatus(order: Order): Partial<Order> {
