@@ -158,6 +158,14 @@ async function shipInParcels(client: OrderClient, print: (line: string) => void)
     await client.POST('/v1/orders/{orderId}/refund', { params, body: refund }),
   );
   print(`returned one book, and refunded ${refunded.refundedCents}: ${refunded.paymentStatus}`);
+
+  const before = bodyOf(await client.GET('/v1/orders/{orderId}', { params }));
+  print(`address  in ${before.shippingAddress?.city ?? 'no city'}`);
+  bodyOf(await client.DELETE('/v1/orders/{orderId}/personal-data', { params }));
+  const after = bodyOf(await client.GET('/v1/orders/{orderId}', { params }));
+  const history = bodyOf(await client.GET('/v1/orders/{orderId}/events', { params }));
+  const address = after.shippingAddress ? 'still there' : 'gone';
+  print(`erased   the address is ${address}, and all ${history.data.length} events are there`);
 }
 
 /** The service reserves the stock, takes the payment and ships by itself. */
@@ -175,11 +183,33 @@ async function fulfil(client: OrderClient, print: (line: string) => void): Promi
     const fulfilment = bodyOf(await client.GET('/v1/orders/{orderId}/fulfilment', { params }));
     if (fulfilment.state === 'completed') {
       const steps = fulfilment.steps.map(({ step, state }) => `${step} ${state}`);
-      return print(`fulfilled ${order.orderId}: ${steps.join(', ')}`);
+      print(`fulfilled ${order.orderId}: ${steps.join(', ')}`);
+      return await refundByProvider(client, order.orderId, print);
     }
     await delay(POLL_MS);
   }
   throw new Error(`the fulfilment of ${order.orderId} takes too long`);
+}
+
+/** The provider that captured the payment refunds it. The response comes before it has. */
+async function refundByProvider(
+  client: OrderClient,
+  orderId: string,
+  print: (line: string) => void,
+): Promise<void> {
+  const params = { path: { orderId } };
+  const refund = { refundId: `ref-${randomUUID()}`, amountCents: 500, reason: 'a scratch' };
+  const asked = await client.POST('/v1/orders/{orderId}/refund', { params, body: refund });
+  const endsAt = performance.now() + FULFILMENT_MS_MAX;
+  while (performance.now() < endsAt) {
+    const { refunds } = bodyOf(await client.GET('/v1/orders/{orderId}', { params }));
+    const state = refunds.at(-1)?.state;
+    if (state === 'refunded') {
+      return print(`refunded by the provider: ${asked.response.status} first, then ${state}`);
+    }
+    await delay(POLL_MS);
+  }
+  throw new Error(`the refund of ${orderId} takes too long`);
 }
 
 if (import.meta.main) {

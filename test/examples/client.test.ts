@@ -60,7 +60,10 @@ describe.skipIf(skipReason('postgres'))('the example', () => {
       'shipped  a parcel: paid, partially_shipped',
       'shipped  the rest: shipped, shipped',
       'returned one book, and refunded 1250: partially_refunded',
+      'address  in Berlin',
+      'erased   the address is gone, and all 8 events are there',
       'fulfilled id: reserve done, capture done, ship done',
+      'refunded by the provider: 202 first, then refunded',
     ]);
   });
 
