@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { operations } from '#dev/provider-simulator/contract.ts';
 import { fulfilmentDefinition } from '#src/fulfilment/fulfilment-definition.ts';
-import { sagaPoints } from '#test/support/saga/points.ts';
+import { refundDefinition } from '#src/fulfilment/refund-definition.ts';
+import { orderPoints } from '#test/support/saga/points.ts';
 import type { OrderPoint } from '#test/support/saga/points.ts';
 import { fastClock } from '#test/support/saga/points.ts';
 import { skipReason } from '#test/support/infra.ts';
@@ -14,17 +15,31 @@ import {
   faultStory,
   givenUpStories,
   mainStories,
+  parcelStories,
+  refundFaultStory,
+  refundStories,
+  stuckRefundStories,
 } from '#test/support/saga/stories.ts';
 import type { Story } from '#test/support/saga/stories.ts';
 import { verifySagas } from '#test/support/saga/verify-sagas.ts';
 import { createSagaWorld } from '#test/support/saga/world.ts';
 
 const STOCK = { book: 1_000_000 };
-const points = sagaPoints(fulfilmentDefinition({ captureMs: 1, shipMs: 1, undoMs: 1 }));
+const DEADLINES = { captureMs: 1, shipMs: 1, undoMs: 1 };
+const points = [
+  ...orderPoints(fulfilmentDefinition(DEADLINES)),
+  ...orderPoints(refundDefinition(DEADLINES)),
+];
 const diedAt = new Set<OrderPoint>();
 
 /** On the fast clock a step is given up at its first failure, and what undoes never is. */
 const impatient = { CAPTURE_DEADLINE_S: '1', SHIP_DEADLINE_S: '1', UNDO_DEADLINE_S: '604800' };
+/** On the fast clock only what undoes is given up, at its first failure: refunds are. */
+const impatientToRefund = {
+  CAPTURE_DEADLINE_S: '64800',
+  SHIP_DEADLINE_S: '64800',
+  UNDO_DEADLINE_S: '1',
+};
 
 /**
  * The story once without a death, then with one at each point that it passes, the first time and the last;
@@ -47,12 +62,16 @@ async function explore({ play }: Stage, story: Story, deaths: number): Promise<C
   return cases;
 }
 
-/** Counted from 1, after the given one: the first and the last at each point. */
-function passages({ passed }: Case, after: number): number[] {
+/**
+ * Counted from 1, after the given one: the first and the last at each point. Where a story is about a refund, only its
+ * points count.
+ */
+function passages({ passed, story }: Case, after: number): number[] {
   const later = passed.slice(after);
   return later.flatMap((point, index) => {
     const isEnd = later.indexOf(point) === index || later.lastIndexOf(point) === index;
-    return isEnd ? [after + index + 1] : [];
+    const counts = !story.refunds || point.startsWith('refund: ');
+    return isEnd && counts ? [after + index + 1] : [];
   });
 }
 
@@ -164,6 +183,41 @@ describe.skipIf(skipReason('postgres'))('G7 when replicas die, a fulfilment stil
     ];
     const { wrong } = await violations({ now: fastClock(1000), env: impatient }, async (stage) =>
       (await Promise.all(stories.map((story) => explore(stage, story, 1)))).flat(),
+    );
+    expect(wrong).toEqual([]);
+  }, 900_000);
+
+  test('at any point of a shipment in several parcels', async () => {
+    const { wrong } = await violations({}, async (stage) =>
+      (await Promise.all(parcelStories.map((story) => explore(stage, story, 1)))).flat(),
+    );
+    expect(wrong).toEqual([]);
+  }, 900_000);
+
+  test('at any two points of a refund after shipping, and wake at any other', async () => {
+    const { wrong } = await violations({}, async (stage) => {
+      const dying = refundStories.map((story) => explore(stage, story, 2));
+      const waking = refundStories.map((story) => exploreWakes(stage, story));
+      return (await Promise.all([...dying, ...waking])).flat();
+    });
+    expect(wrong).toEqual([]);
+  }, 900_000);
+
+  test('at any point of a refund that goes wrong in any way', async () => {
+    const stories = (['refund', 'look_up_refund'] as const).flatMap((operation) =>
+      faultClassesOf(operation).map((fault) => refundFaultStory(operation, fault)),
+    );
+    const { wrong } = await violations({}, async (stage) =>
+      (await Promise.all(stories.map((story) => explore(stage, story, 1)))).flat(),
+    );
+    expect(wrong).toEqual([]);
+  }, 900_000);
+
+  test('at any point of a refund that is stuck and repaired', async () => {
+    const { wrong } = await violations(
+      { now: fastClock(1000), env: impatientToRefund },
+      async (stage) =>
+        (await Promise.all(stuckRefundStories.map((story) => explore(stage, story, 1)))).flat(),
     );
     expect(wrong).toEqual([]);
   }, 900_000);

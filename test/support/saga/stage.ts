@@ -189,9 +189,10 @@ async function cancel({ api }: Replica, orderId: string): Promise<string> {
 async function refund(
   next: () => Replica,
   { simulator }: SagaWorld,
-  { orderId, story }: Playing,
+  one: Playing,
   rest: (orderId: string, definition: string) => Promise<string>,
 ): Promise<void> {
+  const { orderId, story } = one;
   const { refunds = [], mayBeStuck, resolves } = story;
   const asked = refunds.map(async (amountCents, index) => {
     const body = { refundId: `ref-${index}`, amountCents };
@@ -205,7 +206,10 @@ async function refund(
     for (const { refundId, sagaId, state } of await api.refunds(orderId)) {
       if (state !== 'stuck') continue;
       const path = `refunds/${refundId}`;
-      if (resolves) await simulator.release({ orderId });
+      if (resolves) {
+        await wake(one);
+        await simulator.release({ orderId });
+      }
       const made = (await simulator.ledger({ orderId })).some(
         ({ effect, key }) => effect === 'refund' && key.startsWith(sagaId ?? ''),
       );
@@ -217,6 +221,21 @@ async function refund(
       if (status !== 202) throw new Error(`repair got ${status}: ${text}`);
     }
   }
+}
+
+/**
+ * Nobody can take back a refund that the provider may still be asked for. So an operator states an outcome only once
+ * the dead have woken, and made the call that they were about to make.
+ */
+async function wake({ passed, died, wakes }: Playing): Promise<void> {
+  const calls = (when: 'before' | 'after') =>
+    passed.filter((point) => new RegExp(`^refund: ${when} (send|look_up) `).test(point)).length;
+  const announced = died.filter((point) => point === 'refund: after commit start').length;
+  const callsMin = calls('before') + announced;
+  wakes.resolve();
+  // Whoever finds that the lease is over makes no call, so nobody waits for long.
+  const areMade = () => calls('before') >= callsMin && calls('after') === calls('before');
+  await eventually(areMade, { withinMs: 2_000 }).catch(() => undefined);
 }
 
 /** Waits for many sagas with one query at a time: all of a definition that an order has. */
