@@ -1,11 +1,15 @@
+import { randomUUID } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { faultNames } from '#test/support/saga/stories.ts';
 import { operations } from '#dev/provider-simulator/contract.ts';
 import type { SimulatorClient } from '#dev/provider-simulator/simulator-client.ts';
 import type { HttpResponse } from '#test/support/http-client.ts';
 import { skipReason } from '#test/support/infra.ts';
+import { verifyPersonalData } from '#test/support/personal-data.ts';
 import { eventually } from '#test/support/poll.ts';
 import { createRandom } from '#test/support/random.ts';
+import { doAfterShipping, drawAfterShipping } from '#test/support/saga/after-shipping.ts';
+import type { AfterShipping } from '#test/support/saga/after-shipping.ts';
 import { createSagaApi, orderIn, refusalOf } from '#test/support/saga/api.ts';
 import type { SagaApi } from '#test/support/saga/api.ts';
 import { verifySagas } from '#test/support/saga/verify-sagas.ts';
@@ -19,7 +23,7 @@ const KILLS = 6;
 /** With providers that are well again, one would do. */
 const REPAIRS_MAX = 2;
 /** Orders on their way from the client side at once. */
-const CLIENTS = 16;
+const CLIENTS = 32;
 /** Of the calls to providers this share goes wrong. */
 const FAULT_SHARE = 0.3;
 const STOCK = { book: 260, pen: 1000 };
@@ -46,6 +50,12 @@ type Customer = Readonly<{
   /** Its calls go wrong by this seed. An order that is under way as soon as it is placed meets no fault. */
   faultSeed: number | undefined;
   cancels: boolean;
+  /** Undefined for a customer who does not come back. */
+  after: AfterShipping | undefined;
+  /** The carrier sends several parcels. */
+  splits: boolean;
+  /** The provider refuses the first refund. */
+  refundRefused: boolean;
 }>;
 
 /** Tries again, with the same key, until a replica has responded. */
@@ -64,11 +74,13 @@ async function insist(
   return eventually(askNext, { withinMs: 180_000 });
 }
 
+/** Returns what was refused to who came back. */
 async function serve(
   replicas: readonly SagaApi[],
-  { key, basket, faultSeed, cancels }: Customer,
+  customer: Customer,
   simulator: SimulatorClient,
-) {
+): Promise<string[]> {
+  const { key, basket, faultSeed, cancels, after } = customer;
   const fulfilment = faultSeed === undefined ? 'automatic' : 'manual';
   const placed = await insist(replicas, ({ place }) => place(basket, { fulfilment, key }));
   const { orderId } = orderIn(placed);
@@ -77,14 +89,30 @@ async function serve(
     if (response.status >= 400) expect(refusalOf(response)).toMatch(TOO_LATE);
   };
   if (faultSeed !== undefined) {
-    await addMishaps(simulator, orderId, faultSeed);
+    await addMishaps(simulator, orderId, faultSeed, customer);
     await say('fulfil');
   }
   if (cancels) await say('cancel', { reason: 'changed my mind' });
+  if (!after) return [];
+  const ask = (method: string, path: string, body?: unknown) => {
+    const headers = { 'idempotency-key': randomUUID() };
+    return insist(replicas, ({ request }) => request(method, path, { body, headers }));
+  };
+  return doAfterShipping(ask, orderId, after);
 }
 
 /** What goes wrong with the calls for one order: the same in every run with the same seed. */
-async function addMishaps(simulator: SimulatorClient, orderId: string, seed: number) {
+async function addMishaps(
+  simulator: SimulatorClient,
+  orderId: string,
+  seed: number,
+  { splits, refundRefused }: Customer,
+) {
+  // The first rule that matches decides: the others wait for later calls.
+  if (splits) await simulator.addFault({ orderId, operation: 'ship', fault: 'split', times: 1 });
+  if (refundRefused) {
+    await simulator.addFault({ orderId, operation: 'refund', fault: 'refuse', times: 1 });
+  }
   const mishap = { orderId, seed, probability: FAULT_SHARE, lateMs: 30, retryAfterSeconds: 0 };
   const others = operations.filter((operation) => operation !== 'refund');
   await simulator.addFault({ ...mishap, operation: others, fault: faultNames });
@@ -102,16 +130,46 @@ async function replace(victim: TestService, before: Promise<void>): Promise<void
   await victim.restart();
 }
 
-/** Every refund that was refused is asked for again, as an operator would. */
-async function repair({ database }: SagaWorld, { command }: SagaApi): Promise<void> {
-  const stuck = await database.query<{ subject_id: string }>(
-    `select subject_id from saga_work where state = 'stuck'`,
+/** Every refund that is stuck is asked for again, as an operator would. */
+async function repair({ database }: SagaWorld, { command, refunds }: SagaApi): Promise<void> {
+  const stuck = await database.query<{ subject_id: string; definition: string; saga_id: string }>(
+    `select subject_id, definition, saga_id from saga_work where state = 'stuck'`,
   );
-  for (const { subject_id: orderId } of stuck) {
-    const response = await command('fulfilment/retry', orderId);
+  for (const { subject_id: orderId, definition, saga_id: sagaId } of stuck) {
+    const isRefund = definition === 'refund';
+    const own = isRefund ? (await refunds(orderId)).find((it) => it.sagaId === sagaId) : undefined;
+    const path = isRefund ? `refunds/${own?.refundId}` : 'fulfilment';
+    const response = await command(`${path}/retry`, orderId);
     expect(response.status, response.text).toBe(202);
   }
 }
+
+/** A refund that failed frees its amount: all that is left can be asked for. Returns what was refused. */
+async function refundTheRest({ database }: SagaWorld, { command, order }: SagaApi) {
+  const failed = await database.query<{ order_id: string }>(
+    `select distinct stream_id as order_id from events where type = 'RefundFailed'`,
+  );
+  const refused: string[] = [];
+  for (const { order_id: orderId } of failed) {
+    const { capturedCents, refundedCents } = await order(orderId);
+    const amountCents = capturedCents - refundedCents;
+    if (amountCents === 0) continue;
+    const { status, text } = await command('refund', orderId, { refundId: 'rest', amountCents });
+    if (status !== 202) refused.push(`${orderId}: ${text}`);
+  }
+  return refused;
+}
+
+/** What must have happened, or nothing was tried. */
+const WANTED = [
+  'ItemsReturned',
+  'ParcelDelivered',
+  'ParcelShipped',
+  'PaymentRefunded',
+  'PersonalDataErased',
+  'RefundFailed',
+  'RefundRequested',
+];
 
 describe.skipIf(skipReason('postgres'))('G7 in a random order of mishaps', () => {
   test('whatever fails, dies or is cancelled, every fulfilment ends and adds up', async () => {
@@ -124,6 +182,9 @@ describe.skipIf(skipReason('postgres'))('G7 in a random order of mishaps', () =>
       basket: BASKETS[random.below(BASKETS.length)]!,
       faultSeed: random.below(4) === 0 ? undefined : random.below(2 ** 31),
       cancels: random.below(4) === 0,
+      after: random.below(3) === 0 ? undefined : drawAfterShipping(random),
+      splits: random.below(3) === 0,
+      refundRefused: random.below(4) === 0,
     }));
     const kills = new Map(
       Array.from({ length: KILLS }, (_, index) => [
@@ -140,12 +201,14 @@ describe.skipIf(skipReason('postgres'))('G7 in a random order of mishaps', () =>
     const apis = services.map(({ url }) => createSagaApi(url));
     let mending = Promise.resolve();
     const waiting = customers.entries();
+    const refused: string[] = [];
     await Promise.all(
       Array.from({ length: CLIENTS }, async () => {
         for (const [index, customer] of waiting) {
           const victim = services[kills.get(index) ?? -1];
           if (victim) mending = replace(victim, mending);
-          await serve([apis[index % 2]!, apis[(index + 1) % 2]!], customer, simulator);
+          const replicas = [apis[index % 2]!, apis[(index + 1) % 2]!];
+          refused.push(...(await serve(replicas, customer, simulator)));
         }
       }),
     );
@@ -156,9 +219,19 @@ describe.skipIf(skipReason('postgres'))('G7 in a random order of mishaps', () =>
       await repair(world, apis[0]!);
       await untilAtRest(world, ORDERS);
     }
+    expect(await refundTheRest(world, apis[0]!)).toEqual([]);
+    await untilAtRest(world, ORDERS);
     await simulator.release();
     expect(await verifySagas(world, { stock: STOCK })).toEqual([]);
+    expect(await verifyPersonalData(database.query)).toEqual([]);
     for (const api of apis) api.close();
+    const types = await database.query<{ type: string }>(
+      'select distinct type from events where type = any($1) order by type',
+      [WANTED],
+    );
+    expect(types.map(({ type }) => type)).toEqual(WANTED);
+    const refusals = ['409 fulfilment_running', '409 refund_exceeds_captured'];
+    expect([...new Set(refused)].toSorted()).toEqual(refusals);
 
     const states = await database.query<{ state: string; count: number }>(
       'select state, count(*) from saga_work group by state order by state',

@@ -155,6 +155,9 @@ function aboutMoney({ order, effects, ledger, saga, refunds: own }: Whole): stri
       shipments.length === 1 &&
       shipments[0]?.parcels?.at(-1)?.trackingNumber === order.trackingNumber,
     'the order says what was charged': capturedCents === takenCents,
+    'the order says what the provider gave back':
+      own.some(({ work }) => work.state === 'stuck') ||
+      backCents === sum(providerRefunds(order).map(({ amountCents }) => amountCents)),
   };
   const cancelled: Rules = {
     'all that was taken was given back, as it was taken':
@@ -169,6 +172,11 @@ function aboutMoney({ order, effects, ledger, saga, refunds: own }: Whole): stri
     ...(order.status === 'shipped' && shipped),
     ...(order.status === 'cancelled' && cancelled),
   });
+}
+
+/** Not those that a caller made elsewhere and had recorded. */
+function providerRefunds({ refunds }: Order): Order['refunds'] {
+  return refunds.filter(({ state, sagaId }) => state === 'refunded' && sagaId !== undefined);
 }
 
 /** Operation and key of the call that an entry closes. */
@@ -306,7 +314,7 @@ function aboutVersions({ events, streams, outbox }: Stored, { relay }: SagaExpec
 
 type StockRow = Readonly<{ sku: string; on_hand: number; reserved: number }>;
 
-/** An order that is shipped by hand takes nothing from the stock. */
+/** An order that is shipped by hand takes nothing from the stock. Whatever is returned may be put into it. */
 function aboutStock(
   stock: readonly StockRow[],
   held: readonly Reservation[],
@@ -316,15 +324,25 @@ function aboutStock(
   const shipped = wholes
     .filter(({ order, effects }) => order.status === 'shipped' && effects !== null)
     .flatMap(({ order }) => order.items);
+  const restocked = wholes.flatMap(({ order }) =>
+    order.returns
+      .filter(({ restock }) => restock)
+      .flatMap(({ items }) => items)
+      .map(({ lineId, quantity }) => ({
+        sku: order.items.find((line) => line.lineId === lineId)?.sku ?? '',
+        quantity,
+      })),
+  );
   const of = (sku: string, rows: readonly Readonly<{ sku: string; quantity: number }>[]) =>
     sum(rows.filter((row) => row.sku === sku).map(({ quantity }) => quantity));
   const rows = new Map(stock.map((row) => [row.sku, row]));
   return Object.entries(expected.stock).flatMap(([sku, initial]) => {
     const { on_hand: onHand = 0, reserved = 0 } = rows.get(sku) ?? {};
-    const left = initial - of(sku, shipped);
+    const left = initial - of(sku, shipped) + of(sku, restocked);
     const kept = of(sku, held);
     return broken({
-      [`${sku}: ${onHand} on hand is ${initial} less what was shipped`]: onHand === left,
+      [`${sku}: ${onHand} on hand is ${initial} less what was shipped, and what came back`]:
+        onHand === left,
       [`${sku}: ${reserved} reserved is what sagas hold, ${kept}`]: reserved === kept,
     });
   });
