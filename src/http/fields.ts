@@ -26,6 +26,14 @@ const INVISIBLE = String.raw`\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-
 const VISIBLE = new RegExp(`^[^${INVISIBLE}]*$`);
 /** Every web client resolves a path that ends with one of them to another path. */
 const DOT_SEGMENTS = new Set(['.', '..']);
+const NOT_DOTS = { error: 'must not be . or ..' };
+
+/** Text that is also the last part of a path, so it is neither `.` nor `..`. */
+export function pathText(min: number, max: number) {
+  return safeText(min, max)
+    .refine((text) => !DOT_SEGMENTS.has(text), NOT_DOTS)
+    .meta({ minLength: min, maxLength: max, pattern: String.raw`^(?!\.{1,2}$)[^\u0000]*$` });
+}
 
 /**
  * A sku. The stock is found by it, so it has one spelling (NFC) and no invisible characters. It is also
@@ -38,7 +46,7 @@ export const skuText = safeText(1, 64)
   .refine((sku) => sku.normalize('NFC') === sku, {
     error: "must be in Unicode's normalisation form C (NFC)",
   })
-  .refine((sku) => !DOT_SEGMENTS.has(sku), { error: 'must not be . or ..' })
+  .refine((sku) => !DOT_SEGMENTS.has(sku), NOT_DOTS)
   .meta({ minLength: 1, maxLength: 64, pattern: `^(?!\\.{1,2}$)[^${INVISIBLE}]*$` });
 
 /** Codes of ISO 4217 for tests and for "no currency". */

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { currencyCode, safeText, skuText, uuid } from '#src/http/fields.ts';
+import { currencyCode, pathText, safeText, skuText, uuid } from '#src/http/fields.ts';
 import { orderView } from './domain/order-view.ts';
 import {
   contact,
@@ -120,7 +120,7 @@ export const commandBodies = {
   }),
   cancel: z.strictObject({ reason }),
   refund: z.strictObject({
-    refundId: reference,
+    refundId: pathText(1, 100),
     amountCents: cents(1),
     paymentId: reference
       .optional()

@@ -184,6 +184,8 @@ describe.skipIf(skipReason('postgres'))('bad input', () => {
       ['cancel', json({ reason: 'a\0' }), '/reason', /U\+0000/],
       ['refund', json({ refundId: 'r', amountCents: 0 }), '/amountCents', /1/],
       ['refund', json({ refundId: 'r'.repeat(101), amountCents: 1 }), '/refundId', /100/],
+      ['refund', json({ refundId: '.', amountCents: 1 }), '/refundId', /\. or \.\./],
+      ['refund', json({ refundId: '..', amountCents: 1 }), '/refundId', /\. or \.\./],
       ['refund', json({ refundId: 'r', amountCents: 1.5 }), '/amountCents', /whole|integer/],
     ])('%s %s is refused with its pointer', async (name, rawBody, pointer, rule) => {
       expectInvalid(await post(`/v1/orders/ORDER/${name}`, rawBody), pointer, rule);
