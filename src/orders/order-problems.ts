@@ -101,8 +101,8 @@ const kinds = {
     status: 409,
     title: 'Refund id taken',
     advice:
-      'This refundId is already recorded with another amount or payment. Nothing was recorded. ' +
-      'Send another refund under its own id.',
+      'This refundId is already recorded with another amount or payment, or, with recordOnly, belongs to a ' +
+      'refund that the provider has not made. Nothing was recorded. Send another refund under its own id.',
   },
   too_many_refunds: {
     status: 409,

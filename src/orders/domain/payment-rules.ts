@@ -121,16 +121,20 @@ function isKnownPayment(
   );
 }
 
-/** A refund that names no payment is known by its id and amount. */
+/**
+ * A refund that names no payment is known by its id and amount. One that was made elsewhere is not that which the
+ * provider has not made.
+ */
 function isKnownRefund(
   order: Order,
-  refund: Pick<CommandOf<'RefundOrder'>, 'refundId' | 'amountCents' | 'paymentId'>,
+  refund: Pick<CommandOf<'RefundOrder'>, 'refundId' | 'amountCents' | 'paymentId' | 'recordOnly'>,
 ): boolean {
   return order.refunds.some(
-    ({ refundId, amountCents, paymentId }) =>
+    ({ refundId, amountCents, paymentId, state }) =>
       refundId === refund.refundId &&
       amountCents === refund.amountCents &&
-      paymentId === (refund.paymentId ?? paymentId),
+      paymentId === (refund.paymentId ?? paymentId) &&
+      (refund.recordOnly !== true || state === 'refunded'),
   );
 }
 

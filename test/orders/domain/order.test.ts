@@ -357,6 +357,26 @@ describe('refunding an order', () => {
       .when(part('ref-1', 1))
       .rejects('refund_id_taken'));
 
+  test('that was made elsewhere is not recorded under the id of one that has not been made', () => {
+    const asked = [a.placed, a.fulfilmentStarted, a.paid, a.shipped, a.refundRequested];
+    const made: OrderEvent = {
+      type: 'PaymentRefunded',
+      data: { refundId: 'ref-1', amountCents: 2500, paymentId: 'pay-1' },
+    };
+    const elsewhere = { ...a.refund, recordOnly: true };
+    for (const history of [asked, [...asked, a.refundFailed]]) {
+      given(...history)
+        .when(a.refund)
+        .emitsNothing();
+      given(...history)
+        .when(elsewhere)
+        .rejects('refund_id_taken');
+    }
+    given(...asked, made)
+      .when(elsewhere)
+      .emitsNothing();
+  });
+
   test('is refused after 100 refunds; duplicates are not', () => {
     const parts = Array.from({ length: 100 }, (_, index) => ({
       type: 'PaymentRefunded' as const,
