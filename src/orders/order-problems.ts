@@ -95,7 +95,7 @@ const kinds = {
     title: 'Refund larger than what was captured',
     advice:
       'Refund at most refundableCents of this response: what was captured, less what was refunded ' +
-      'or is being refunded. A payment cannot give back more than is left of it.',
+      'or is being refunded. A payment cannot give back more than is left of it: refund each by itself.',
   },
   refund_id_taken: {
     status: 409,

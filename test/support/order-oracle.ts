@@ -105,11 +105,15 @@ function canRefund(
     const payment = payments.find(({ paymentId }) => paymentId === command.paymentId);
     return payment !== undefined && leftOf(payment) >= command.amountCents;
   }
-  // What somebody has given back is recorded, however it was split. A provider is not asked for more than it took.
-  return payments.some((payment) => {
-    const isReported = command.recordOnly === true || payment.source === 'reported';
-    return leftOf(payment) >= (isReported ? 1 : command.amountCents);
-  });
+  // A provider is not asked for more than it took. What somebody has given back is recorded, however it was split.
+  const byHand = payments.filter(
+    ({ source }) => command.recordOnly === true || source === 'reported',
+  );
+  const leftByHand = byHand.reduce((total, payment) => total + leftOf(payment), 0);
+  return (
+    leftByHand >= command.amountCents ||
+    payments.some((payment) => leftOf(payment) >= command.amountCents)
+  );
 }
 
 /** What is held after a command that took effect. */

@@ -142,7 +142,8 @@ type Payment = Order['payments'][number];
 
 /**
  * The payment that is refunded: the one that the command names, if enough of it is left; otherwise the newest
- * with enough left, or else the newest with anything left. A provider refunds no more than it captured.
+ * with enough left. A provider refunds no more than it captured. What was made by hand may have been split: if the
+ * payments that were reported have enough left together, it is the newest of them with anything left.
  */
 function refundedPayment(
   order: Order,
@@ -153,10 +154,13 @@ function refundedPayment(
   if (paymentId !== undefined) {
     return order.payments.find((known) => known.paymentId === paymentId && hasEnough(known));
   }
-  const isRecorded = ({ source }: Payment) => recordOnly === true || source === 'reported';
+  const byHand = order.payments.filter(
+    ({ source }) => recordOnly === true || source === 'reported',
+  );
+  const leftByHand = byHand.reduce((sum, payment) => sum + leftCents(order, payment), 0);
   return (
     order.payments.findLast(hasEnough) ??
-    order.payments.findLast((payment) => isRecorded(payment) && hasLeft(1)(payment))
+    (leftByHand >= amountCents ? byHand.findLast(hasLeft(1)) : undefined)
   );
 }
 

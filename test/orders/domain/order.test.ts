@@ -357,6 +357,24 @@ describe('refunding an order', () => {
       .when(part('ref-1', 1))
       .rejects('refund_id_taken'));
 
+  test('of more than was reported by hand is not taken for one that was made by hand', () => {
+    const captured: OrderEvent = {
+      type: 'PaymentCaptured',
+      data: { amountCents: 2500, paymentId: 'pay-1', sagaId: 'saga-1' },
+    };
+    const late: OrderEvent = { type: 'PaymentCaptured', data: { amountCents: 9, paymentId: 'p2' } };
+    const both = [a.placed, a.fulfilmentStarted, captured, a.shipped, late];
+    given(...both)
+      .when(part('r1', 2509))
+      .rejects('refund_exceeds_captured');
+    given(...both)
+      .when({ ...part('r1', 2509), recordOnly: true })
+      .emits({
+        type: 'PaymentRefunded',
+        data: { refundId: 'r1', amountCents: 2509, paymentId: 'p2', allowanceCents: 2500 },
+      });
+  });
+
   test('that was made elsewhere is not recorded under the id of one that has not been made', () => {
     const asked = [a.placed, a.fulfilmentStarted, a.paid, a.shipped, a.refundRequested];
     const made: OrderEvent = {
