@@ -177,10 +177,11 @@ function cancelShipment(deadlineMs: number): CallAction {
   };
 }
 
-function orderCommand(event: SagaEvent, order: SagaOrder): FulfilmentCommand | null {
+function orderCommand(event: SagaEvent, order: SagaOrder, saga: Saga): FulfilmentCommand | null {
   switch (event.type) {
     case 'StepRequested':
-      return event.data.step === 'ship' ? { type: 'RequestShipment' } : null;
+      if (event.data.step !== 'ship') return null;
+      return { type: 'RequestShipment', capturedPaymentId: taken(saga).paymentId };
     case 'StepDone':
       return resultCommand(event.data.step, event.data.result, order);
     case 'SagaCompensated':

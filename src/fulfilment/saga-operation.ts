@@ -44,7 +44,9 @@ export const resolveBody = z
     reference: safeText(1, 100).optional().meta({
       description: 'The id that the provider gave it. Required if the outcome is `done`.',
     }),
-    reason: safeText(1, 500),
+    reason: safeText(1, 500).describe(
+      'Published with a refund that was not made, so not for personal data.',
+    ),
   })
   .refine(({ outcome, reference }) => outcome === 'notDone' || reference !== undefined, {
     error: 'is needed where the step was done: what the provider calls it',

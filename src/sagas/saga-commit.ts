@@ -157,7 +157,7 @@ export function decideCommit(
     expectedVersion: stream.length,
     events: events.map((event) => toNewSagaEvent(event, metadata)),
   };
-  const unit = orderUnit(events, situation, { metadata, topic: context.topic });
+  const unit = orderUnit(advanced, situation, { metadata, topic: context.topic });
   return {
     unit: {
       ...unit,
@@ -177,12 +177,12 @@ function cancellationIn(stream: readonly StoredEvent[]): string | null {
 
 /** What the events of a saga do to its order, to the stock and to Kafka. */
 function orderUnit(
-  events: readonly SagaEvent[],
+  { events, saga }: Advance,
   { definition, order, at }: Situation,
   context: Readonly<{ metadata: EventMetadata; topic: string }>,
 ): Unit {
   const { view } = order;
-  const commands = events.flatMap((event) => definition.orderCommand(event, order) ?? []);
+  const commands = events.flatMap((event) => definition.orderCommand(event, order, saga) ?? []);
   const newEvents = orderEvents(view, commands, at);
   const { unit } = appendToOrder(view.orderId, view, newEvents, { ...context, recordedAt: at });
   const reservations = events.flatMap((event) => definition.reservations(event, order));

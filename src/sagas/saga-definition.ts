@@ -68,8 +68,8 @@ export type SagaDefinition = Readonly<{
   steps: readonly SagaStep[];
   /** The call of each action that is one, by its name. None if this process cannot run the saga. */
   calls: Readonly<Record<string, StepCall>>;
-  /** What an event of the saga does to the order. */
-  orderCommand(event: SagaEvent, order: SagaOrder): FulfilmentCommand | null;
+  /** What an event of the saga does to the order. `saga` is its state after the commit. */
+  orderCommand(event: SagaEvent, order: SagaOrder, saga: Saga): FulfilmentCommand | null;
   /** What an event of the saga does to the stock. */
   reservations(event: SagaEvent, order: SagaOrder): readonly ReservationRow[];
   /** It goes on although the order is to be cancelled. Any other saga then undoes what it did. */

@@ -311,6 +311,33 @@ describe.skipIf(skipReason('postgres'))('the fulfilment of an order', () => {
     },
   );
 
+  test('asks the provider for the refund of a payment that somebody reported before it knew of it', async () => {
+    await using world = await createSagaWorld();
+    const reported = Promise.withResolvers<void>();
+    await using service = createService(world, {
+      observe: (point) => (point === 'after send capture' ? reported.promise : undefined),
+    });
+    await service.start();
+    await service.setOnHand('book', 10);
+    const orderId = await service.place();
+    await world.simulator.nextCall({ operation: 'capture', orderId });
+    const paymentId = await eventually(async () => {
+      const [capture] = await world.simulator.ledger({ orderId });
+      return capture?.paymentId ?? false;
+    });
+    const pay = { type: 'PayOrder', paymentId: String(paymentId), amountCents: 2500 } as const;
+    expect((await service.handle(orderId, pay)).status).toBe(200);
+    reported.resolve();
+    expect(await resting(service, orderId)).toBe('completed');
+    const payments = [{ paymentId, amountCents: 2500, source: 'fulfilment' }];
+    expect(await service.order(orderId)).toMatchObject({ capturedCents: 2500, payments });
+    const refund = { refundId: 'back', amountCents: 1000, sagaId: uuidv7() };
+    const asked = await service.handle(orderId, { type: 'RefundOrder', ...refund });
+    expect(asked.status).toBe(202);
+    await eventually(async () => (await service.order(orderId)).refundedCents === 1000);
+    expect(await ledgerOf(world, orderId)).toMatchObject({ captures: 1, refundedCents: 1000 });
+  });
+
   test('finds a payment that took effect after it gave up, and refunds it', async () => {
     await using world = await createSagaWorld();
     const { simulator } = world;

@@ -90,7 +90,7 @@ function follow(
   const saga = fold(given);
   const { events, todo } = advance(saga, news(saga), situation(now));
   const commands = events.flatMap(
-    (event) => definition.orderCommand(event, situation(now).order) ?? [],
+    (event) => definition.orderCommand(event, situation(now).order, saga) ?? [],
   );
   return { types: events.map(({ type }) => type), events, commands, todo };
 }

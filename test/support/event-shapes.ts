@@ -60,7 +60,7 @@ const dataShapes = {
   OrderCancelled: z.strictObject({ reason: text, refundAmountCents: cents }),
   FulfilmentStarted: z.strictObject({ sagaId: text }),
   CancellationRequested: z.strictObject({ reason: text }),
-  ShipmentRequested: z.strictObject({}),
+  ShipmentRequested: z.strictObject({ capturedPaymentId: text.optional() }),
   ShippingAddressChanged: z.strictObject({}),
   PersonalDataErased: z.strictObject({}),
 } as const;

@@ -244,8 +244,26 @@ function stage(
       need(!effects.shipmentRequested, 'a shipment is requested once');
       need(effects.capturedCents === order.totalCents, 'only what is paid in full is shipped');
       need(!effects.cancellationRequested, 'not after the cancellation was requested');
-      return { saga: { ...effects, shipmentRequested: true } };
+      return {
+        order: { ...order, payments: claimed(order, event.data.capturedPaymentId, need) },
+        saga: { ...effects, shipmentRequested: true },
+      };
   }
+}
+
+/** A payment that was reported before the saga knew that it had captured it. */
+function claimed(
+  { payments }: Order,
+  claimedId: string | undefined,
+  need: Need,
+): Order['payments'] {
+  if (claimedId === undefined) return payments;
+  const isClaimed = ({ paymentId, source }: Order['payments'][number]) =>
+    paymentId === claimedId && source === 'reported';
+  need(payments.some(isClaimed), 'only what was reported turns out to be captured');
+  return payments.map((payment) =>
+    isClaimed(payment) ? Object.assign({}, payment, { source: 'fulfilment' as const }) : payment,
+  );
 }
 
 /** The first payment pays an order that a saga fulfils; by hand, payments must cover the total. */

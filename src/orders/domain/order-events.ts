@@ -203,7 +203,12 @@ export const orderEvents = {
     messageType: 'order.shipment_requested.v1',
     title: 'Shipment requested',
     summary: 'The carrier is about to be asked to ship. From now on the order cannot be cancelled.',
-    data: z.object({}),
+    data: z.object({
+      capturedPaymentId: z
+        .string()
+        .optional()
+        .describe('A payment that was reported by hand, and that the fulfilment captured.'),
+    }),
     example: { version: 4, data: {} },
   }),
 

@@ -46,7 +46,8 @@ export type OrderCommand =
 /** What the sagas of an order report. What has happened outside of the service is recorded in every state. */
 export type FulfilmentCommand =
   | Readonly<{ type: 'RecordPayment' } & OrderEventData<'PaymentCaptured'>>
-  | Readonly<{ type: 'RequestShipment' }>
+  /** `capturedPaymentId`: the payment that the saga captured. */
+  | Readonly<{ type: 'RequestShipment'; capturedPaymentId?: string }>
   | Readonly<{
       type: 'RecordShipment';
       parcels: readonly Readonly<

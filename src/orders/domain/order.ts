@@ -119,7 +119,7 @@ function changes(
     case 'CancellationRequested':
       return { fulfilment: 'compensating', cancellationRequestedAt: recordedAt };
     case 'ShipmentRequested':
-      return { shipmentRequested: true };
+      return { shipmentRequested: true, payments: claimed(order, event) };
     case 'ShippingAddressChanged':
       return { hasShippingAddress: true };
     case 'PersonalDataErased':
@@ -132,6 +132,13 @@ const withoutPersonalData = {
   hasContact: false,
   hasPaymentMethod: false,
 };
+
+/** The payments, of which one turns out to be what the fulfilment captured. */
+function claimed({ payments }: Order, { data }: Recorded<'ShipmentRequested'>): Order['payments'] {
+  const place = payments.findIndex(({ paymentId }) => paymentId === data.capturedPaymentId);
+  const payment = payments[place];
+  return payment ? payments.with(place, { ...payment, source: 'fulfilment' }) : payments;
+}
 
 /**
  * A pending order is paid when its payments cover the total. Once a saga runs, its first payment makes it

@@ -84,11 +84,16 @@ export const shipmentRules: RulesOf<GoodsCommand> = {
     },
   },
 
+  /** Somebody may have reported the payment before the saga knew that it had captured it. */
   RequestShipment: {
     isDuplicate: (order) => order.shipmentRequested,
-    decide(order) {
+    decide(order, { capturedPaymentId }) {
       if (order.cancellationRequestedAt !== undefined) return 'cancellation_requested';
-      return [{ type: 'ShipmentRequested', data: {} }];
+      const wasReported = order.payments.some(
+        ({ paymentId, source }) => paymentId === capturedPaymentId && source === 'reported',
+      );
+      const data = wasReported && capturedPaymentId !== undefined ? { capturedPaymentId } : {};
+      return [{ type: 'ShipmentRequested', data }];
     },
   },
 
