@@ -36,7 +36,7 @@ const writesNextVersion = {
   edits: { [EVENTS]: [[PLACED, `${PLACED} upcasts: [(data) => data],`]] },
 } as const;
 const nextDefinition = {
-  edits: { 'src/fulfilment/fulfilment-definition.ts': [['version: 1,', 'version: 2,']] },
+  edits: { 'src/fulfilment/fulfilment-definition.ts': [['version: 2,', 'version: 3,']] },
 } as const;
 
 /*
@@ -109,7 +109,7 @@ describe.skipIf(skipReason('postgres'))('a release', () => {
     const api = createSagaApi(service.url);
     const orderId = await api.placed(undefined, 'automatic');
     await world.simulator.nextCall({ orderId, operation: 'capture' });
-    await expect(startService(options)).rejects.toThrow('fulfilment version 2');
+    await expect(startService(options)).rejects.toThrow('fulfilment version 3');
 
     await world.simulator.clearFaults();
     await world.simulator.release();
