@@ -5,11 +5,11 @@ import { response } from '#src/http/openapi.ts';
 import { Problem } from '#src/http/problem.ts';
 import type { ProblemKind } from '#src/http/problem.ts';
 import { guardedHeaders, matchingHeaders } from '#src/http/request-head.ts';
-import { ORDER_CATEGORY } from '#src/orders/domain/order-events.ts';
 import type { Order } from '#src/orders/domain/order.ts';
 import { orderProblemKind, orderProblemKinds } from '#src/orders/order-problems.ts';
 import { orderParams } from '#src/orders/order-schemas.ts';
 import { foldOrder } from '#src/orders/order-stream.ts';
+import { readEvents } from '#src/orders/read-order.ts';
 import { decideRetry } from '#src/sagas/saga-operator.ts';
 import {
   listRefunds,
@@ -148,9 +148,7 @@ async function requireOrder(
   missing: ProblemKind,
   customerId: string | undefined,
 ): Promise<Order> {
-  const order = foldOrder(
-    await eventStore.readStream(orderId, { category: ORDER_CATEGORY, customerId }),
-  );
+  const order = foldOrder(await readEvents(eventStore, orderId, { customerId }));
   if (!order) throw new Problem(missing);
   return order;
 }

@@ -43,7 +43,7 @@ export const paymentRules: RulesOf<MoneyCommand> = {
       !isRunByASaga(order) && refundableCents(order) > 0 && order.refunds.length < REFUNDS_MAX,
     isDuplicate: isKnownRefund,
     decide(order, command) {
-      const { refundId, amountCents, reason, returnId, sagaId } = command;
+      const { refundId, amountCents, returnId, sagaId } = command;
       if (isRunByASaga(order)) return 'fulfilment_running';
       if (order.refunds.some((known) => known.refundId === refundId)) return 'refund_id_taken';
       if (amountCents > refundableCents(order)) return refundExceeds(order);
@@ -53,8 +53,7 @@ export const paymentRules: RulesOf<MoneyCommand> = {
       if (payment === undefined) return refundExceeds(order);
       if (order.refunds.length >= REFUNDS_MAX) return 'too_many_refunds';
       const { paymentId, source } = payment;
-      const why = { ...(reason !== undefined && { reason }), ...(returnId && { returnId }) };
-      const data = { refundId, amountCents, paymentId, ...why };
+      const data = { refundId, amountCents, paymentId, ...whyOf(command) };
       return source === 'fulfilment' && command.recordOnly !== true
         ? [{ type: 'RefundRequested', data: { ...data, sagaId } }]
         : [refunded(order, data)];
@@ -74,9 +73,7 @@ export const paymentRules: RulesOf<MoneyCommand> = {
       const data = { refundId, amountCents, paymentId };
       const asked = requestedRefund(order, refundId);
       if (asked === undefined) return [{ type: 'PaymentRefunded', data }];
-      const { reason, returnId } = asked;
-      const why = { ...(reason !== undefined && { reason }), ...(returnId && { returnId }) };
-      return [refunded(order, { ...data, ...why })];
+      return [refunded(order, { ...data, ...whyOf(asked) })];
     },
   },
 
@@ -85,6 +82,17 @@ export const paymentRules: RulesOf<MoneyCommand> = {
     decide: (_, { refundId, reason }) => [{ type: 'RefundFailed', data: { refundId, reason } }],
   },
 };
+
+/** Why it is refunded, as far as that is set. */
+function whyOf({
+  reason,
+  returnId,
+}: Pick<CommandOf<'RefundOrder'>, 'reason' | 'returnId'>): Readonly<{
+  reason?: string;
+  returnId?: string;
+}> {
+  return { ...(reason !== undefined && { reason }), ...(returnId !== undefined && { returnId }) };
+}
 
 /**
  * What the order does not owe lowers what it costs, once it has been paid. Before, a refund only takes a part
